@@ -1,0 +1,89 @@
+// Follows the query flow of one server connection from the types of the messages in both
+// directions: is a statement in flight, a transaction open, a COPY running, may the connection go
+// back to the pool. https://www.postgresql.org/docs/15/protocol-flow.html
+//
+// Begins after the first ReadyForQuery of the connection. Types of a FrameScanner with
+// kBackendPolicy (kStart pieces) are exactly what received() needs; relayed types may be fed or
+// not.
+//
+// How it counts: every Query, FunctionCall and Sync that the server *processes* earns one
+// ReadyForQuery. Not processed are: anything but Sync after an error in an extended-query message;
+// Sync while the server reads COPY data. Every extended-query message (P, B, D, E, C) earns one
+// reply, so the tracker knows which message an ErrorResponse belongs to. Memory: 8 bytes for each
+// change of kind in what is outstanding; a client could pipeline without end, so the caller stops
+// reading it while pending() is at its limit.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "pgwire/messages.h"
+
+namespace bascule::pgwire {
+
+enum class CopyState { kNone, kIn, kOut, kBoth };
+
+class SessionTracker {
+ public:
+  // A message is on its way to the server: call before a reply to it can be read, at its header.
+  void sent(char type);
+
+  // A message came from the server. `payload`: needed for 'Z' only. kViolation: a reply that
+  // nothing earned or a status that does not exist; the stream can't be trusted, close both sides.
+  enum class Verdict { kOk, kViolation };
+  Verdict received(char type, std::string_view payload);
+
+  // As of the last ReadyForQuery.
+  TransactionStatus transaction() const { return transaction_; }
+  CopyState copy() const { return copy_; }
+
+  // Something was sent that the server has not answered in full (a statement may be running).
+  bool in_flight() const { return !tokens_.empty(); }
+  // How many ReadyForQuery are still to come for what was sent.
+  uint32_t ready_outstanding() const { return ready_outstanding_; }
+  // Messages sent and not answered; for the caller's limit on pipelining.
+  uint32_t pending() const { return pending_; }
+  // The server throws away everything until the client sends Sync.
+  bool skipping_until_sync() const { return skipping_; }
+  // Nothing outstanding, no extended-query batch that lacks its Sync, no COPY: the server waits for
+  // the next statement. A transaction may be open.
+  bool quiescent() const {
+    return tokens_.empty() && !skipping_ && !batch_open_ && copy_ == CopyState::kNone;
+  }
+  // quiescent() and no transaction open. To give the connection to somebody else, both scanners
+  // must also be at a message boundary with no unread bytes, and reusable() must hold.
+  bool idle() const { return quiescent() && transaction_ == TransactionStatus::kIdle; }
+  // False once Terminate was sent, the server sent an error that nothing asked for (it is about
+  // to close), a violation was seen, or it can't be known how many ReadyForQuery are to come.
+  bool reusable() const { return reusable_; }
+
+ private:
+  enum class Kind : uint8_t { kExtended, kSync, kQuery, kCopyEnd };
+  struct Token {
+    Kind kind;
+    uint32_t count;
+  };
+  void push(Kind kind);
+  void pop_front();  // one message of the first token
+  void drop_stray_copy_end();
+  bool extended_reply();
+  void begin_copy_in();
+  void on_error();
+  Verdict ready(std::string_view payload);
+  Verdict violation();
+
+  std::vector<Token> tokens_;  // in the order the server will meet them
+  uint32_t ready_outstanding_ = 0;
+  uint32_t pending_ = 0;
+  TransactionStatus transaction_ = TransactionStatus::kIdle;
+  CopyState copy_ = CopyState::kNone;
+  bool copy_end_sent_ = false;   // CopyDone or CopyFail of the current COPY is on its way
+  bool copy_data_sent_ = false;  // ... CopyData
+  bool copy_sync_lost_ = false;  // a Sync was sent amid the data of the current COPY
+  bool batch_open_ = false;      // the server answered extended-query messages since the last 'Z'
+  bool skipping_ = false;
+  bool reusable_ = true;
+};
+
+}  // namespace bascule::pgwire
