@@ -1,0 +1,74 @@
+// One member of the cluster beside one PostgreSQL: the control::Agent that decides and the Shell
+// that carries out. Everything runs on the given loop's thread; blocking work runs in the pool.
+//
+//   Node node(config, {loop, pool, process, disk, entropy, store});
+//   node.on_exit([&] { loop.stop(); });
+//   node.start();            // on the loop's thread: attaches to a living guard or starts one
+//   node.request_shutdown(); // any thread: leaves the cluster in order, then calls on_exit
+//   node.view();             // any thread: what to show
+//
+// The process must already run as the unprivileged user that owns data_dir and run_dir: PostgreSQL
+// refuses to run as root. `bascule guard …` must reach posix::guard_main (posix/guard_process.h).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "control/agent.h"
+#include "env/disk.h"
+#include "env/entropy.h"
+#include "env/loop.h"
+#include "env/process.h"
+#include "node/config.h"
+#include "node/notes.h"
+#include "store/store.h"
+
+namespace bascule::node {
+
+struct NodeDeps {
+  env::Loop& loop;
+  env::BlockingPool& pool;  // at least 4 threads
+  env::Process& process;
+  env::Disk& disk;
+  env::Entropy& entropy;
+  store::Store& store;
+};
+
+// A consistent copy, made after every step of the agent.
+struct NodeView {
+  control::Phase phase = control::Phase::kStarting;
+  std::string reason;
+  Epoch leading_epoch;  // 0 unless this member holds the leader record
+  MonoTime deadline{};  // of the record held
+  MonoTime taken_at{};
+  control::PgStatus postgres;    // last sample
+  control::ClusterView cluster;  // last snapshot of the store
+  control::LocalState local;
+  std::vector<NoteRecord> notes;  // last 200, oldest first
+  std::string guard;              // "pid 123, real-time, memory locked"
+};
+
+class Node {
+ public:
+  Node(NodeConfig config, NodeDeps deps);
+  ~Node();  // does not stop PostgreSQL: a later agent adopts it
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  // Called once, on the loop's thread, when the agent has left the cluster in order, or when it
+  // can't go on (error set).
+  void on_exit(std::function<void(Status)> callback);
+
+  Status start();           // loop's thread
+  void request_shutdown();  // thread-safe
+  NodeView view() const;    // thread-safe
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace bascule::node
