@@ -85,7 +85,7 @@ struct Scan {
   uint32_t payload_length = 0;  // kStart, kContinue: of the whole message
   uint32_t messages = 0;        // kRun: how many messages begin in `bytes`
   size_t needed = 0;            // kNeedMore: counted from the front of the unread bytes
-  std::string_view bytes;       // the piece: a prefix of the unread bytes
+  std::string_view bytes = {};  // the piece: a prefix of the unread bytes
 
   // kStart: the payload as far as it is there; kContinue: the piece.
   std::string_view payload() const {

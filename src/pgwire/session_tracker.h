@@ -14,6 +14,7 @@
 // reading it while pending() is at its limit.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -39,7 +40,7 @@ class SessionTracker {
   CopyState copy() const { return copy_; }
 
   // Something was sent that the server has not answered in full (a statement may be running).
-  bool in_flight() const { return !tokens_.empty(); }
+  bool in_flight() const { return head_ < tokens_.size(); }
   // How many ReadyForQuery are still to come for what was sent.
   uint32_t ready_outstanding() const { return ready_outstanding_; }
   // Messages sent and not answered; for the caller's limit on pipelining.
@@ -49,7 +50,7 @@ class SessionTracker {
   // Nothing outstanding, no extended-query batch that lacks its Sync, no COPY: the server waits for
   // the next statement. A transaction may be open.
   bool quiescent() const {
-    return tokens_.empty() && !skipping_ && !batch_open_ && copy_ == CopyState::kNone;
+    return !in_flight() && !skipping_ && !batch_open_ && copy_ == CopyState::kNone;
   }
   // quiescent() and no transaction open. To give the connection to somebody else, both scanners
   // must also be at a message boundary with no unread bytes, and reusable() must hold.
@@ -65,23 +66,28 @@ class SessionTracker {
     uint32_t count;
   };
   void push(Kind kind);
-  void pop_front();  // one message of the first token
-  void drop_stray_copy_end();
-  bool extended_reply();
+  void drop(size_t position, uint32_t count);  // of the token at this place
+  void drop_stray_copy_ends();
+  bool front_is(Kind kind) const { return in_flight() && tokens_[head_].kind == kind; }
+  bool take_extended_reply();
+  void sent_in_copy(char type);
   void begin_copy_in();
   void on_error();
-  Verdict ready(std::string_view payload);
+  Verdict on_reply(char type);
+  Verdict on_ready(std::string_view payload);
   Verdict violation();
 
-  std::vector<Token> tokens_;  // in the order the server will meet them
+  std::vector<Token> tokens_;  // from head_ on: in the order in which the server will meet them
+  size_t head_ = 0;
   uint32_t ready_outstanding_ = 0;
   uint32_t pending_ = 0;
   TransactionStatus transaction_ = TransactionStatus::kIdle;
   CopyState copy_ = CopyState::kNone;
-  bool copy_end_sent_ = false;   // CopyDone or CopyFail of the current COPY is on its way
-  bool copy_data_sent_ = false;  // ... CopyData
-  bool copy_sync_lost_ = false;  // a Sync was sent amid the data of the current COPY
-  bool batch_open_ = false;      // the server answered extended-query messages since the last 'Z'
+  bool copy_end_sent_ = false;     // CopyDone or CopyFail of the current COPY FROM was sent
+  bool copy_data_sent_ = false;    // ... CopyData
+  bool copy_sync_unsure_ = false;  // ... Sync amid its data: lost, unless the COPY fails before it
+  bool extra_ready_possible_ = false;  // ... and it did fail
+  bool batch_open_ = false;            // extended-query messages were answered since the last 'Z'
   bool skipping_ = false;
   bool reusable_ = true;
 };
