@@ -1,0 +1,289 @@
+#include "cli/config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+namespace bascule::cli {
+namespace {
+
+constexpr int64_t kPortMax = 65535;
+constexpr size_t kFileBytesMax = 1 << 20;
+
+std::string resolve(const std::string& path, const std::string& file) {
+  const std::filesystem::path given(path);
+  if (given.is_absolute()) return path;
+  std::error_code error;
+  const auto base = std::filesystem::absolute(file, error).parent_path();
+  return (base / given).lexically_normal().string();
+}
+
+class Parser {
+ public:
+  explicit Parser(const std::string& file) : file_(file) { config_.file = file; }
+
+  Result<DaemonConfig> parse(const YAML::Node& root) {
+    MapReader top(problems_, root, "");
+    read_top(top);
+    if (top.has("node")) read_node(top.map("node"));
+    if (top.has("proxy")) read_proxy(top.map("proxy"));
+    if (top.has("api")) read_api(top.map("api"));
+    MapReader log = top.map("log");
+    read_log(log);
+    MapReader defaults = top.map("defaults");
+    read_cluster_config(defaults, config_.defaults);
+    defaults.finish();
+    // Asked for here so that they are known names even in a file that has none of them.
+    top.raw("node"), top.raw("proxy"), top.raw("api");
+    top.finish();
+    if (!config_.node && !config_.proxy && !config_.api && problems_.list.empty()) {
+      problems_.list.push_back(
+          {0, "", "has none of the sections node, proxy, api: there would be nothing to run"});
+    }
+    check_ports();
+    if (!problems_.list.empty()) return fail(ErrorCode::kInvalid, render());
+    return std::move(config_);
+  }
+
+ private:
+  void read_top(MapReader& top) {
+    MapReader cluster = top.map("cluster");
+    cluster.text("name", config_.cluster, Need::kRequired);
+    cluster.finish();
+    if (!config_.cluster.empty() && !NodeName::parse(config_.cluster)) {
+      cluster.problem("name", "expected 1 to 40 of a-z, 0-9, - and _, first a letter");
+    }
+    read_store(top);
+    top.text("user", config_.user);
+    if (top.text("pid_file", config_.pid_file)) config_.pid_file = resolve(config_.pid_file, file_);
+  }
+
+  void read_store(MapReader& top) {
+    std::string url;
+    if (!top.text("store", url, Need::kRequired) || url.empty()) return;
+    constexpr std::string_view kFile = "file:";
+    if (!url.starts_with(kFile) || url.size() == kFile.size()) {
+      top.problem("store", "expected file:/path/of/store.db (the only engine of this version)");
+      return;
+    }
+    config_.store_path = resolve(url.substr(kFile.size()), file_);
+  }
+
+  void read_credential(MapReader node, Credential& credential) {
+    node.text("user", credential.user);
+    if (node.text("password_file", credential.password_file, Need::kRequired)) {
+      credential.password_file = resolve(credential.password_file, file_);
+    }
+    node.finish();
+  }
+
+  void read_client_users(MapReader& reader, NodeSection& node) {
+    const YAML::Node list = reader.raw("client_users");
+    if (!list) return;
+    if (!list.IsSequence()) {
+      reader.problem("client_users", "expected a list of {name, password_file, database}");
+      return;
+    }
+    for (const auto& item : list) {
+      MapReader entry(problems_, item, "node.client_users");
+      ClientUserSection user;
+      entry.text("name", user.name, Need::kRequired);
+      if (entry.text("password_file", user.password_file, Need::kRequired)) {
+        user.password_file = resolve(user.password_file, file_);
+      }
+      entry.text("database", user.database);
+      entry.finish();
+      node.client_users.push_back(std::move(user));
+    }
+  }
+
+  void read_node(MapReader reader) {
+    NodeSection node;
+    std::string name;
+    reader.text("name", name, Need::kRequired);
+    if (!name.empty()) {
+      const auto parsed = NodeName::parse(name);
+      if (parsed) {
+        node.name = *parsed;
+      } else {
+        reader.problem("name", parsed.error().to_string());
+      }
+    }
+    reader.text("data_dir", node.data_dir, Need::kRequired);
+    reader.text("run_dir", node.run_dir, Need::kRequired);
+    node.data_dir = resolve(node.data_dir, file_);
+    node.run_dir = resolve(node.run_dir, file_);
+    reader.text("host", node.host);
+    reader.integer("port", node.port, {.min = 1, .max = kPortMax});
+    reader.text("region", node.region);
+    reader.integer("priority", node.priority, {.min = 0, .max = 1000});
+    reader.flag("nofailover", node.nofailover);
+    MapReader postgresql = reader.map("postgresql");
+    postgresql.integer("version", node.pg_version, {.min = 13, .max = 18});
+    if (postgresql.text("bin_dir", node.bin_dir)) node.bin_dir = resolve(node.bin_dir, file_);
+    postgresql.text_map("parameters", node.parameters);
+    postgresql.text_list("hba", node.hba);
+    postgresql.finish();
+    read_credential(reader.map("superuser"), node.superuser);
+    read_credential(reader.map("replication"), node.replication);
+    read_client_users(reader, node);
+    reader.finish();
+    config_.node = std::move(node);
+  }
+
+  void read_proxy(MapReader reader) {
+    ProxySection proxy;
+    reader.address("writer", proxy.writer, Need::kRequired);
+    HostPort address;
+    if (reader.address("reader", address)) proxy.reader = address;
+    reader.integer("workers", proxy.workers, {.min = 0, .max = 256});
+    reader.integer("clients_max", proxy.clients_max, {.min = 1, .max = 1'000'000});
+    reader.integer("pool_size", proxy.pool_size, {.min = 1, .max = 10'000});
+    reader.duration("hold_timeout", proxy.hold_timeout, {.min = 0ms, .max = 1h});
+    reader.integer("held_max", proxy.held_max, {.min = 0, .max = 1'000'000});
+    reader.duration("connect_timeout", proxy.connect_timeout, {.min = 10ms, .max = 1min});
+    reader.duration("login_timeout", proxy.login_timeout, {.min = 100ms, .max = 10min});
+    reader.duration("server_idle_timeout", proxy.server_idle_timeout, {.min = 1s, .max = 24h});
+    if (reader.text("userlist_file", proxy.userlist_file, Need::kRequired)) {
+      proxy.userlist_file = resolve(proxy.userlist_file, file_);
+    }
+    reader.finish();
+    config_.proxy = std::move(proxy);
+  }
+
+  void read_api(MapReader reader) {
+    ApiSection api;
+    reader.address("listen", api.listen);
+    reader.finish();
+    config_.api = api;
+  }
+
+  void read_log(MapReader& reader) {
+    int level = static_cast<int>(LogLevel::kInfo);
+    int format = 0;
+    reader.choice("level", level, {"debug", "info", "warn", "error"});
+    reader.choice("format", format, {"text", "json"});
+    config_.log.level = static_cast<LogLevel>(level);
+    config_.log.format = static_cast<LogFormat>(format);
+    if (reader.text("file", config_.log.file)) config_.log.file = resolve(config_.log.file, file_);
+    reader.finish();
+  }
+
+  // Two listeners of one file on one port: found here, not as EADDRINUSE at three in the morning.
+  void check_ports() {
+    std::map<int, std::string> used;
+    const auto use = [&](int port, const std::string& key) {
+      const auto [at, fresh] = used.emplace(port, key);
+      if (fresh) return;
+      problems_.list.push_back(
+          {0, key, fmt::format("port {} is also that of {}", port, at->second)});
+    };
+    if (config_.node) use(config_.node->port, "node.port");
+    if (config_.proxy) use(config_.proxy->writer.port, "proxy.writer");
+    if (config_.proxy && config_.proxy->reader) use(config_.proxy->reader->port, "proxy.reader");
+    if (config_.api) use(config_.api->listen.port, "api.listen");
+  }
+
+  std::string render() {
+    std::ranges::stable_sort(problems_.list, {}, &Problem::line);
+    std::string text;
+    for (const Problem& problem : problems_.list) {
+      if (!text.empty()) text += '\n';
+      text += file_;
+      if (problem.line > 0) text += fmt::format(":{}", problem.line);
+      text += ": ";
+      if (!problem.key.empty()) text += problem.key + ": ";
+      text += problem.what;
+    }
+    return text;
+  }
+
+  const std::string& file_;
+  DaemonConfig config_;
+  Problems problems_;
+};
+
+}  // namespace
+
+const std::vector<std::string> kTimingPresets = {"fast", "default", "wide"};
+
+void apply_timing(std::string_view preset, control::ClusterConfig& config) {
+  if (preset == "fast") {
+    config.ttl = 2s;
+    config.ballot_window = 200ms;
+    config.sync_degrade_after = 300ms;
+  } else if (preset == "wide") {
+    config.ttl = 30s;
+    config.ballot_window = 2s;
+    config.sync_degrade_after = 2s;
+    config.promote_timeout = 60s;
+    config.rejoin_timeout = 120s;
+  }
+}
+
+void read_cluster_config(MapReader& reader, control::ClusterConfig& config) {
+  int timing = 1;
+  if (reader.choice("timing", timing, kTimingPresets)) apply_timing(kTimingPresets[timing], config);
+  reader.duration("ttl", config.ttl, {.min = 500ms, .max = 10min});
+  bool sync = config.sync_mode == control::SyncMode::kOn;
+  if (reader.flag("sync", sync)) {
+    config.sync_mode = sync ? control::SyncMode::kOn : control::SyncMode::kOff;
+  }
+  reader.flag("sync_strict", config.sync_strict);
+  reader.duration("sync_degrade_after", config.sync_degrade_after, {.min = 50ms, .max = 10min});
+  int on_crash = static_cast<int>(config.on_crash);
+  reader.choice("on_crash", on_crash, {"failover", "restart", "restart_then_failover"});
+  config.on_crash = static_cast<control::OnCrash>(on_crash);
+  reader.size("maximum_lag", config.maximum_lag_bytes, 0);
+  reader.duration("ballot_window", config.ballot_window, {.min = 10ms, .max = 1min});
+  reader.duration("drain_timeout", config.drain_timeout, {.min = 0ms, .max = 1h});
+  reader.duration("promote_timeout", config.promote_timeout, {.min = 1s, .max = 1h});
+  reader.duration("rejoin_timeout", config.rejoin_timeout, {.min = 1s, .max = 24h});
+}
+
+std::string render_cluster_config(const control::ClusterConfig& config) {
+  constexpr std::string_view kOnCrash[] = {"failover", "restart", "restart_then_failover"};
+  std::string out;
+  const auto line = [&](std::string_view key, std::string_view value) {
+    out += fmt::format("{}: {}\n", key, value);
+  };
+  line("ttl", format_duration(config.ttl));
+  line("sync", config.sync_mode == control::SyncMode::kOn ? "on" : "off");
+  line("sync_strict", config.sync_strict ? "true" : "false");
+  line("sync_degrade_after", format_duration(config.sync_degrade_after));
+  line("on_crash", kOnCrash[static_cast<int>(config.on_crash)]);
+  line("maximum_lag", format_size(config.maximum_lag_bytes));
+  line("ballot_window", format_duration(config.ballot_window));
+  line("drain_timeout", format_duration(config.drain_timeout));
+  line("promote_timeout", format_duration(config.promote_timeout));
+  line("rejoin_timeout", format_duration(config.rejoin_timeout));
+  return out;
+}
+
+Result<DaemonConfig> parse_config(std::string_view yaml, const std::string& file) {
+  // yaml-cpp throws at syntax errors: the exception ends here.
+  try {
+    return Parser(file).parse(YAML::Load(std::string(yaml)));
+  } catch (const YAML::Exception& error) {
+    return fail(ErrorCode::kInvalid, fmt::format("{}:{}:{}: {}", file, error.mark.line + 1,
+                                                 error.mark.column + 1, error.msg));
+  }
+}
+
+Result<DaemonConfig> load_config(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) {
+    return fail(ErrorCode::kNotFound, fmt::format("cannot read {}", file),
+                "Does it exist, and may this user read it?");
+  }
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  if (text.size() > kFileBytesMax) {
+    return fail(ErrorCode::kInvalid, fmt::format("{}: larger than 1 MB", file));
+  }
+  return parse_config(text, file);
+}
+
+}  // namespace bascule::cli

@@ -1,0 +1,95 @@
+// bascule.yaml: what one daemon runs. The sections present say which roles it has. Every key with
+// its meaning and default: docs/configuration.md. Relative paths are relative to the file's folder.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/log.h"
+#include "base/result.h"
+#include "base/types.h"
+#include "cli/units.h"
+#include "cli/yaml_reader.h"
+#include "control/records.h"
+
+namespace bascule::cli {
+
+// A role of PostgreSQL and the file that holds its password (one line, mode 0600).
+struct Credential {
+  std::string user;
+  std::string password_file;
+};
+
+// A login role for clients, created with its database when the cluster is bootstrapped.
+struct ClientUserSection {
+  std::string name;
+  std::string password_file;  // a password or a SCRAM-SHA-256 verifier
+  std::string database;       // owned by the user; empty: none
+};
+
+struct NodeSection {
+  NodeName name;
+  std::string data_dir;
+  std::string run_dir;
+  std::string host = "127.0.0.1";  // where members and proxies reach this PostgreSQL
+  int port = 5432;
+  int pg_version = 0;   // 0: newest installed
+  std::string bin_dir;  // empty: /usr/lib/postgresql/<version>/bin
+  std::string region;
+  int priority = 100;
+  bool nofailover = false;
+  Credential superuser{"postgres", ""};
+  Credential replication{"bascule_replication", ""};
+  std::vector<ClientUserSection> client_users;
+  std::map<std::string, std::string> parameters;  // of postgresql.conf
+  std::vector<std::string> hba;  // lines of pg_hba.conf after ours; empty: SCRAM from everywhere
+};
+
+struct ProxySection {
+  HostPort writer{"127.0.0.1", 6432};
+  std::optional<HostPort> reader;
+  int workers = 0;  // 0: min(cores, pool_size / 4), at least 1
+  int clients_max = 10000;
+  int pool_size = 100;  // server connections, all workers together
+  Millis hold_timeout{30000};
+  int held_max = 10000;
+  Millis connect_timeout{3000};
+  Millis login_timeout{10000};
+  Millis server_idle_timeout{60000};
+  std::string userlist_file;
+};
+
+struct ApiSection {
+  HostPort listen{"127.0.0.1", 8008};
+};
+
+struct DaemonConfig {
+  std::string file;
+  std::string cluster;
+  std::string store_path;  // of `store: file:/path`
+  std::string user;        // started as root, run as this one; empty: see drop_privileges.h
+  std::string pid_file;    // empty: none
+  LogOptions log;
+  std::optional<NodeSection> node;
+  std::optional<ProxySection> proxy;
+  std::optional<ApiSection> api;
+  control::ClusterConfig defaults;  // the cluster's configuration at its bootstrap
+};
+
+// `file` is for messages and relative paths. All problems in one Error, one a line:
+// `bascule.yaml:12: node.port: expected a whole number from 1 to 65535, found "x"`.
+Result<DaemonConfig> parse_config(std::string_view yaml, const std::string& file);
+Result<DaemonConfig> load_config(const std::string& file);
+
+// Presets of timing: "fast" (ttl 2 s), "default" (5 s), "wide" (30 s).
+void apply_timing(std::string_view preset, control::ClusterConfig& config);
+extern const std::vector<std::string> kTimingPresets;
+// The `defaults` section; also used on what `bascule config set` is given.
+void read_cluster_config(MapReader& reader, control::ClusterConfig& config);
+// One "key: value" a line, as in the file.
+std::string render_cluster_config(const control::ClusterConfig& config);
+
+}  // namespace bascule::cli

@@ -1,0 +1,30 @@
+// The operating system as the command line sees it: factories and interfaces filled in by main.cc
+// (and by tests), so that nothing in cli/ depends on posix/.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "env/disk.h"
+#include "env/entropy.h"
+#include "env/file_watch.h"
+#include "env/loop.h"
+#include "env/process.h"
+
+namespace bascule::cli {
+
+struct Platform {
+  std::function<std::unique_ptr<env::Loop>()> make_loop;
+  std::function<std::unique_ptr<env::BlockingPool>(int threads)> make_pool;
+  std::function<std::unique_ptr<env::ChangeHint>(env::Loop&)> make_hint;
+  env::Clock& clock;
+  env::Process& process;
+  env::Disk& disk;
+  env::Entropy& entropy;
+  std::function<std::optional<std::string>(const char* name)> environment;
+  int cores = 1;
+};
+
+}  // namespace bascule::cli

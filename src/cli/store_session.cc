@@ -1,0 +1,126 @@
+#include "cli/store_session.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <optional>
+
+#include "cli/config.h"
+#include "cli/layout.h"
+#include "cli/user.h"
+#include "store/sqlite_store.h"
+
+namespace bascule::cli {
+namespace {
+
+constexpr Millis kRequestTimeout{3000};
+constexpr Millis kRereadEvery{1000};
+
+}  // namespace
+
+StoreSession::StoreSession(const Platform& platform, const ClusterAt& at)
+    : keys_(at.cluster),
+      loop_(platform.make_loop()),
+      pool_(platform.make_pool(1)),
+      hint_(platform.make_hint(*loop_)) {
+  store::SqliteOptions options;
+  options.path = at.store_path;
+  options.timeout = kRequestTimeout;
+  store_ = std::make_unique<store::SqliteStore>(options, *loop_, *pool_, hint_.get());
+}
+
+StoreSession::~StoreSession() {
+  store_.reset();
+  pool_.reset();  // its last work may still post to the loop
+  hint_.reset();
+}
+
+Result<std::unique_ptr<StoreSession>> StoreSession::open(const Platform& platform,
+                                                         const ClusterAt& at) {
+  if (!platform.disk.exists(at.store_path)) {
+    return fail(ErrorCode::kNotFound,
+                fmt::format("there is no cluster here: {} does not exist", at.store_path),
+                "Start one with `bascule up`, or say where it is with --dir or -c");
+  }
+  return std::unique_ptr<StoreSession>(new StoreSession(platform, at));
+}
+
+Result<control::ClusterView> StoreSession::view() {
+  std::optional<Result<store::Snapshot>> answer;
+  store_->read(keys_.prefix, [&](Result<store::Snapshot> result) {
+    answer = std::move(result);
+    loop_->stop();
+  });
+  loop_->run();
+  if (!answer || !*answer) {
+    return answer ? std::unexpected(answer->error())
+                  : fail(ErrorCode::kInternal, "the store did not answer");
+  }
+  return control::parse_cluster(keys_, **answer);
+}
+
+store::TxnResult StoreSession::commit(store::Txn txn) {
+  store::TxnResult answer;
+  store_->commit(std::move(txn), [&](store::TxnResult result) {
+    answer = std::move(result);
+    loop_->stop();
+  });
+  loop_->run();
+  return answer;
+}
+
+bool StoreSession::follow(Millis limit,
+                          const std::function<bool(const control::ClusterView&)>& done) {
+  bool changed = false;
+  const MonoTime end = loop_->now() + limit;
+  const uint64_t watch = store_->watch(keys_.prefix, [&] {
+    changed = true;
+    loop_->stop();
+  });
+  bool satisfied = false;
+  while (!satisfied) {
+    changed = false;
+    const auto seen = view();
+    satisfied = seen && done(*seen);
+    if (satisfied || loop_->now() >= end) break;
+    if (changed) continue;
+    const env::TimerId timer =
+        loop_->call_at(std::min(end, loop_->now() + kRereadEvery), [&] { loop_->stop(); });
+    loop_->run();
+    loop_->cancel(timer);
+  }
+  store_->unwatch(watch);
+  return satisfied;
+}
+
+Result<ClusterAt> find_cluster(const Platform& platform, const std::string& dir,
+                               const std::string& config_file) {
+  ClusterAt at;
+  if (!config_file.empty()) {
+    const auto config = load_config(config_file);
+    if (!config) return std::unexpected(config.error());
+    at = {config->cluster, config->store_path, ""};
+  } else {
+    at.dir = dir;
+    if (at.dir.empty()) at.dir = platform.environment("BASCULE_DIR").value_or("bascule-data");
+    at.dir = std::filesystem::absolute(at.dir).lexically_normal().string();
+    const Layout layout{at.dir};
+    const auto text = platform.disk.read(layout.cluster_file(), 1 << 20);
+    if (!text) {
+      return fail(ErrorCode::kNotFound, fmt::format("there is no cluster in {}", at.dir),
+                  "Start one with `bascule up`, or say where it is with --dir or -c");
+    }
+    const auto cluster = decode_local_cluster(*text);
+    if (!cluster) return std::unexpected(cluster.error());
+    at.cluster = cluster->cluster;
+    at.store_path = layout.store();
+  }
+  if (running_as_root()) {
+    if (const auto owner = owner_of(at.store_path)) {
+      if (const auto became = become(*owner); !became) return std::unexpected(became.error());
+    }
+  }
+  return at;
+}
+
+}  // namespace bascule::cli

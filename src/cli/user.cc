@@ -1,0 +1,135 @@
+#include "cli/user.h"
+
+#include <fmt/format.h>
+#include <grp.h>
+#include <pwd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <vector>
+
+namespace bascule::cli {
+namespace {
+
+Result<User> from_passwd(const passwd* entry, const std::string& wanted) {
+  if (entry == nullptr) {
+    return fail(ErrorCode::kNotFound, fmt::format("there is no user \"{}\" here", wanted),
+                "Name another one with --user");
+  }
+  return User{entry->pw_name, entry->pw_uid, entry->pw_gid, entry->pw_dir};
+}
+
+bool in_group(const User& user, gid_t gid) {
+  if (user.gid == gid) return true;
+  int count = 64;
+  std::vector<gid_t> groups(static_cast<size_t>(count));
+  if (getgrouplist(user.name.c_str(), user.gid, groups.data(), &count) < 0) return false;
+  for (int i = 0; i < count; ++i) {
+    if (groups[static_cast<size_t>(i)] == gid) return true;
+  }
+  return false;
+}
+
+bool may_search(const User& user, const std::string& dir) {
+  struct stat info{};
+  if (stat(dir.c_str(), &info) != 0) return false;
+  if (user.uid == 0) return true;
+  if (info.st_uid == user.uid) return (info.st_mode & S_IXUSR) != 0;
+  if (in_group(user, info.st_gid)) return (info.st_mode & S_IXGRP) != 0;
+  return (info.st_mode & S_IXOTH) != 0;
+}
+
+}  // namespace
+
+bool running_as_root() { return geteuid() == 0; }
+
+Result<User> current_user() {
+  const passwd* entry = getpwuid(geteuid());
+  if (entry != nullptr) return from_passwd(entry, "");
+  // Containers run as numbers without a name; PostgreSQL itself needs one for initdb.
+  return fail(ErrorCode::kNotFound, fmt::format("user id {} has no name in /etc/passwd", geteuid()),
+              "PostgreSQL's initdb needs one: add the user, or run as another");
+}
+
+Result<User> find_user(const std::string& name) {
+  return from_passwd(getpwnam(name.c_str()), name);
+}
+
+Result<User> choose_user(
+    const std::string& wanted,
+    const std::function<std::optional<std::string>(const char*)>& environment) {
+  if (!running_as_root()) {
+    auto me = current_user();
+    if (me && !wanted.empty() && me->name != wanted) {
+      return fail(ErrorCode::kInvalid,
+                  fmt::format("can't become user {}: started as {}, not as root", wanted, me->name),
+                  fmt::format("Start it as root or as {}", wanted));
+    }
+    return me;
+  }
+  if (wanted == "root") {
+    return fail(ErrorCode::kInvalid, "PostgreSQL refuses to run as root",
+                "Name another user with --user");
+  }
+  if (!wanted.empty()) return find_user(wanted);
+  if (auto postgres = find_user("postgres")) return postgres;
+  const auto sudo_user = environment("SUDO_USER");
+  if (sudo_user && *sudo_user != "root") return find_user(*sudo_user);
+  return fail(ErrorCode::kInvalid,
+              "started as root, and there is no user \"postgres\" to run PostgreSQL as",
+              "Name a user with --user, or start it as a user other than root");
+}
+
+Status become(const User& user) {
+  if (geteuid() == user.uid) return {};
+  if (initgroups(user.name.c_str(), user.gid) != 0 || setgid(user.gid) != 0 ||
+      setuid(user.uid) != 0) {
+    return fail(ErrorCode::kInternal,
+                fmt::format("can't become user {}: {}", user.name, std::strerror(errno)),
+                "Are the capabilities SETUID and SETGID taken from this container?");
+  }
+  // libpq and psql look for files of the user there; no thread runs yet.
+  setenv("HOME", user.home.c_str(), 1);
+  setenv("USER", user.name.c_str(), 1);
+  return {};
+}
+
+Result<User> owner_of(const std::string& path) {
+  struct stat info{};
+  if (stat(path.c_str(), &info) != 0) {
+    return fail(ErrorCode::kNotFound, fmt::format("{}: {}", path, std::strerror(errno)));
+  }
+  return from_passwd(getpwuid(info.st_uid), fmt::format("#{}", info.st_uid));
+}
+
+Status make_directory_for(const User& user, const std::string& dir) {
+  std::error_code error;
+  const bool fresh = std::filesystem::create_directories(dir, error);
+  if (error) {
+    return fail(ErrorCode::kInvalid, fmt::format("can't make {}: {}", dir, error.message()),
+                "Choose another place with --dir");
+  }
+  if (fresh) {
+    std::filesystem::permissions(dir, std::filesystem::perms::owner_all, error);
+    if (running_as_root() && chown(dir.c_str(), user.uid, user.gid) != 0) {
+      return fail(ErrorCode::kInternal, fmt::format("chown {}: {}", dir, std::strerror(errno)));
+    }
+  }
+  for (std::filesystem::path at = dir; at.has_relative_path(); at = at.parent_path()) {
+    if (may_search(user, at.string())) continue;
+    if (fresh) std::filesystem::remove(dir, error);
+    return fail(
+        ErrorCode::kInvalid,
+        fmt::format("user {} can't enter {}, so it can't work in {}", user.name, at.string(), dir),
+        fmt::format("Choose a place that {} can reach, e.g. --dir /var/lib/bascule, or "
+                    "another user with --user",
+                    user.name));
+  }
+  return {};
+}
+
+}  // namespace bascule::cli
