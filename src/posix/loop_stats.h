@@ -5,17 +5,11 @@
 #include <cstdint>
 
 #include "base/time.h"
+#include "env/loop_stats.h"
 
 namespace bascule::posix {
 
-struct LoopStats {
-  uint64_t turns = 0;   // returns from epoll_wait
-  uint64_t events = 0;  // descriptors reported ready
-  uint64_t posted = 0;  // functions run that other threads or callbacks had posted
-  uint64_t timers_fired = 0;
-  Nanos busy{0};  // time outside epoll_wait
-  Nanos longest_turn{0};
-};
+using env::LoopStats;
 
 class LoopCounters {
  public:

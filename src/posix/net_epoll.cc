@@ -1,0 +1,324 @@
+#include "posix/net_epoll.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "posix/socket_address.h"
+
+namespace bascule::posix {
+namespace {
+
+constexpr uint32_t kInput = EPOLLIN | EPOLLRDHUP;
+
+}  // namespace
+
+EpollStream::EpollStream(EpollNet& net, UniqueFd fd, Kind kind)
+    : net_(net), fd_(std::move(fd)), connecting_(kind == Kind::kConnecting) {}
+
+std::string EpollStream::peer() const { return peer_name(fd_.get()); }
+
+void EpollStream::send(std::string_view bytes) {
+  if (closed_ || failure_ != 0 || bytes.empty()) return;
+  if (out_) {
+    out_->bytes.append(bytes);
+    return;
+  }
+  if (!connecting_) {
+    const ssize_t n = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (n >= 0) {
+      bytes.remove_prefix(static_cast<size_t>(n));
+    } else if (errno != EAGAIN && errno != EINTR) {
+      // Not reported yet: the peer's last words may still be unread, and they say why.
+      readable_ = hung_up_ = true;
+      net_.enqueue(*this);
+      return;
+    }
+    if (bytes.empty()) return;
+  }
+  out_ = std::make_unique<Output>();
+  out_->bytes.assign(bytes);
+  net_.reactor_.modify(fd_.get(), kInput | EPOLLOUT);
+}
+
+void EpollStream::flush() {
+  const std::string_view rest = std::string_view(out_->bytes).substr(out_->done);
+  const ssize_t n = ::send(fd_.get(), rest.data(), rest.size(), MSG_NOSIGNAL);
+  if (n < 0) {
+    if (errno == EAGAIN || errno == EINTR) return;
+    out_.reset();
+    readable_ = hung_up_ = true;
+    net_.enqueue(*this);
+    return;
+  }
+  out_->done += static_cast<size_t>(n);
+  if (out_->done < out_->bytes.size()) return;
+  out_.reset();
+  net_.reactor_.modify(fd_.get(), kInput);
+  if (lingering_) {
+    half_close();
+  } else {
+    handler_->on_drained();
+  }
+}
+
+void EpollStream::resume() {
+  paused_ = false;
+  offer_again_ = !unread_.empty();
+  if (readable_ || offer_again_) net_.enqueue(*this);
+}
+
+void EpollStream::close() {
+  if (closed_) return;
+  closed_ = true;
+  handler_ = nullptr;
+  net_.bury(*this);
+}
+
+void EpollStream::close_after_flush() {
+  if (closed_ || lingering_) return;
+  lingering_ = true;
+  paused_ = false;
+  handler_ = nullptr;
+  unread_.clear();
+  linger_timer_ = net_.reactor_.call_after(EpollNet::kLinger, [this] { close(); });
+  if (!out_) half_close();
+}
+
+void EpollStream::half_close() {
+  ::shutdown(fd_.get(), SHUT_WR);
+  readable_ = true;
+  net_.enqueue(*this);
+}
+
+void EpollStream::fail(int error) {
+  if (closed_) return;
+  env::StreamHandler* handler = std::exchange(handler_, nullptr);
+  if (handler != nullptr) handler->on_closed(error);
+  close();
+}
+
+void EpollStream::finish_connect() {
+  int error = 0;
+  socklen_t size = sizeof error;
+  ::getsockopt(fd_.get(), SOL_SOCKET, SO_ERROR, &error, &size);
+  if (error != 0) return fail(error);
+  connecting_ = false;
+  net_.reactor_.modify(fd_.get(), out_ ? kInput | EPOLLOUT : kInput);
+  handler_->on_connected();
+}
+
+void EpollStream::on_events(uint32_t events) {
+  if (connecting_) {
+    if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) finish_connect();
+    if (closed_ || connecting_) return;
+  }
+  if ((events & EPOLLOUT) && out_) {
+    flush();
+    if (closed_) return;
+  }
+  const bool broken = (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+  if (broken) hung_up_ = true;
+  if (broken || (events & EPOLLIN)) {
+    readable_ = true;
+    if (paused_) {
+      if (broken && handler_ != nullptr) handler_->on_peer_gone();
+      return;
+    }
+    receive();
+  }
+}
+
+void EpollStream::keep_unread(std::string_view bytes) {
+  if (bytes.empty()) {
+    if (!unread_.empty()) std::string().swap(unread_);
+  } else {
+    unread_.assign(bytes);
+  }
+}
+
+bool EpollStream::deliver(std::string_view bytes) {
+  const size_t used = handler_->on_data(bytes);
+  if (closed_ || lingering_) return lingering_ && !closed_;
+  bytes.remove_prefix(std::min(used, bytes.size()));
+  if (bytes.size() > kMaxUnread) {
+    log(LogLevel::kError, "net", "handler keeps too much", {{"bytes", bytes.size()}});
+    fail(EMSGSIZE);
+    return false;
+  }
+  keep_unread(bytes);
+  return !paused_;
+}
+
+void EpollStream::receive() {
+  if (closed_ || connecting_) return;
+  if (failure_ != 0) return fail(failure_);
+  if (lingering_) return discard_input();
+  if (std::exchange(offer_again_, false)) {
+    const std::string again = std::exchange(unread_, {});
+    if (!deliver(again)) return;
+    if (lingering_) return discard_input();
+  }
+  for (int i = 0; readable_; ++i) {
+    if (i == EpollNet::kReadsPerTurn) return net_.enqueue(*this);
+    char* scratch = net_.scratch_.get();
+    const size_t kept = unread_.size();
+    ::memcpy(scratch, unread_.data(), kept);
+    const ssize_t n = ::recv(fd_.get(), scratch + kept, EpollNet::kReadSize, 0);
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN) return fail(errno);
+      readable_ = false;
+      return;
+    }
+    if (n == 0) return fail(0);
+    // A short read has drained the socket: later input makes a new edge. Not so after a hang-up,
+    // whose edge has been seen already.
+    if (static_cast<size_t>(n) < EpollNet::kReadSize && !hung_up_) readable_ = false;
+    if (!deliver({scratch, kept + static_cast<size_t>(n)})) return;
+    if (lingering_) return discard_input();
+  }
+}
+
+void EpollStream::discard_input() {
+  for (int i = 0; i < EpollNet::kReadsPerTurn; ++i) {
+    const ssize_t n = ::recv(fd_.get(), net_.scratch_.get(), EpollNet::kReadSize, 0);
+    if (n > 0) continue;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    return close();
+  }
+  net_.enqueue(*this);
+}
+
+class EpollNet::Listener final : public EventSink {
+ public:
+  Listener(EpollNet& net, UniqueFd fd, env::Acceptor& acceptor)
+      : net_(net), fd_(std::move(fd)), acceptor_(acceptor) {
+    net_.reactor_.add(fd_.get(), EPOLLIN, *this);
+  }
+  ~Listener() override {
+    net_.reactor_.remove(fd_.get());
+    net_.reactor_.cancel(retry_);
+  }
+
+  void on_events(uint32_t) override {
+    for (int i = 0; i < kAcceptsPerTurn; ++i) {
+      UniqueFd fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+      if (!fd.valid()) {
+        if (errno == EAGAIN) return;
+        if (errno == ECONNABORTED || errno == EINTR) continue;
+        // Out of descriptors or memory: the backlog waits, and asking at once would spin.
+        log(LogLevel::kWarn, "net", "can't accept", {{"error", ::strerror(errno)}});
+        return again(100ms);
+      }
+      set_stream_options(fd.get());
+      acceptor_.on_accept(net_.adopt(std::move(fd), EpollStream::Kind::kAccepted));
+    }
+    again(0ms);
+  }
+
+ private:
+  static constexpr int kAcceptsPerTurn = 32;
+  void again(Nanos delay) {
+    net_.reactor_.cancel(retry_);
+    retry_ = net_.reactor_.call_after(delay, [this] { on_events(EPOLLIN); });
+  }
+  EpollNet& net_;
+  UniqueFd fd_;
+  env::Acceptor& acceptor_;
+  env::TimerId retry_ = env::TimerId::kNone;
+};
+
+EpollNet::EpollNet(Reactor& reactor)
+    : reactor_(reactor),
+      scratch_(std::make_unique_for_overwrite<char[]>(env::Stream::kMaxUnread + kReadSize)) {}
+
+EpollNet::~EpollNet() {
+  for (auto& stream : streams_) {
+    if (!stream) continue;
+    reactor_.remove(stream->fd_.get());
+    reactor_.cancel(stream->linger_timer_);
+  }
+}
+
+Status EpollNet::listen(const env::Endpoint& endpoint, env::Acceptor& acceptor) {
+  Result<UniqueFd> fd = listen_socket(endpoint);
+  if (!fd) return std::unexpected(fd.error());
+  listeners_.push_back(std::make_unique<Listener>(*this, std::move(*fd), acceptor));
+  return {};
+}
+
+void EpollNet::close_listeners() { listeners_.clear(); }
+
+EpollStream& EpollNet::adopt(UniqueFd fd, EpollStream::Kind kind) {
+  if (!fd.valid()) {
+    unplaced_.push_back(std::make_unique<EpollStream>(*this, std::move(fd), kind));
+    return *unplaced_.back();
+  }
+  const auto index = static_cast<size_t>(fd.get());
+  if (index >= streams_.size()) streams_.resize(index + 32);
+  streams_[index] = std::make_unique<EpollStream>(*this, std::move(fd), kind);
+  EpollStream& stream = *streams_[index];
+  const bool connecting = kind == EpollStream::Kind::kConnecting;
+  reactor_.add(stream.fd_.get(), connecting ? kInput | EPOLLOUT : kInput, stream);
+  return stream;
+}
+
+env::Stream& EpollNet::connect(const env::Endpoint& endpoint, env::StreamHandler& handler) {
+  ConnectAttempt attempt = start_connect(endpoint);
+  EpollStream& stream = adopt(std::move(attempt.fd), EpollStream::Kind::kConnecting);
+  stream.set_handler(handler);
+  if (attempt.error != 0) {
+    stream.connecting_ = false;
+    stream.failure_ = attempt.error;
+    enqueue(stream);
+  }
+  return stream;
+}
+
+void EpollNet::enqueue(EpollStream& stream) {
+  if (stream.queued_ || stream.closed_) return;
+  stream.queued_ = true;
+  ready_.push_back(&stream);
+  if (ready_posted_) return;
+  ready_posted_ = true;
+  reactor_.post([this] { run_ready(); });
+}
+
+void EpollNet::run_ready() {
+  ready_posted_ = false;
+  std::vector<EpollStream*> batch;
+  batch.swap(ready_);
+  for (EpollStream* stream : batch) {
+    stream->queued_ = false;
+    if (!stream->closed_ && !stream->paused_) stream->receive();
+  }
+}
+
+void EpollNet::bury(EpollStream& stream) {
+  const int fd = stream.fd_.get();
+  reactor_.remove(fd);
+  reactor_.cancel(stream.linger_timer_);
+  if (buried_.empty()) reactor_.post([this] { free_buried(); });
+  if (fd < 0) {
+    const auto it = std::find_if(unplaced_.begin(), unplaced_.end(),
+                                 [&](const auto& s) { return s.get() == &stream; });
+    buried_.push_back(std::move(*it));
+    unplaced_.erase(it);
+    return;
+  }
+  buried_.push_back(std::move(streams_[static_cast<size_t>(fd)]));
+  // At once: the number may be reused within this turn, and the peer should not wait.
+  stream.fd_.reset();
+}
+
+void EpollNet::free_buried() {
+  std::erase_if(ready_, [](const EpollStream* s) { return s->closed_; });
+  buried_.clear();
+}
+
+}  // namespace bascule::posix

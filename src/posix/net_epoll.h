@@ -1,0 +1,102 @@
+// env::Net over the reactor: edge-triggered, each descriptor registered once, a short read means
+// drained, EPOLLOUT interest only while output is pending.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "env/net.h"
+#include "posix/reactor.h"
+#include "posix/unique_fd.h"
+
+namespace bascule::posix {
+
+class EpollNet;
+
+class EpollStream final : public env::Stream, public EventSink {
+ public:
+  enum class Kind { kAccepted, kConnecting };
+  EpollStream(EpollNet& net, UniqueFd fd, Kind kind);
+
+  void set_handler(env::StreamHandler& handler) override { handler_ = &handler; }
+  void send(std::string_view bytes) override;
+  bool congested() const override { return out_ != nullptr; }
+  void pause() override { paused_ = true; }
+  void resume() override;
+  void close() override;
+  void close_after_flush() override;
+  std::string peer() const override;
+
+  void on_events(uint32_t events) override;
+
+ private:
+  friend class EpollNet;
+  struct Output {
+    std::string bytes;
+    size_t done = 0;
+  };
+
+  void finish_connect();
+  void flush();
+  void receive();
+  bool deliver(std::string_view bytes);  // false: stop reading
+  void discard_input();                  // while lingering
+  void half_close();
+  void fail(int error);
+  void keep_unread(std::string_view bytes);
+
+  EpollNet& net_;
+  env::StreamHandler* handler_ = nullptr;
+  UniqueFd fd_;
+  bool connecting_;
+  bool paused_ = false;
+  bool readable_ = false;     // there may be input that no edge will announce again
+  bool offer_again_ = false;  // resumed with unread_
+  bool hung_up_ = false;      // read until end of file even after short reads
+  bool closed_ = false;
+  bool lingering_ = false;  // close_after_flush() was called: the handler is gone
+  bool queued_ = false;     // in EpollNet::ready_
+  int failure_ = 0;         // to be reported in a later turn
+  std::unique_ptr<Output> out_;
+  std::string unread_;
+  env::TimerId linger_timer_ = env::TimerId::kNone;
+};
+
+class EpollNet final : public env::Net {
+ public:
+  explicit EpollNet(Reactor& reactor);
+  ~EpollNet() override;
+  EpollNet(const EpollNet&) = delete;
+  EpollNet& operator=(const EpollNet&) = delete;
+
+  Status listen(const env::Endpoint& endpoint, env::Acceptor& acceptor) override;
+  void close_listeners() override;
+  env::Stream& connect(const env::Endpoint& endpoint, env::StreamHandler& handler) override;
+
+ private:
+  friend class EpollStream;
+  class Listener;
+
+  static constexpr size_t kReadSize = 64 * 1024;
+  // Fairness: so much is read from one stream before the others have their turn.
+  static constexpr int kReadsPerTurn = 4;
+  static constexpr Nanos kLinger = 1s;
+
+  EpollStream& adopt(UniqueFd fd, EpollStream::Kind kind);
+  void enqueue(EpollStream& stream);  // its receive() goes on in a later turn
+  void run_ready();
+  void bury(EpollStream& stream);
+  void free_buried();
+
+  Reactor& reactor_;
+  std::vector<std::unique_ptr<EpollStream>> streams_;   // by descriptor
+  std::vector<std::unique_ptr<EpollStream>> unplaced_;  // without one: socket() failed
+  std::vector<std::unique_ptr<EpollStream>> buried_;
+  std::vector<EpollStream*> ready_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  std::unique_ptr<char[]> scratch_;
+  bool ready_posted_ = false;
+};
+
+}  // namespace bascule::posix

@@ -1,0 +1,122 @@
+#include "posix/socket_address.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <optional>
+
+namespace bascule::posix {
+namespace {
+
+struct Address {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+  int family() const { return storage.ss_family; }
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+std::optional<Address> to_address(const env::Endpoint& endpoint) {
+  Address a;
+  const std::string host = endpoint.host == "localhost" ? "127.0.0.1" : endpoint.host;
+  if (!host.empty() && host.front() == '/') {
+    auto* un = reinterpret_cast<sockaddr_un*>(&a.storage);
+    const std::string path = host + "/.s.PGSQL." + std::to_string(endpoint.port);
+    if (path.size() >= sizeof un->sun_path) return std::nullopt;
+    un->sun_family = AF_UNIX;
+    ::memcpy(un->sun_path, path.c_str(), path.size() + 1);
+    a.size = sizeof *un;
+    return a;
+  }
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&a.storage);
+  if (::inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(endpoint.port);
+    a.size = sizeof *v4;
+    return a;
+  }
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&a.storage);
+  if (::inet_pton(AF_INET6, host.c_str(), &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(endpoint.port);
+    a.size = sizeof *v6;
+    return a;
+  }
+  return std::nullopt;
+}
+
+std::unexpected<Error> socket_error(const env::Endpoint& endpoint, const char* call) {
+  const int error = errno;
+  return fail(ErrorCode::kUnavailable,
+              "can't listen on " + endpoint.to_string() + ": " + call + ": " + ::strerror(error),
+              error == EADDRINUSE ? "Choose another port or stop the program that uses it" : "");
+}
+
+}  // namespace
+
+Result<UniqueFd> listen_socket(const env::Endpoint& endpoint) {
+  const auto address = to_address(endpoint);
+  if (!address) {
+    return fail(ErrorCode::kInvalid, "listen address " + endpoint.to_string() + " is not usable",
+                "Give an IPv4 or IPv6 address or the directory of a unix socket");
+  }
+  UniqueFd fd(::socket(address->family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd.valid()) return socket_error(endpoint, "socket");
+  const int on = 1;
+  if (address->family() != AF_UNIX) {
+    ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+  }
+  if (::bind(fd.get(), address->get(), address->size) != 0) return socket_error(endpoint, "bind");
+  if (::listen(fd.get(), 4096) != 0) return socket_error(endpoint, "listen");
+  return fd;
+}
+
+ConnectAttempt start_connect(const env::Endpoint& endpoint) {
+  const auto address = to_address(endpoint);
+  const int family = address ? address->family() : AF_INET;
+  ConnectAttempt attempt;
+  attempt.fd.reset(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!attempt.fd.valid()) {
+    attempt.error = errno;
+  } else if (!address) {
+    attempt.error = EADDRNOTAVAIL;
+  } else {
+    set_stream_options(attempt.fd.get());
+    if (::connect(attempt.fd.get(), address->get(), address->size) != 0 && errno != EINPROGRESS) {
+      attempt.error = errno;
+    }
+  }
+  return attempt;
+}
+
+void set_stream_options(int fd) {
+  const int on = 1;
+  ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // fails on unix sockets: harmless
+  ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+}
+
+std::string peer_name(int fd) {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof storage;
+  if (::getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) return "?";
+  char text[INET6_ADDRSTRLEN] = "";
+  if (storage.ss_family == AF_INET) {
+    const auto* v4 = reinterpret_cast<const sockaddr_in*>(&storage);
+    ::inet_ntop(AF_INET, &v4->sin_addr, text, sizeof text);
+    return std::string(text) + ":" + std::to_string(ntohs(v4->sin_port));
+  }
+  if (storage.ss_family == AF_INET6) {
+    const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&storage);
+    ::inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof text);
+    return "[" + std::string(text) + "]:" + std::to_string(ntohs(v6->sin6_port));
+  }
+  return "unix";
+}
+
+}  // namespace bascule::posix

@@ -1,0 +1,26 @@
+// Sockets from endpoints.
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "env/net.h"
+#include "posix/unique_fd.h"
+
+namespace bascule::posix {
+
+// Non-blocking, close-on-exec, SO_REUSEPORT (TCP). Errors name the endpoint.
+Result<UniqueFd> listen_socket(const env::Endpoint& endpoint);
+
+// A socket whose connection is under way, or failed at once with `error` (errno). The descriptor is
+// invalid if no socket could be had.
+struct ConnectAttempt {
+  UniqueFd fd;
+  int error = 0;
+};
+ConnectAttempt start_connect(const env::Endpoint& endpoint);
+
+void set_stream_options(int fd);  // TCP_NODELAY, keep-alive
+std::string peer_name(int fd);    // "10.0.0.1:5432", "unix", or "?"
+
+}  // namespace bascule::posix

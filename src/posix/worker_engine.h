@@ -1,0 +1,17 @@
+// env::Engine of one proxy worker: a thread with a reactor and an epoll net.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "env/net.h"
+
+namespace bascule::posix {
+
+class EpollEngineFactory final : public env::EngineFactory {
+ public:
+  std::unique_ptr<env::Engine> create(const std::string& name) override;
+};
+
+}  // namespace bascule::posix
