@@ -1,0 +1,57 @@
+// What a proxy is told once, at start. Plain data; durations, counts and bytes as named.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "base/time.h"
+#include "env/net.h"
+
+namespace bascule::proxy {
+
+// What a port promises: the writer port always leads to the primary, the reader port to a healthy
+// replica, or to the primary if there is none.
+enum class PortKind { kWriter, kReader };
+
+struct ProxyListener {
+  env::Endpoint endpoint;
+  PortKind kind = PortKind::kWriter;
+};
+
+// Who may log in. At least one of verifier and password is set. Secrets: never logged.
+struct ProxyUser {
+  std::string name;
+  // pg_authid.rolpassword of SCRAM. If it equals the server's (same salt), the proxy logs in to
+  // servers with the keys that the client's own login yields; no password is needed then.
+  std::string verifier;
+  std::string password;
+};
+
+struct ProxyConfig {
+  std::string cluster = "bascule";  // for messages
+  std::vector<ProxyListener> listeners;
+  int workers = 1;
+  std::vector<ProxyUser> users;
+
+  int pool_size = 100;       // server connections, all workers together
+  int clients_max = 10'000;  // connected clients, logged in or not
+  int hold_count_max = 10'000;
+  Nanos hold_timeout = 30s;      // how long a statement waits for a server
+  Nanos auth_timeout = 5s;       // from accept to the end of authentication
+  Nanos connect_timeout = 1s;    // TCP connect and log-in to a server
+  Nanos retry_delay_min = 25ms;  // between attempts to reach the same server
+  Nanos retry_delay_max = 50ms;
+  Nanos server_idle_timeout = 600s;
+
+  // A statement up to this size is kept until its first answer, so that it can be sent again where
+  // that is safe.
+  size_t retained_bytes_max = 8 * 1024;
+  // What is remembered of a session to set it up again on another server. A session that exceeds
+  // it can't be moved.
+  size_t prepared_count_max = 1'000;
+  size_t prepared_bytes_max = 1024 * 1024;
+  size_t settings_count_max = 64;
+};
+
+}  // namespace bascule::proxy

@@ -1,0 +1,60 @@
+// The PostgreSQL proxy: session pooling and failover that the client's session survives.
+//
+//   Proxy proxy(config, factory);
+//   if (auto s = proxy.start(); !s) ...
+//   proxy.publish(table);           // whenever the cluster changes
+//   proxy.extend_permit(epoch, t);  // whenever the leader's record was seen renewed
+//
+// All functions may be called from any thread, except start(), stop() and the destructor.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/result.h"
+#include "env/net.h"
+#include "proxy/config.h"
+#include "proxy/route_table.h"
+#include "proxy/stats.h"
+
+namespace bascule::proxy {
+
+class Worker;
+struct Shared;
+struct Route;
+
+class Proxy {
+ public:
+  // `factory` must outlive the proxy.
+  Proxy(ProxyConfig config, env::EngineFactory& factory);
+  ~Proxy();  // stops
+  Proxy(const Proxy&) = delete;
+  Proxy& operator=(const Proxy&) = delete;
+
+  // Checks the users, listens on every endpoint, starts the workers. Until the first publish()
+  // there is no primary: clients can connect, statements wait.
+  Status start();
+  // Closes all connections and ends the workers' threads.
+  void stop();
+
+  // A table with an older epoch than the current one's is refused (kConflict).
+  Status publish(RouteTable table);
+  // Ignored if `epoch` is not the current table's.
+  void extend_permit(Epoch epoch, MonoTime until);
+
+  ProxyStats stats() const;
+  // Every worker acts by the last published table, and no transaction runs on the writer port. With
+  // a draining table published: nobody writes through this proxy until the next publish().
+  bool drained() const;
+
+ private:
+  std::unique_ptr<Shared> shared_;
+  env::EngineFactory& factory_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<const Route> route_;  // guarded by mutex_; shared: each worker keeps its own view
+};
+
+}  // namespace bascule::proxy

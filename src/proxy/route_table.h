@@ -1,0 +1,42 @@
+// Where the proxy sends clients: an immutable snapshot, made by whoever knows the cluster (main's
+// glue from the control plane) and published to all workers.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/time.h"
+#include "base/types.h"
+#include "env/net.h"
+
+namespace bascule::proxy {
+
+struct RouteMember {
+  std::string name;
+  env::Endpoint endpoint;
+  bool healthy = true;     // replicas only: may serve reads
+  uint64_t lag_bytes = 0;  // replicas only
+  bool operator==(const RouteMember&) const = default;
+};
+
+enum class RouteState {
+  kOpen,
+  // Transactions that run go on; new ones wait. The prelude of a switchover: when
+  // Proxy::drained() is true nobody is writing.
+  kDraining,
+};
+
+struct RouteTable {
+  // Of the primary. Server connections to a primary of an older epoch are dropped at once.
+  Epoch epoch;
+  std::optional<RouteMember> primary;  // none: statements for the writer port wait
+  std::vector<RouteMember> replicas;
+  RouteState state = RouteState::kOpen;
+  // The primary of this epoch may act until then (its record's deadline as known here): answers of
+  // it that come later are not believed and not forwarded. Moved on by Proxy::extend_permit().
+  MonoTime permit_until = MonoTime::max();
+  std::string reason;  // why there is no primary, for messages: "n1 lost, electing"
+};
+
+}  // namespace bascule::proxy
