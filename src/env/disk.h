@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,11 @@
 namespace bascule::env {
 
 enum class Durability { kNone, kFsync };  // kFsync: the file, and the directory that names it
+
+class FileLock {
+ public:
+  virtual ~FileLock() = default;  // releases
+};
 
 class Disk {
  public:
@@ -32,6 +38,8 @@ class Disk {
   virtual Status remove_contents(const std::string& directory) = 0;
   // With parents, each 0700; no error when it exists.
   virtual Status make_directory(const std::string& path) = 0;
+  // Exclusive among processes, created if absent; kConflict when somebody else holds it.
+  virtual Result<std::unique_ptr<FileLock>> lock(const std::string& path) = 0;
   virtual bool exists(const std::string& path) = 0;
   virtual Result<uint64_t> size(const std::string& path) = 0;
   virtual Result<std::vector<std::string>> list(const std::string& directory) = 0;  // sorted names

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+
 #include <optional>
 #include <string>
 #include <string_view>
@@ -34,7 +35,9 @@ struct Finished {
   int signal = 0;
   std::string output;  // the last 16 KiB
   bool ok() const { return exit_code == 0; }
-  std::string how() const;  // "exit 1", "signal 9"
+  std::string how() const {
+    return signal != 0 ? "signal " + std::to_string(signal) : "exit " + std::to_string(exit_code);
+  }
 };
 
 // One process, named by a descriptor: never hits another one that got the same number.
@@ -70,7 +73,9 @@ class Process {
   virtual Result<std::unique_ptr<ProcessHandle>> open(Pid pid) = 0;  // kNotFound: no such process
   virtual std::vector<Pid> children(Pid parent) = 0;  // direct ones; empty if it is gone
   virtual std::string title(Pid pid) = 0;  // command line, '\0' as ' '; empty if it is gone
-  virtual std::string cwd(Pid pid) = 0;    // empty if unknown
+  // Processes of program `program` (its file's name) whose working directory is `directory`.
+  virtual std::vector<Pid> in_directory(const std::string& directory, std::string_view program) = 0;
+  virtual bool stopped(Pid pid) = 0;  // by SIGSTOP or a debugger
   // Voluntary context switches so far: grows whenever the process went to wait and woke up.
   virtual Result<uint64_t> voluntary_switches(Pid pid) = 0;
   virtual Result<std::unique_ptr<PacketSocket>> connect(const std::string& path) = 0;
