@@ -24,6 +24,7 @@ struct Platform {
   env::Disk& disk;
   env::Entropy& entropy;
   std::function<std::optional<std::string>(const char* name)> environment;
+  std::function<void(const char* name, const std::string& value)> set_environment;
   int cores = 1;
 };
 

@@ -117,7 +117,8 @@ Result<ClusterAt> find_cluster(const Platform& platform, const std::string& dir,
   }
   if (running_as_root()) {
     if (const auto owner = owner_of(at.store_path)) {
-      if (const auto became = become(*owner); !became) return std::unexpected(became.error());
+      if (const auto became = become(platform, *owner); !became)
+        return std::unexpected(became.error());
     }
   }
   return at;

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <vector>
@@ -59,9 +58,7 @@ Result<User> find_user(const std::string& name) {
   return from_passwd(getpwnam(name.c_str()), name);
 }
 
-Result<User> choose_user(
-    const std::string& wanted,
-    const std::function<std::optional<std::string>(const char*)>& environment) {
+Result<User> choose_user(const Platform& platform, const std::string& wanted) {
   if (!running_as_root()) {
     auto me = current_user();
     if (me && !wanted.empty() && me->name != wanted) {
@@ -77,14 +74,14 @@ Result<User> choose_user(
   }
   if (!wanted.empty()) return find_user(wanted);
   if (auto postgres = find_user("postgres")) return postgres;
-  const auto sudo_user = environment("SUDO_USER");
+  const auto sudo_user = platform.environment("SUDO_USER");
   if (sudo_user && *sudo_user != "root") return find_user(*sudo_user);
   return fail(ErrorCode::kInvalid,
               "started as root, and there is no user \"postgres\" to run PostgreSQL as",
               "Name a user with --user, or start it as a user other than root");
 }
 
-Status become(const User& user) {
+Status become(const Platform& platform, const User& user) {
   if (geteuid() == user.uid) return {};
   if (initgroups(user.name.c_str(), user.gid) != 0 || setgid(user.gid) != 0 ||
       setuid(user.uid) != 0) {
@@ -93,8 +90,8 @@ Status become(const User& user) {
                 "Are the capabilities SETUID and SETGID taken from this container?");
   }
   // libpq and psql look for files of the user there; no thread runs yet.
-  setenv("HOME", user.home.c_str(), 1);
-  setenv("USER", user.name.c_str(), 1);
+  platform.set_environment("HOME", user.home);
+  platform.set_environment("USER", user.name);
   return {};
 }
 

@@ -1,11 +1,10 @@
 // PostgreSQL refuses to run as root, so a program started as root becomes somebody else by itself.
 #pragma once
 
-#include <functional>
-#include <optional>
 #include <string>
 
 #include "base/result.h"
+#include "cli/platform.h"
 
 namespace bascule::cli {
 
@@ -21,10 +20,9 @@ Result<User> current_user();
 Result<User> find_user(const std::string& name);
 // Who to become as root: `wanted` if given, else "postgres" if it exists, else who called sudo.
 // Not as root: the current user; an error when another one is wanted.
-Result<User> choose_user(const std::string& wanted,
-                         const std::function<std::optional<std::string>(const char*)>& environment);
+Result<User> choose_user(const Platform& platform, const std::string& wanted);
 // For good: groups, gid, uid, and $HOME. Nothing when it is already us.
-Status become(const User& user);
+Status become(const Platform& platform, const User& user);
 // Who owns a file; commands that open a cluster's store as root become its owner first.
 Result<User> owner_of(const std::string& path);
 

@@ -1,0 +1,113 @@
+#include "cli/route_tracker.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cli/status.h"
+
+namespace bascule::cli {
+namespace {
+
+using control::ClusterView;
+using control::LeaderPhase;
+using control::LeaderRecord;
+using control::MemberRecord;
+
+std::optional<proxy::RouteMember> route_to(const MemberRecord& member) {
+  if (member.host.empty() || member.port < 1 || member.port > 65535) return std::nullopt;
+  proxy::RouteMember route;
+  route.name = member.name.str();
+  route.endpoint = {member.host, static_cast<uint16_t>(member.port)};
+  return route;
+}
+
+bool same_routes(const proxy::RouteTable& a, const proxy::RouteTable& b) {
+  // Lag changes all the time; nobody routes by it yet, so it is not worth a new table.
+  const auto same_members = [](const auto& x, const auto& y) {
+    return x.name == y.name && x.endpoint == y.endpoint && x.healthy == y.healthy;
+  };
+  return a.epoch == b.epoch && a.primary == b.primary && a.state == b.state &&
+         a.reason == b.reason && std::ranges::equal(a.replicas, b.replicas, same_members);
+}
+
+void set_primary(const ClusterView& view, const LeaderRecord& leader, proxy::RouteTable& table) {
+  const MemberRecord* member = view.member(leader.holder);
+  if (member != nullptr) table.primary = route_to(*member);
+  if (!table.primary) {
+    table.reason = fmt::format("{} leads, and its address is not known yet", leader.holder.str());
+  }
+}
+
+}  // namespace
+
+proxy::RouteTable make_route_table(const ClusterView& view) {
+  proxy::RouteTable table;
+  if (!view.leader) {
+    table.reason = view.leader_unreadable ? "the leader record can't be read"
+                                          : "the cluster has no leader yet";
+    return table;
+  }
+  const LeaderRecord& leader = view.leader->value;
+  table.epoch = leader.epoch;
+  switch (leader.phase) {
+    case LeaderPhase::kRunning:
+      set_primary(view, leader, table);
+      break;
+    case LeaderPhase::kDraining:
+      set_primary(view, leader, table);
+      table.state = proxy::RouteState::kDraining;
+      table.reason = "planned switchover";
+      break;
+    case LeaderPhase::kStopping:
+      table.reason = "planned switchover";
+      break;
+    case LeaderPhase::kPreparing:
+      table.reason = fmt::format("{} is becoming primary", leader.holder.str());
+      break;
+    case LeaderPhase::kVacant:
+      table.reason = leader.why.empty() ? "no leader" : leader.why;
+      break;
+  }
+  for (const auto& [name, member] : view.members) {
+    if (name == leader.holder || member.state != "streaming") continue;
+    if (member.timeline != leader.timeline) continue;
+    auto route = route_to(member);
+    if (!route) continue;
+    const int64_t lag = lag_bytes(view, member);
+    route->lag_bytes = lag < 0 ? 0 : static_cast<uint64_t>(lag);
+    table.replicas.push_back(std::move(*route));
+  }
+  return table;
+}
+
+RouteTracker::Change RouteTracker::on_read(const ClusterView& view, MonoTime begun) {
+  Change change;
+  proxy::RouteTable table = make_route_table(view);
+  change.epoch = table.epoch;
+  // A store that went back (restored from a backup) does not turn clients to an earlier primary.
+  if (table_ && table.epoch < table_->epoch) {
+    last_read_ = begun;
+    return change;
+  }
+  const bool changed = view.leader_revision != leader_revision_;
+  if (changed && last_read_ && view.leader) {
+    const LeaderRecord& leader = view.leader->value;
+    const Millis fence_after = leader.ttl * 6 / 10;
+    const MonoTime until = std::min(begun, *last_read_ + leader.ttl / 5) + fence_after;
+    const bool new_epoch = !table_ || table_->epoch != table.epoch;
+    permit_until_ = new_epoch ? until : std::max(permit_until_, until);
+  }
+  leader_revision_ = view.leader_revision;
+  last_read_ = begun;
+  table.permit_until = permit_until_;
+  if (!table_ || !same_routes(*table_, table)) {
+    table_ = table;
+    change.publish = std::move(table);
+  } else if (changed) {
+    change.extend = permit_until_;
+  }
+  return change;
+}
+
+}  // namespace bascule::cli

@@ -1,0 +1,221 @@
+#include "cli/status.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "cli/table.h"
+#include "cli/units.h"
+
+namespace bascule::cli {
+namespace {
+
+using control::ClusterView;
+using control::HistoryRecord;
+using control::LeaderRecord;
+using control::MemberRecord;
+using nlohmann::ordered_json;
+
+const LeaderRecord* leader_of(const ClusterView& view) {
+  return view.leader ? &view.leader->value : nullptr;
+}
+
+// Voters are sync names; people know members. A voter whose member was rebuilt since has no member.
+std::vector<std::string> voters_of(const ClusterView& view) {
+  std::vector<std::string> out;
+  if (!view.sync || view.sync->value.generations.empty()) return out;
+  for (const std::string& voter : view.sync->value.generations.back().voters) {
+    const auto found = std::ranges::find_if(
+        view.members, [&](const auto& entry) { return entry.second.sync_name == voter; });
+    out.push_back(found == view.members.end() ? voter : found->first.str());
+  }
+  return out;
+}
+
+std::string role_of(const ClusterView& view, const MemberRecord& member) {
+  const LeaderRecord* leader = leader_of(view);
+  if (leader != nullptr && leader->holder == member.name) return "leader";
+  if (member.role == "replica" && std::ranges::count(voters_of(view), member.name.str()) > 0)
+    return "sync replica";
+  return member.role.empty() ? "none" : member.role;
+}
+
+std::string sync_line(const ClusterView& view) {
+  if (!view.config) return "";
+  const control::ClusterConfig& config = view.config->value;
+  if (config.sync_mode == control::SyncMode::kOff) return "sync off";
+  std::string text = config.sync_strict ? "sync on, strict" : "sync on";
+  if (!view.sync || view.sync->value.generations.empty()) return text;
+  const auto voters = voters_of(view);
+  if (voters.empty()) return text + " (alone: nobody else has the newest commits)";
+  return fmt::format("{} ({})", text, fmt::join(voters, ", "));
+}
+
+std::string header(const ClusterView& view, const std::string& cluster) {
+  std::string text = "Cluster " + cluster;
+  const LeaderRecord* leader = leader_of(view);
+  if (leader == nullptr) {
+    text += view.leader_unreadable ? " · leader record unreadable" : " · not bootstrapped yet";
+  } else if (leader->vacant()) {
+    text += fmt::format(" · epoch {} · no leader: {}", leader->epoch.value, leader->why);
+  } else {
+    text += fmt::format(" · epoch {} · leader {} ({}) · timeline {}", leader->epoch.value,
+                        leader->holder.str(), to_string(leader->phase), leader->timeline.value);
+  }
+  if (const std::string sync = sync_line(view); !sync.empty()) text += " · " + sync;
+  if (view.config) text += " · ttl " + format_duration(view.config->value.ttl);
+  if (view.paused) text += " · PAUSED";
+  return text + "\n";
+}
+
+std::string request_line(const ClusterView& view) {
+  if (!view.request || !view.request->value.outcome.empty()) return "";
+  const control::RequestRecord& request = view.request->value;
+  return fmt::format("Request {}: {}{}, {}\n", request.id,
+                     request.kind == control::RequestKind::kSwitchover ? "switchover" : "failover",
+                     request.candidate.empty() ? "" : " to " + request.candidate.str(),
+                     request.progress.empty() ? "not begun" : request.progress);
+}
+
+std::string known(uint64_t value) { return value == 0 ? "" : fmt::format("{}", value); }
+
+std::string seconds(int64_t ms) { return ms < 0 ? "" : fmt::format("{:.2f} s", ms / 1000.0); }
+
+}  // namespace
+
+int64_t lag_bytes(const ClusterView& view, const MemberRecord& member) {
+  const LeaderRecord* leader = leader_of(view);
+  if (leader == nullptr || leader->vacant()) return -1;
+  if (leader->holder == member.name) return 0;
+  const MemberRecord* primary = view.member(leader->holder);
+  if (primary == nullptr || !primary->flush_lsn.valid() || !member.flush_lsn.valid()) return -1;
+  // Positions of two timelines can't be subtracted.
+  if (primary->timeline != member.timeline) return -1;
+  // Members publish at different moments: a replica may look ahead of its primary.
+  return member.flush_lsn > primary->flush_lsn
+             ? 0
+             : static_cast<int64_t>(primary->flush_lsn.value - member.flush_lsn.value);
+}
+
+std::string render_status(const ClusterView& view, const std::string& cluster,
+                          const RenderOptions& options) {
+  Table table({{"Member"},
+               {"Host"},
+               {"Role"},
+               {"State"},
+               {"TL", Align::kRight},
+               {"Lag", Align::kRight},
+               {"Region"},
+               {"Epoch", Align::kRight},
+               {"Reason"}});
+  for (const auto& [name, member] : view.members) {
+    const int64_t lag = lag_bytes(view, member);
+    const bool is_leader = role_of(view, member) == "leader";
+    std::string reason = member.reason;
+    if (member.pending_restart) reason += reason.empty() ? "pending restart" : ", pending restart";
+    if (member.nofailover) reason += reason.empty() ? "nofailover" : ", nofailover";
+    table.add({name.str(), fmt::format("{}:{}", member.host, member.port), role_of(view, member),
+               member.state, known(member.timeline.value),
+               is_leader ? ""
+               : lag < 0 ? "?"
+                         : human_bytes(static_cast<uint64_t>(lag)),
+               member.region, known(member.epoch.value), reason});
+  }
+  std::string text = header(view, cluster) + request_line(view) + "\n";
+  text += view.members.empty() ? "No member has reported yet.\n" : table.render(options.width_max);
+  for (const std::string& problem : view.problems) text += "Problem: " + problem + "\n";
+  return text;
+}
+
+ordered_json status_json(const ClusterView& view, const std::string& cluster) {
+  ordered_json out = {{"cluster", cluster}};
+  const LeaderRecord* leader = leader_of(view);
+  out["epoch"] = leader != nullptr ? leader->epoch.value : 0;
+  out["leader"] = leader != nullptr && !leader->vacant() ? ordered_json(leader->holder.str())
+                                                         : ordered_json(nullptr);
+  out["phase"] = leader != nullptr ? to_string(leader->phase) : "unknown";
+  out["timeline"] = leader != nullptr ? leader->timeline.value : 0;
+  out["why"] = leader != nullptr ? leader->why : "";
+  out["paused"] = view.paused;
+  ordered_json sync = {{"mode", "unknown"}, {"strict", false}};
+  if (view.config) {
+    sync["mode"] = view.config->value.sync_mode == control::SyncMode::kOn ? "on" : "off";
+    sync["strict"] = view.config->value.sync_strict;
+    out["ttlMs"] = view.config->value.ttl.count();
+  }
+  sync["voters"] = ordered_json::array();
+  sync["quorum"] = 0;
+  if (view.sync && !view.sync->value.generations.empty()) {
+    sync["voters"] = voters_of(view);
+    sync["quorum"] = view.sync->value.generations.back().quorum;
+    sync["generations"] = view.sync->value.generations.size();
+  }
+  out["sync"] = sync;
+  out["members"] = ordered_json::array();
+  for (const auto& [name, member] : view.members) {
+    const int64_t lag = lag_bytes(view, member);
+    out["members"].push_back({{"name", name.str()},
+                              {"host", member.host},
+                              {"port", member.port},
+                              {"role", role_of(view, member)},
+                              {"state", member.state},
+                              {"reason", member.reason},
+                              {"timeline", member.timeline.value},
+                              {"flushLsn", member.flush_lsn.to_string()},
+                              {"replayLsn", member.replay_lsn.to_string()},
+                              {"lagBytes", lag < 0 ? ordered_json(nullptr) : ordered_json(lag)},
+                              {"region", member.region},
+                              {"priority", member.priority},
+                              {"nofailover", member.nofailover},
+                              {"epoch", member.epoch.value},
+                              {"pendingRestart", member.pending_restart},
+                              {"writtenAt", to_iso8601(member.written_at)}});
+  }
+  if (view.request) {
+    const control::RequestRecord& request = view.request->value;
+    out["request"] = {
+        {"id", request.id},
+        {"kind", request.kind == control::RequestKind::kSwitchover ? "switchover" : "failover"},
+        {"candidate", request.candidate.str()},
+        {"progress", request.progress},
+        {"outcome", request.outcome}};
+  }
+  out["problems"] = view.problems;
+  return out;
+}
+
+std::string render_history(const ClusterView& view, const RenderOptions& options) {
+  Table table({{"Epoch", Align::kRight},
+               {"Leader"},
+               {"TL", Align::kRight},
+               {"Time"},
+               {"Trigger"},
+               {"Gap", Align::kRight},
+               {"Reason"}});
+  for (const auto& [epoch, record] : view.history) {
+    table.add({fmt::format("{}", epoch.value), record.leader.str(), known(record.timeline.value),
+               to_iso8601(record.at), record.trigger, seconds(record.gap_ms), record.reason});
+  }
+  return view.history.empty() ? "No leader has been elected yet.\n"
+                              : table.render(options.width_max);
+}
+
+ordered_json history_json(const ClusterView& view) {
+  ordered_json out = ordered_json::array();
+  for (const auto& [epoch, record] : view.history) {
+    out.push_back(
+        {{"epoch", epoch.value},
+         {"leader", record.leader.str()},
+         {"parentEpoch", record.parent_epoch.value},
+         {"timeline", record.timeline.value},
+         {"fork", record.fork.to_string()},
+         {"at", to_iso8601(record.at)},
+         {"trigger", record.trigger},
+         {"reason", record.reason},
+         {"gapMs", record.gap_ms < 0 ? ordered_json(nullptr) : ordered_json(record.gap_ms)}});
+  }
+  return out;
+}
+
+}  // namespace bascule::cli
