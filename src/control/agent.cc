@@ -1,0 +1,459 @@
+// Events in, effects out: the bookkeeping around the decisions.
+#include "control/agent.h"
+
+#include "control/agent_impl.h"
+
+namespace bascule::control {
+namespace {
+
+constexpr Millis kReadTimeout{1000};
+constexpr Millis kPublishEvery{1000};
+constexpr Millis kRetryMax{5000};
+constexpr Millis kHighWaterEvery{10000};
+
+}  // namespace
+
+std::string slot_name(const NodeName& member) {
+  std::string name = "bascule_" + member.str();
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
+std::string_view to_string(Phase phase) {
+  switch (phase) {
+    case Phase::kStarting:
+      return "starting";
+    case Phase::kWaitingInit:
+      return "waiting for bootstrap";
+    case Phase::kBootstrapping:
+      return "bootstrapping";
+    case Phase::kIsolated:
+      return "isolated";
+    case Phase::kFollowing:
+      return "following";
+    case Phase::kStopped:
+      return "stopped";
+    case Phase::kRewinding:
+      return "rewinding";
+    case Phase::kCloning:
+      return "cloning";
+    case Phase::kBalloting:
+      return "balloting";
+    case Phase::kCandidate:
+      return "candidate";
+    case Phase::kTakingOver:
+      return "taking over";
+    case Phase::kPromoting:
+      return "promoting";
+    case Phase::kRestarting:
+      return "restarting";
+    case Phase::kLeading:
+      return "leading";
+    case Phase::kDraining:
+      return "draining";
+    case Phase::kHandingOver:
+      return "handing over";
+    case Phase::kStandingDown:
+      return "standing down";
+    case Phase::kRefused:
+      return "refused";
+  }
+  return "?";
+}
+
+Agent::Agent(AgentConfig config, LocalState persisted, MonoTime now, UnsafeMutations unsafe)
+    : impl_(std::make_unique<Impl>(std::move(config), std::move(persisted), now, unsafe)) {}
+Agent::~Agent() = default;
+Agent::Agent(Agent&&) noexcept = default;
+Agent& Agent::operator=(Agent&&) noexcept = default;
+
+Effects Agent::start(MonoTime now) { return impl_->start(now); }
+Effects Agent::step(const Event& event, MonoTime now) { return impl_->step(event, now); }
+MonoTime Agent::next_wakeup() const { return impl_->wake_; }
+void Agent::set_wall_time(WallTime wall) { impl_->wall_ = wall; }
+Phase Agent::phase() const { return impl_->phase_; }
+const std::string& Agent::reason() const { return impl_->reason_; }
+Epoch Agent::leading_epoch() const { return impl_->held_ ? impl_->held_->record.epoch : Epoch{}; }
+MonoTime Agent::deadline() const { return impl_->held_ ? impl_->held_->deadline : MonoTime{}; }
+const ClusterView& Agent::cluster() const { return impl_->view_; }
+const LocalState& Agent::local() const { return impl_->local_; }
+
+Agent::Impl::Impl(AgentConfig config, LocalState persisted, MonoTime now, UnsafeMutations unsafe)
+    : config_(std::move(config)),
+      local_(std::move(persisted)),
+      unsafe_(unsafe),
+      keys_(config_.cluster),
+      now_(now),
+      sync_set_(unsafe_) {
+  if (local_.incarnation.empty()) local_.incarnation = config_.new_incarnation;
+  revision_seen_ = local_.highest_revision;
+}
+
+Effects Agent::Impl::start(MonoTime now) {
+  now_ = now;
+  wake_ = now + 1s;
+  persist({});
+  sample_every(100ms);
+  request_read();
+  return std::exchange(out_, {});
+}
+
+Effects Agent::Impl::step(const Event& event, MonoTime now) {
+  now_ = std::max(now_, now);
+  std::visit([this](const auto& e) { on(e); }, event);
+  decide();
+  return std::exchange(out_, {});
+}
+
+void Agent::Impl::decide() {
+  wake_ = now_ + 1s;
+  if (exited_) return;
+  expire_requests();
+  enforce_deadline();
+  if (have_view_ && have_pg_ && !kill_) {
+    if (phase_ != Phase::kStandingDown) held_ ? lead() : follow();
+    if (phase_ == Phase::kStandingDown && !kill_) finish_standing_down();  // in the same turn
+  }
+  publish();
+  if (now_ < retry_at_) wake_at(retry_at_);
+}
+
+// ---- store -------------------------------------------------------------------------------------
+
+void Agent::Impl::request_read() {
+  if (read_id_ != 0) {
+    read_again_ = true;
+    return;
+  }
+  if (now_ < read_retry_at_) return;
+  read_id_ = next_id_++;
+  read_sent_ = now_;
+  out_.push_back(effect::ReadStore{read_id_});
+}
+
+void Agent::Impl::on(const event::StoreRead& e) {
+  if (e.id != read_id_) return;  // given up
+  read_id_ = 0;
+  if (!e.result) {
+    read_retry_at_ = now_ + 200ms;
+    if (!have_view_) reason_ = "the store does not answer: " + e.result.error().to_string();
+    return;
+  }
+  view_ = parse_cluster(keys_, *e.result);
+  have_view_ = true;
+  view_begun_ = read_sent_;
+  if (view_.leader_revision != leader_seen_) {
+    leader_seen_ = view_.leader_revision;
+    leader_seen_at_ = now_;
+  }
+  learn_store();
+  if (held_) adopt_revision();
+  if (std::exchange(read_again_, false)) request_read();
+}
+
+// Remembers what was seen and refuses elections in a store that is not what it was.
+void Agent::Impl::learn_store() {
+  if (local_.store_identity.empty()) {
+    local_.store_identity = view_.identity;
+    persist({});
+  }
+  if (view_.identity != local_.store_identity) {
+    doubt_ = fmt::format("the store is not the one known here ({} instead of {})", view_.identity,
+                         local_.store_identity);
+  } else if (view_.revision < revision_seen_) {
+    doubt_ =
+        fmt::format("the store went back from revision {} to {}", revision_seen_, view_.revision);
+  } else if (view_.leader && view_.leader->value.epoch < local_.highest_epoch) {
+    doubt_ = fmt::format("the store went back from epoch {} to {}", local_.highest_epoch.value,
+                         view_.leader->value.epoch.value);
+  } else {
+    doubt_.clear();
+    revision_seen_ = view_.revision;
+    local_.highest_revision = view_.revision;
+    if (view_.leader && view_.leader->value.epoch > local_.highest_epoch) {
+      local_.highest_epoch = view_.leader->value.epoch;
+      persist({});
+    }
+  }
+}
+
+RequestId Agent::Impl::commit(TxnKind kind, store::Txn txn, LeaderRecord record) {
+  const RequestId id = next_id_++;
+  PendingTxn pending;
+  pending.id = id;
+  pending.kind = kind;
+  pending.sent_at = now_;
+  pending.record = std::move(record);
+  txns_.push_back(std::move(pending));
+  out_.push_back(effect::CommitStore{id, std::move(txn)});
+  return id;
+}
+
+bool Agent::Impl::txn_pending(TxnKind kind) const {
+  return std::ranges::any_of(txns_, [&](const PendingTxn& t) { return t.kind == kind; });
+}
+
+void Agent::Impl::expire_requests() {
+  const Millis limit = std::clamp(config().renew_every(), Millis(300), Millis(2000));
+  for (;;) {
+    const auto late =
+        std::ranges::find_if(txns_, [&](const PendingTxn& t) { return now_ >= t.sent_at + limit; });
+    if (late == txns_.end()) break;
+    on(event::StoreCommitted{late->id, {store::TxnOutcome::kUnknown, 0, "no answer in time"}});
+  }
+  for (const PendingTxn& t : txns_) wake_at(t.sent_at + limit);
+  if (read_id_ != 0 && now_ >= read_sent_ + kReadTimeout) read_id_ = 0;
+  if (read_id_ != 0) {
+    wake_at(read_sent_ + kReadTimeout);
+  } else if (!have_view_ || read_again_ || now_ >= view_begun_ + config().ttl / 4) {
+    read_again_ = false;
+    request_read();  // a watch is a hint, not a promise
+    wake_at(now_ + 200ms);
+  }
+}
+
+void Agent::Impl::on(const event::StoreCommitted& e) {
+  const auto found = std::ranges::find_if(txns_, [&](const PendingTxn& t) { return t.id == e.id; });
+  if (found == txns_.end()) return;  // given up: counted as unknown already
+  const PendingTxn txn = std::move(*found);
+  txns_.erase(found);
+  const bool committed = e.result.outcome == store::TxnOutcome::kCommitted;
+  if (committed) last_commit_ = std::max(last_commit_, e.result.revision);
+  switch (txn.kind) {
+    case TxnKind::kLeader:
+      leader_answer(txn, e.result);
+      break;
+    case TxnKind::kBootstrap:
+    case TxnKind::kTakeOver:
+    case TxnKind::kResume:
+      if (committed) took_over(txn, e.result.revision);
+      request_read();
+      break;
+    case TxnKind::kBallot:
+    case TxnKind::kDropBallot:
+      request_read();
+      break;
+    case TxnKind::kPublish:
+      if (!committed) published_.clear();
+      break;
+  }
+}
+
+// ---- PostgreSQL
+// ----------------------------------------------------------------------------------
+
+void Agent::Impl::run(Op op) {
+  const OpId id = next_id_++;
+  if (std::holds_alternative<op::Kill>(op)) {
+    kill_ = id;
+    op_.reset();  // it ends in an error that nobody waits for
+  } else {
+    op_ = RunningOp{id, op, now_};
+  }
+  const bool keeps_receiver_stopped =
+      std::holds_alternative<op::StopReceiver>(op) || std::holds_alternative<op::Promote>(op);
+  if (!keeps_receiver_stopped) located_.reset();
+  out_.push_back(effect::StartOp{id, std::move(op)});
+}
+
+void Agent::Impl::on(const event::Observed& e) {
+  if (e.status.sampled_at < pg_ignored_until_) return;
+  pg_ = e.status;
+  have_pg_ = true;
+  if (pg_.run == PgRun::kStandby && pg_.timeline.value != 0 && pg_.flush_lsn.valid() &&
+      (pg_.timeline > local_.high_water.timeline ||
+       (pg_.timeline == local_.high_water.timeline && pg_.flush_lsn > local_.high_water.lsn))) {
+    local_.high_water = {pg_.timeline, pg_.flush_lsn};
+  }
+  if (pg_.receiver_streaming || pg_.run != PgRun::kStandby) not_streaming_since_ = now_;
+  if (held_ && pg_.run == PgRun::kPrimary) {
+    sync_set_.observe(pg_, sync_candidates(), config().sync_degrade_after, now_);
+    sync_was_healthy_ = sync_set_.healthy(sync_record(), held_->record.epoch);
+    if (phase_ == Phase::kDraining) {
+      quiet_samples_ = pg_.running_transactions == 0 ? quiet_samples_ + 1 : 0;
+    }
+  }
+}
+
+void Agent::Impl::on(const event::PgExited& e) {
+  pg_.run = PgRun::kStopped;
+  pg_ignored_until_ = now_;
+  located_.reset();
+  note(LogLevel::kWarn, "detected", "PostgreSQL is gone: " + e.how);
+  if (held_ && stage_ == Stage::kRunning && crash_.empty()) crashed(e.how);
+}
+
+void Agent::Impl::on(const event::GuardLost& e) {
+  note(LogLevel::kError, "detected", "the guard is gone: " + e.how);
+  if (held_ && stage_ == Stage::kRunning && crash_.empty()) crashed("the guard died");
+  if (!kill_) run(op::Kill{});
+}
+
+void Agent::Impl::on(const event::OpDone& e) {
+  if (kill_ && e.id == *kill_) {
+    kill_.reset();
+    if (!e.result) {
+      note(LogLevel::kError, "kill failed", e.result.error().to_string());
+      run(op::Kill{});
+      return;
+    }
+    pg_.run = PgRun::kStopped;
+    pg_ignored_until_ = now_;
+    return;
+  }
+  if (!op_ || e.id != op_->id) return;
+  const RunningOp finished = *std::exchange(op_, std::nullopt);
+  pg_ignored_until_ = std::max(pg_ignored_until_, finished.since);
+  if (e.result) {
+    op_failures_ = 0;
+    std::visit([&](const auto& o) { op_done(o, *e.result); }, finished.op);
+  } else {
+    op_error(finished.op, e.result.error());
+  }
+  out_.push_back(effect::SetSampling{sampling_});  // look at once
+}
+
+void Agent::Impl::op_failed(const Error& error) {
+  const Millis delay = std::min(kRetryMax, Millis(200) * (1 << std::min(op_failures_, 6)));
+  ++op_failures_;
+  retry_at_ = now_ + delay;
+  reason_ = error.to_string();
+}
+
+void Agent::Impl::op_error(const Op& op, const Error& error) {
+  note(LogLevel::kWarn, "operation failed", error.to_string(),
+       {{"operation", std::string(op_name(op))}});
+  op_failed(error);
+  if (const auto* set = std::get_if<op::SetSync>(&op)) sync_set_.apply_failed(set->standbys);
+  if (!held_) {
+    if (shutdown_ && std::holds_alternative<op::CleanStop>(op)) run(op::Kill{});
+    return;
+  }
+  if (std::holds_alternative<op::Promote>(op)) {
+    stand_down("promotion failed: " + error.message, Release::kYes);
+  } else if (std::holds_alternative<op::InitDb>(op) ||
+             std::holds_alternative<op::StartPrimary>(op)) {
+    stand_down("start failed: " + error.message, Release::kYes);
+  } else if (std::holds_alternative<op::CleanStop>(op) && phase_ == Phase::kHandingOver) {
+    if (request_) finish_request(*request_, "failed: clean stop: " + error.message);
+    sync_was_healthy_ = false;  // the old primary resumes
+    run(op::Kill{});
+    if (!shutdown_) crashed("the clean stop for a switchover failed");
+  } else if (std::holds_alternative<op::VerifyReceived>(op) && phase_ == Phase::kHandingOver) {
+    if (request_) finish_request(*request_, "failed: candidate: " + error.message);
+    sync_was_healthy_ = false;
+    crashed("the candidate did not get everything");
+  }
+}
+
+void Agent::Impl::persist(std::function<void()> then) {
+  const RequestId id = next_id_++;
+  persisted_at_ = now_;
+  persists_.emplace_back(id, std::move(then));
+  out_.push_back(effect::Persist{id, local_});
+}
+
+void Agent::Impl::on(const event::PersistDone& e) {
+  const auto it = std::ranges::find_if(persists_, [&](const auto& p) { return p.first == e.id; });
+  if (it == persists_.end()) return;
+  const auto then = std::move(it->second);
+  persists_.erase(it);
+  if (then) then();
+}
+
+// ---- small things ----------------------------------------------------------------------------
+
+ClusterConfig Agent::Impl::config() const {
+  return view_.config ? view_.config->value : config_.initial;
+}
+
+std::string Agent::Impl::sync_name() const { return config_.name.str() + "_" + local_.incarnation; }
+
+// A new name as a voter: what it promised under the old one it may not have any more.
+void Agent::Impl::new_incarnation() {
+  uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a over the old one and the revision: never repeats
+  for (char c :
+       fmt::format("{}/{}/{}", local_.incarnation, config_.new_incarnation, view_.revision)) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
+  }
+  local_.incarnation = fmt::format("{:08x}", static_cast<uint32_t>(hash ^ (hash >> 32)));
+}
+
+Upstream Agent::Impl::upstream_of(const NodeName& member) const {
+  const MemberRecord* m = view_.member(member);
+  return m ? Upstream{member, m->host, m->port} : Upstream{member, "", 0};
+}
+
+void Agent::Impl::set_phase(Phase phase, std::string reason) {
+  phase_ = phase;
+  reason_ = std::move(reason);
+  switch (phase) {
+    case Phase::kLeading:
+      sample_every(100ms);
+      break;
+    case Phase::kFollowing:
+      sample_every(250ms);
+      break;
+    default:
+      sample_every(25ms);
+      break;
+  }
+}
+
+void Agent::Impl::sample_every(Millis period) {
+  if (sampling_ == period) return;
+  sampling_ = period;
+  out_.push_back(effect::SetSampling{period});
+}
+
+void Agent::Impl::note(LogLevel level, std::string what, std::string why,
+                       std::vector<std::pair<std::string, std::string>> fields) {
+  out_.push_back(effect::Note{level, std::move(what), std::move(why), std::move(fields)});
+}
+
+MemberRecord Agent::Impl::own_record() const {
+  MemberRecord m;
+  m.name = config_.name;
+  const bool primary = held_ && pg_.run == PgRun::kPrimary;
+  m.role = primary ? "primary" : pg_.run == PgRun::kStandby ? "replica" : "none";
+  m.state = phase_ == Phase::kFollowing && pg_.receiver_streaming ? "streaming"
+                                                                  : std::string(to_string(phase_));
+  m.reason = reason_;
+  m.epoch = view_.leader ? view_.leader->value.epoch : Epoch{};
+  m.timeline = pg_.timeline;
+  m.flush_lsn = pg_.flush_lsn;
+  m.replay_lsn = pg_.replay_lsn;
+  m.checkpoint_timeline = pg_.checkpoint_timeline;
+  m.host = config_.host;
+  m.port = config_.port;
+  m.api_url = config_.api_url;
+  m.region = config_.region;
+  m.priority = config_.priority;
+  m.nofailover = config_.nofailover;
+  m.sync_name = sync_name();
+  m.system_id = pg_.system_id;
+  m.pending_restart = pg_.pending_restart;
+  return m;
+}
+
+// Tells the others how this member is: at once where it matters, positions every second.
+void Agent::Impl::publish() {
+  if (!have_view_ || !have_pg_ || !doubt_.empty() || txn_pending(TxnKind::kPublish)) return;
+  MemberRecord m = own_record();
+  MemberRecord urgent = m;
+  urgent.flush_lsn = published_record_.flush_lsn;
+  urgent.replay_lsn = published_record_.replay_lsn;
+  urgent.reason = published_record_.reason;
+  const bool due = now_ >= published_at_ + kPublishEvery;
+  if (!due) wake_at(published_at_ + kPublishEvery);
+  const std::string text = encode(m);
+  if (text == published_ || (!due && !published_.empty() && urgent == published_record_)) return;
+  published_ = text;
+  published_record_ = m;
+  published_at_ = now_;
+  m.written_at = wall_;
+  if (local_.high_water.known() && now_ >= persisted_at_ + kHighWaterEvery) persist({});
+  commit(TxnKind::kPublish, {{}, {{keys_.member(config_.name), encode(m)}}});
+}
+
+}  // namespace bascule::control

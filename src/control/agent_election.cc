@@ -1,0 +1,220 @@
+// Election by fenced ballots: intent, receiver stopped for sure, ballot, take-over in one
+// transaction.
+#include "control/agent_impl.h"
+
+namespace bascule::control {
+namespace {
+
+constexpr Millis kHandoverPatience{2000};  // the named successor goes first
+
+}  // namespace
+
+// The record is vacant or has expired.
+void Agent::Impl::contest() {
+  const Revision revision = view_.leader_revision;
+  if (contest_revision_ != revision) {
+    contest_revision_ = revision;
+    contest_since_ = now_;
+    const LeaderRecord& last = view_.leader->value;
+    note(LogLevel::kWarn, "detected",
+         last.vacant() ? "the leader record is vacant: " + last.why
+                       : fmt::format("{} has not renewed for {} ms", last.holder.str(),
+                                     to_ms(now_ - leader_seen_at_)),
+         {{"epoch", std::to_string(last.epoch.value)}});
+  }
+  if (view_.paused)
+    return set_phase(pg_down() ? Phase::kStopped : Phase::kFollowing,
+                     "paused: no election is held");
+  if (op_running() || !persists_.empty() || !may_retry()) return;
+  if (pg_down()) return start_from_stopped(nullptr);
+  if (pg_.run != PgRun::kStandby) {
+    return set_phase(Phase::kIsolated, "no leader; PostgreSQL is not ready for an election");
+  }
+  if (local_.ballot_intent != revision) {
+    local_.ballot_intent = revision;
+    set_phase(Phase::kBalloting, "no leader: recording the intent to ballot");
+    persist({});
+    return;
+  }
+  if (!located_ && unsafe_.skip_receiver_stop) located_ = {pg_.timeline, pg_.flush_lsn};
+  if (!located_) {
+    set_phase(Phase::kBalloting, "no leader: stopping the WAL receiver");
+    run(op::StopReceiver{});
+    return;
+  }
+  const Position& high = local_.high_water;
+  if (high.timeline == located_->timeline && located_->lsn < high.lsn) {
+    return set_phase(Phase::kRefused,
+                     fmt::format("WAL on disk ends at {}, but {} was there before: it is damaged; "
+                                 "this member does not ballot",
+                                 located_->to_string(), high.to_string()));
+  }
+  const auto own = view_.ballots.find(config_.name);
+  if (own == view_.ballots.end() || own->second.value.answers != revision ||
+      own->second.value.position != *located_) {
+    return place_ballot();
+  }
+  consider_take_over();
+}
+
+void Agent::Impl::place_ballot() {
+  if (txn_pending(TxnKind::kBallot) || txn_pending(TxnKind::kTakeOver)) return;
+  const uint64_t behind =
+      pg_.upstream_lsn > located_->lsn ? pg_.upstream_lsn.value - located_->lsn.value : 0;
+  const Ballot ballot{.member = config_.name,
+                      .answers = view_.leader_revision,
+                      .position = *located_,
+                      .receiver_lag_bytes = behind,
+                      .sync_name = sync_name(),
+                      .led_epoch = local_.led_epoch};
+  set_phase(Phase::kBalloting, "placing the ballot at " + located_->to_string());
+  note(LogLevel::kInfo, "balloted", "WAL ends at " + located_->to_string(),
+       {{"position", located_->to_string()}});
+  commit(TxnKind::kBallot, {{{keys_.leader(), view_.leader_revision}},
+                            {{keys_.ballot(config_.name), encode(ballot)}}});
+}
+
+void Agent::Impl::consider_take_over() {
+  if (txn_pending(TxnKind::kTakeOver) || txn_pending(TxnKind::kBallot)) return;
+  const Election election = elect(view_, unsafe_);
+  const auto rank = election.rank_of(config_.name);
+  if (!rank) {
+    if (election.summary != election_summary_) {
+      election_summary_ = election.summary;
+      note(LogLevel::kInfo, "not elected", election.summary);
+    }
+    return set_phase(Phase::kCandidate, "no take-over: " + election.summary);
+  }
+  const LeaderRecord& last = view_.leader->value;
+  const Millis window = config().ballot_window;
+  const bool synchronous = view_.sync && !view_.sync->value.generations.empty();
+  MonoTime start = contest_since_;
+  // Asynchronous: the slower members may have more. Synchronous: what must survive is here already.
+  if (!synchronous && !election.missing.empty()) start += window;
+  start += window * static_cast<int>(*rank);
+  if (!last.handover_to.empty() && last.vacant() && last.handover_to != config_.name) {
+    start = std::max(start, contest_since_ + kHandoverPatience);
+  }
+  if (released_by_us_ == view_.leader_revision) start += 2 * window;
+  if (now_ < start) {
+    wake_at(start);
+    return set_phase(Phase::kCandidate,
+                     "may take over; letting better candidates go first: " + election.summary);
+  }
+  std::string trigger = last.vacant() ? "vacant" : "expired";
+  if (!last.handover_to.empty() && last.handover_to == config_.name) trigger = "switchover";
+  std::string why = last.vacant() ? last.why
+                                  : fmt::format("{} has not renewed for {} ms", last.holder.str(),
+                                                to_ms(now_ - leader_seen_at_));
+  take_over(election, std::move(trigger), std::move(why));
+}
+
+void Agent::Impl::take_over(const Election& election, std::string trigger, std::string why) {
+  const LeaderRecord& last = view_.leader->value;
+  const Epoch epoch = last.epoch.next();
+  const Lineage line = lineage(view_.history, last.epoch);
+  const auto here = place(line, *located_);
+  const RequestRecord* request = view_.request ? &view_.request->value : nullptr;
+  const bool forced = request && request->kind == RequestKind::kFailover && request->force &&
+                      request->outcome.empty();
+  Timeline timeline = next_timeline(view_.history, located_->timeline);
+  if (unsafe_.reuse_timeline) timeline = Timeline{located_->timeline.value + 1};
+  // A diverged member gets here only when forced: its parent is the epoch that reserved its
+  // timeline.
+  Epoch parent = here ? line[here->segment].epoch : Epoch{};
+  for (const auto& [e, h] : view_.history) {
+    if (!here && h.timeline == located_->timeline) parent = e;
+  }
+
+  std::vector<std::string> standbys;
+  SyncRecord sync = sync_record();
+  if (forced) sync.generations.clear();
+  if (config().sync_mode == SyncMode::kOn) {
+    const MemberRecord* best = nullptr;
+    const auto consider = [&](const NodeName& name) {
+      const MemberRecord* m = view_.member(name);
+      if (!m || name == config_.name || m->nofailover || m->sync_name.empty()) return;
+      if (!best || m->priority > best->priority) best = m;
+    };
+    for (const NodeName& name : election.counted) consider(name);
+    if (!best && config().sync_strict && view_.roster) {
+      for (const NodeName& name : view_.roster->value.members) consider(name);
+    }
+    if (best) standbys = {best->sync_name};
+    sync.generations.push_back({epoch, config_.name, standbys, standbys.size()});
+  } else if (!sync.generations.empty()) {
+    sync.generations.push_back({epoch, config_.name, {}, 0});
+  }
+
+  LeaderRecord leader{.holder = config_.name,
+                      .epoch = epoch,
+                      .counter = 1,
+                      .phase = LeaderPhase::kPreparing,
+                      .timeline = timeline,
+                      .ttl = config().ttl,
+                      .why = why,
+                      .handover_to = {},
+                      .final_position = {},
+                      .request_id = last.request_id};
+  HistoryRecord history{.epoch = epoch,
+                        .leader = config_.name,
+                        .parent_epoch = parent,
+                        .timeline = timeline,
+                        .fork = *located_,
+                        .reason = why,
+                        .trigger = forced ? "forced" : std::move(trigger),
+                        .at = wall_,
+                        .gap_ms = to_ms(now_ - contest_since_)};
+  store::Txn txn;
+  txn.compares = {{keys_.leader(), view_.leader_revision},
+                  {keys_.sync(), view_.sync_revision()},
+                  {keys_.history(epoch), 0}};
+  for (const NodeName& name : election.counted) {
+    txn.compares.push_back({keys_.ballot(name), view_.ballots.at(name).revision});
+  }
+  txn.writes = {{keys_.leader(), encode(leader)},
+                {keys_.sync(), encode(sync)},
+                {keys_.history(epoch), encode(history)},
+                {keys_.ballot(config_.name), std::nullopt}};
+  set_phase(Phase::kTakingOver, election.summary);
+  held_for_ = HeldFor::kPromotion;
+  commit(TxnKind::kTakeOver, std::move(txn), std::move(leader));
+}
+
+// The record is ours (bootstrap, take-over) or again ours (resume), or was released by us.
+void Agent::Impl::took_over(const PendingTxn& txn, Revision revision) {
+  if (txn.kind == TxnKind::kBootstrap) held_for_ = HeldFor::kBootstrap;
+  if (txn.record.vacant()) {
+    released_by_us_ = revision;
+    note(LogLevel::kInfo, "vacated", txn.record.why);
+    return;
+  }
+  held_ = Held{txn.record, revision, txn.sent_at + txn.record.ttl * 6 / 10, false, 0};
+  stage_ = Stage::kStart;
+  crash_.clear();
+  promote_started_ = false;
+  request_.reset();
+  known_slots_.clear();
+  sync_was_healthy_ = false;
+  if (!unsafe_.skip_fence && now_ < held_->deadline) {
+    out_.push_back(effect::ArmGuard{held_->deadline});
+  }
+  const char* what = txn.kind == TxnKind::kResume ? "resumed" : "elected";
+  note(LogLevel::kInfo, what, txn.record.why,
+       {{"epoch", std::to_string(txn.record.epoch.value)},
+        {"timeline", std::to_string(txn.record.timeline.value)}});
+  set_phase(held_for_ == HeldFor::kPromotion   ? Phase::kPromoting
+            : held_for_ == HeldFor::kBootstrap ? Phase::kBootstrapping
+                                               : Phase::kRestarting,
+            txn.record.why);
+}
+
+void Agent::Impl::op_done(const op::StopReceiver&, const OpData& data) {
+  if (!data.position.known()) {
+    op_failed({ErrorCode::kInternal, "the end of WAL on disk is not known", ""});
+    return;
+  }
+  located_ = data.position;
+}
+
+}  // namespace bascule::control

@@ -1,0 +1,350 @@
+// Not holding the record: bootstrap, resuming one's own record, and rejoining a leader by the
+// cheapest way that is right: follow, pg_rewind, or a new clone.
+#include "control/agent_impl.h"
+
+namespace bascule::control {
+
+void Agent::Impl::follow() {
+  if (shutdown_) return shut_down();
+  if (!view_fresh()) {
+    request_read();
+    wake_at(now_ + 100ms);
+    return;
+  }
+  if (!doubt_.empty()) {
+    fence_stray_primary();
+    reason_ = "elections are refused: " + doubt_;
+    return;
+  }
+  const bool initialised = view_.init && view_.init->value.system_id != 0;
+  if (initialised && pg_.system_id != 0 && pg_.data != DataDir::kEmpty &&
+      pg_.system_id != view_.init->value.system_id) {
+    set_phase(Phase::kRefused,
+              fmt::format("the data directory belongs to another cluster (system identifier {}, "
+                          "this cluster has {}): move it away and restart the agent",
+                          pg_.system_id, view_.init->value.system_id));
+    fence_stray_primary();
+    return;
+  }
+  if (view_.leader_unreadable) {
+    fence_stray_primary();
+    reason_ = "the leader or sync record can't be read: " +
+              (view_.problems.empty() ? std::string("?") : view_.problems.front());
+    return;
+  }
+  if (view_.leader && view_.leader->value.holder == config_.name) return resume_record();
+  fence_stray_primary();
+  if (kill_) return;
+  if (!view_.leader || !initialised) return bootstrap();
+  if (view_.leader->value.vacant() || leader_expired()) return contest();
+  if (leader_live()) return rejoin();
+}
+
+// A primary without the record must not live.
+void Agent::Impl::fence_stray_primary() {
+  if (held_ || kill_ || pg_.run != PgRun::kPrimary) return;
+  note(LogLevel::kWarn, "fenced", "PostgreSQL runs as a primary and this member does not lead");
+  op_.reset();
+  run(op::Kill{});
+}
+
+// By this member's own clock and a read begun after the time was over (Timing; Election 1).
+bool Agent::Impl::leader_expired() const {
+  if (!view_.leader || view_.leader->value.vacant()) return false;
+  const MonoTime due = leader_seen_at_ + std::max(view_.leader->value.ttl, config().ttl);
+  return view_begun_ >= due;
+}
+
+bool Agent::Impl::leader_live() const {
+  return view_.leader && !view_.leader->value.vacant() && !leader_expired();
+}
+
+// ---- bootstrap
+// -----------------------------------------------------------------------------------
+
+void Agent::Impl::bootstrap() {
+  const bool first = !view_.leader;
+  if (!first && !view_.leader->value.vacant()) {
+    if (!leader_expired()) {
+      const MonoTime due = leader_seen_at_ + view_.leader->value.ttl;
+      if (now_ >= due) request_read();
+      wake_at(std::max(due, now_ + 50ms));
+      set_phase(Phase::kWaitingInit,
+                fmt::format("{} is creating the cluster", view_.leader->value.holder.str()));
+      return;
+    }
+  }
+  if (view_.paused) return set_phase(Phase::kWaitingInit, "paused");
+  if (txn_pending(TxnKind::kBootstrap) || op_running() || !persists_.empty()) return;
+  const bool own_remains = local_.bootstrapping || pg_.data == DataDir::kHalfCloned;
+  if (pg_.data != DataDir::kEmpty && !own_remains) {
+    return set_phase(
+        Phase::kRefused,
+        "the data directory is not empty, but the store knows no cluster: point to the "
+        "right store, or move the directory away to create a new cluster");
+  }
+  if (pg_.run != PgRun::kStopped) {
+    run(op::Kill{});
+    return;
+  }
+  if (!local_.bootstrapping) {
+    local_.bootstrapping = true;
+    persist({});
+    return;
+  }
+  const Epoch epoch = first ? Epoch{1} : view_.leader->value.epoch.next();
+  const Timeline timeline{1};
+  LeaderRecord leader{.holder = config_.name,
+                      .epoch = epoch,
+                      .counter = 1,
+                      .phase = LeaderPhase::kPreparing,
+                      .timeline = timeline,
+                      .ttl = config().ttl,
+                      .why = "creating the cluster",
+                      .handover_to = {},
+                      .final_position = {},
+                      .request_id = ""};
+  SyncRecord sync;
+  if (config().sync_mode == SyncMode::kOn) sync.generations.push_back({epoch, config_.name, {}, 0});
+  HistoryRecord history{.epoch = epoch,
+                        .leader = config_.name,
+                        .parent_epoch = {},
+                        .timeline = timeline,
+                        .fork = {},
+                        .reason = "new cluster",
+                        .trigger = "bootstrap",
+                        .at = wall_,
+                        .gap_ms = -1};
+  store::Txn txn;
+  txn.compares = {{keys_.init(), view_.init ? view_.init->revision : 0},
+                  {keys_.leader(), view_.leader_revision},
+                  {keys_.history(epoch), 0}};
+  txn.writes = {{keys_.init(), encode(InitRecord{0, config_.name})},
+                {keys_.leader(), encode(leader)},
+                {keys_.sync(), encode(sync)},
+                {keys_.history(epoch), encode(history)},
+                {keys_.roster(), encode(RosterRecord{{config_.name}})}};
+  if (!view_.config) txn.writes.push_back({keys_.config(), encode(config_.initial)});
+  set_phase(Phase::kBootstrapping, "asking to create the cluster");
+  commit(TxnKind::kBootstrap, std::move(txn), std::move(leader));
+}
+
+// ---- the record names us, but this process does not hold it
+// -----------------------------------------
+
+// After a restart of the agent, or when a take-over's answer was lost. An own later compare-and-set
+// is what settles it, never a read.
+void Agent::Impl::resume_record() {
+  if (txn_pending(TxnKind::kResume) || txn_pending(TxnKind::kTakeOver) ||
+      txn_pending(TxnKind::kBootstrap) || !persists_.empty()) {
+    return;
+  }
+  const LeaderRecord& mine = view_.leader->value;
+  const auto history = view_.history.find(mine.epoch);
+  const bool led = local_.led_epoch == mine.epoch && pg_.data == DataDir::kReady;
+  const bool in_place = led && (pg_.run == PgRun::kPrimary || pg_down()) && !op_running();
+  const bool promotable = !led && located_ && history != view_.history.end() &&
+                          history->second.fork == *located_ && pg_.run == PgRun::kStandby &&
+                          local_.ballot_intent && !op_running();
+  LeaderRecord next = mine;
+  ++next.counter;
+  next.ttl = config().ttl;
+  if (in_place || promotable) {
+    if (pg_.run != PgRun::kPrimary) next.phase = LeaderPhase::kPreparing;
+    next.why = in_place ? "the agent came back" : "the answer to the take-over was lost";
+    next.handover_to = {};
+    held_for_ = in_place ? HeldFor::kRestart : HeldFor::kPromotion;
+  } else {
+    if (pg_.run == PgRun::kPrimary) return fence_stray_primary();
+    if (op_running()) return;
+    next.phase = LeaderPhase::kVacant;
+    next.holder = {};
+    next.why = "the take-over could not be completed";
+    next.final_position = {};
+  }
+  store::Txn txn;
+  txn.compares = {{keys_.leader(), view_.leader_revision}};
+  txn.writes = {{keys_.leader(), encode(next)}};
+  commit(TxnKind::kResume, std::move(txn), std::move(next));
+}
+
+// ---- rejoin
+// ------------------------------------------------------------------------------------------
+
+void Agent::Impl::rejoin() {
+  const LeaderRecord& leader = view_.leader->value;
+  const MonoTime due = leader_seen_at_ + std::max(leader.ttl, config().ttl);
+  if (now_ >= due) {
+    request_read();  // confirm before contesting
+    wake_at(now_ + 50ms);
+  } else {
+    wake_at(due);
+  }
+  if (op_running() || !persists_.empty()) return;
+  if (view_.ballots.contains(config_.name) || local_.ballot_intent) return leave_ballot();
+  contest_revision_ = 0;
+  if (!may_retry()) return;
+  switch (pg_.run) {
+    case PgRun::kStopped:
+      return start_from_stopped(&leader);
+    case PgRun::kStarting:
+      return set_phase(Phase::kIsolated, "PostgreSQL is starting");
+    case PgRun::kUnresponsive:
+      reason_ = "PostgreSQL does not answer";
+      return;
+    case PgRun::kStandby:
+      return rejoin_running(leader);
+    case PgRun::kPrimary:
+      return;  // being fenced
+  }
+}
+
+// Rule 8: the ballot is deleted, confirmed, before the receiver may run again.
+void Agent::Impl::leave_ballot() {
+  if (txn_pending(TxnKind::kDropBallot) || txn_pending(TxnKind::kBallot) ||
+      txn_pending(TxnKind::kTakeOver)) {
+    return;
+  }
+  if (view_.ballots.contains(config_.name)) {
+    commit(TxnKind::kDropBallot, {{}, {{keys_.ballot(config_.name), std::nullopt}}});
+    return;
+  }
+  local_.ballot_intent.reset();
+  persist({});
+}
+
+void Agent::Impl::start_from_stopped(const LeaderRecord* leader) {
+  switch (pg_.data) {
+    case DataDir::kForeign:
+      return set_phase(Phase::kRefused, "the data directory is not usable by this PostgreSQL");
+    case DataDir::kEmpty:
+    case DataDir::kHalfCloned:
+      if (!leader) return set_phase(Phase::kStopped, "no data here, and no leader to clone from");
+      return clone(*leader,
+                   pg_.data == DataDir::kEmpty ? "no data yet" : "an earlier clone broke off");
+    case DataDir::kHalfRewound:
+      if (!leader) {
+        return set_phase(Phase::kStopped, "a rewind broke off: waiting for a leader to repeat it");
+      }
+      return resync(*leader, "an earlier rewind broke off");
+    case DataDir::kReady:
+      break;
+  }
+  // Alone first: where its WAL ends decides what comes next. A fresh copy is not consistent without
+  // its upstream; where starting alone fails, the leader's WAL may be what is missing.
+  const bool with_leader =
+      leader && (copied_ || op_failures_ % 2 == 1) && !upstream_of(leader->holder).host.empty();
+  set_phase(Phase::kIsolated, with_leader ? "starting as a standby of the leader"
+                                          : "starting alone to see where the WAL ends");
+  run(op::StartStandby{with_leader ? std::optional(upstream_of(leader->holder)) : std::nullopt});
+}
+
+void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
+  const Upstream upstream = upstream_of(leader.holder);
+  if (upstream.host.empty()) {
+    reason_ = fmt::format("{} has not published its address yet", leader.holder.str());
+    return;
+  }
+  if (pg_.upstream == leader.holder) {
+    if (pg_.receiver_streaming) copied_ = false;
+    const Nanos waited = now_ - not_streaming_since_;
+    if (leader.phase == LeaderPhase::kRunning && !pg_.receiver_streaming &&
+        waited > config().rejoin_timeout) {
+      not_streaming_since_ = now_;
+      return resync(leader, fmt::format("could not stream from {} for {} s", leader.holder.str(),
+                                        to_ms(waited) / 1000));
+    }
+    return set_phase(Phase::kFollowing,
+                     pg_.receiver_streaming ? "" : "connecting to " + leader.holder.str());
+  }
+  if (!located_) return locate("a new leader: where does the WAL end here?");
+  const Lineage line = lineage(view_.history, leader.epoch);
+  if (line.empty()) {
+    reason_ = fmt::format("the history of epoch {} is missing", leader.epoch.value);
+    return;
+  }
+  if (place(line, *located_)) {
+    note(LogLevel::kInfo, "following",
+         fmt::format("{} at {} is on the line of epoch {}", config_.name.str(),
+                     located_->to_string(), leader.epoch.value),
+         {{"leader", leader.holder.str()}});
+    set_phase(Phase::kFollowing, "repointing to " + leader.holder.str());
+    run(op::SetUpstream{upstream});
+    return;
+  }
+  resync(leader, fmt::format("diverged: {} is beyond the fork of epoch {}", located_->to_string(),
+                             leader.epoch.value));
+}
+
+void Agent::Impl::locate(std::string why) {
+  set_phase(Phase::kIsolated, std::move(why));
+  run(op::StopReceiver{});
+}
+
+// pg_rewind, and a clone where that fails twice.
+void Agent::Impl::resync(const LeaderRecord& leader, std::string why) {
+  if (op_failures_ >= 2) return clone(leader, why + "; pg_rewind failed");
+  const MemberRecord* source = view_.member(leader.holder);
+  if (leader.phase != LeaderPhase::kRunning || !source ||
+      source->checkpoint_timeline != leader.timeline) {
+    // Before its first checkpoint pg_rewind takes the source for being on the old timeline.
+    return set_phase(Phase::kIsolated,
+                     why + fmt::format("; waiting for {} to be writable and have a checkpoint",
+                                       leader.holder.str()));
+  }
+  set_phase(Phase::kRewinding, why);
+  const Upstream upstream = upstream_of(leader.holder);
+  new_incarnation();
+  local_.led_epoch = {};
+  local_.high_water = {};
+  note(LogLevel::kInfo, "rewinding", why, {{"source", upstream.member.str()}});
+  persist([this, upstream] {
+    if (!op_running() && !held_ && !kill_) run(op::Rewind{upstream});
+  });
+}
+
+void Agent::Impl::clone(const LeaderRecord& leader, std::string why) {
+  const Upstream upstream = upstream_of(leader.holder);
+  if (leader.phase != LeaderPhase::kRunning || upstream.host.empty()) {
+    return set_phase(Phase::kStopped,
+                     why + fmt::format("; waiting for {} to be writable", leader.holder.str()));
+  }
+  set_phase(Phase::kCloning, why);
+  new_incarnation();
+  local_.led_epoch = {};
+  local_.high_water = {};
+  local_.bootstrapping = false;
+  note(LogLevel::kInfo, "cloning", why, {{"source", upstream.member.str()}});
+  persist([this, upstream] {
+    if (!op_running() && !held_ && !kill_) run(op::Clone{upstream});
+  });
+}
+
+void Agent::Impl::op_done(const op::StartStandby&, const OpData&) {
+  pg_.run = PgRun::kStandby;
+  pg_.upstream.reset();
+  have_pg_ = false;  // decide on a new sample
+}
+
+void Agent::Impl::op_done(const op::SetUpstream& o, const OpData&) {
+  if (o.upstream) pg_.upstream = o.upstream->member;
+  not_streaming_since_ = now_;
+}
+
+void Agent::Impl::op_done(const op::Rewind&, const OpData&) {
+  note(LogLevel::kInfo, "rewound", "stands on the leader's line again");
+  pg_.run = PgRun::kStopped;
+  pg_.data = DataDir::kReady;
+  copied_ = true;
+  have_pg_ = false;
+}
+
+void Agent::Impl::op_done(const op::Clone&, const OpData&) {
+  note(LogLevel::kInfo, "cloned", "a copy of the leader");
+  pg_.run = PgRun::kStopped;
+  pg_.data = DataDir::kReady;
+  copied_ = true;
+  have_pg_ = false;
+}
+
+}  // namespace bascule::control

@@ -1,0 +1,253 @@
+// The inside of control::Agent. One class, its jobs in one file each:
+//   agent.cc            events in, bookkeeping of reads / transactions / persists / operations,
+//   timers agent_follow.cc     not holding the record: bootstrap, rejoin (follow, rewind, clone),
+//   fencing of a stray primary agent_election.cc   ballot intent, receiver stop, ballot, take-over
+//   agent_lead.cc       holding the record: renewals, promotion, crash policy, roster, synchronous
+//   set agent_switchover.cc planned switchover and orderly shutdown
+#pragma once
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "control/agent.h"
+#include "control/election.h"
+#include "control/history.h"
+#include "control/sync_set.h"
+
+namespace bascule::control {
+
+using store::TxnOutcome;
+
+class Agent::Impl {
+ public:
+  Impl(AgentConfig config, LocalState persisted, MonoTime now, UnsafeMutations unsafe);
+
+  Effects start(MonoTime now);
+  Effects step(const Event& event, MonoTime now);
+
+  // What is said of a transaction when its answer comes.
+  enum class TxnKind { kLeader, kBootstrap, kBallot, kDropBallot, kTakeOver, kResume, kPublish };
+  struct PendingTxn {
+    RequestId id = 0;
+    TxnKind kind = TxnKind::kPublish;
+    MonoTime sent_at{};
+    LeaderRecord record;                     // as written, where it writes the leader record
+    std::vector<std::string> sync_standbys;  // kTakeOver: setting to promote with
+    std::function<void(TxnOutcome)> then;    // kLeader: extras' continuation
+  };
+  struct Held {
+    LeaderRecord record;
+    Revision revision = 0;
+    MonoTime deadline{};
+    bool unsettled = false;  // a transaction of ours has an unknown outcome
+    int renewals = 0;        // confirmed since the take-over
+  };
+  struct RunningOp {
+    OpId id = 0;
+    Op op;
+    MonoTime since{};
+  };
+
+  // -- agent.cc: bookkeeping
+  bool view_fresh() const { return have_view_ && view_.revision >= last_commit_; }
+  void on(const event::Tick&) {}
+  void on(const event::StoreRead& e);
+  void on(const event::StoreCommitted& e);
+  void on(const event::StoreChanged&) { request_read(); }
+  void on(const event::Observed& e);
+  void on(const event::PgExited& e);
+  void on(const event::OpDone& e);
+  void on(const event::PersistDone& e);
+  void on(const event::GuardLost& e);
+  void on(const event::ShutdownRequested&) { shutdown_ = true; }
+  void decide();
+  void request_read();
+  RequestId commit(TxnKind kind, store::Txn txn, LeaderRecord record = {});
+  void expire_requests();
+  void run(Op op);
+  void persist(std::function<void()> then);
+  void wake_at(MonoTime t) { wake_ = std::min(wake_, t); }
+  void set_phase(Phase phase, std::string reason);
+  void note(LogLevel level, std::string what, std::string why,
+            std::vector<std::pair<std::string, std::string>> fields = {});
+  void sample_every(Millis period);
+  void publish();
+  MemberRecord own_record() const;
+  void op_done(const op::InitDb&, const OpData& data);
+  void op_done(const op::StartPrimary&, const OpData& data);
+  void op_done(const op::StartStandby&, const OpData& data);
+  void op_done(const op::SetUpstream&, const OpData& data);
+  void op_done(const op::StopReceiver&, const OpData& data);
+  void op_done(const op::Promote&, const OpData& data);
+  void op_done(const op::Kill&, const OpData&) {}
+  void op_done(const op::Checkpoint&, const OpData& data);
+  void op_done(const op::CleanStop&, const OpData& data);
+  void op_done(const op::VerifyReceived&, const OpData& data);
+  void op_done(const op::SetSync&, const OpData& data);
+  void op_done(const op::EnsureSlots&, const OpData& data);
+  void op_done(const op::TerminateSenders&, const OpData&) {}
+  void op_done(const op::Rewind&, const OpData& data);
+  void op_done(const op::Clone&, const OpData& data);
+  void op_error(const Op& op, const Error& error);
+  void learn_store();
+  bool op_running() const { return op_.has_value(); }
+  bool may_retry() const { return now_ >= retry_at_; }
+  void op_failed(const Error& error);
+  ClusterConfig config() const;
+  Upstream upstream_of(const NodeName& member) const;
+  std::string sync_name() const;
+  bool txn_pending(TxnKind kind) const;
+  bool pg_down() const { return pg_.run == PgRun::kStopped; }
+  void new_incarnation();
+
+  // -- agent_follow.cc
+  void follow();
+  void fence_stray_primary();
+  bool leader_expired() const;
+  bool leader_live() const;
+  void bootstrap();
+  void resume_record();
+  void rejoin();
+  void rejoin_running(const LeaderRecord& leader);
+  void start_from_stopped(const LeaderRecord* leader);
+  void resync(const LeaderRecord& leader, std::string why);
+  void clone(const LeaderRecord& leader, std::string why);
+  void leave_ballot();
+  void locate(std::string why);
+
+  // -- agent_election.cc
+  void contest();
+  void place_ballot();
+  void consider_take_over();
+  void take_over(const Election& election, std::string trigger, std::string why);
+  void took_over(const PendingTxn& txn, Revision revision);
+
+  // -- agent_lead.cc
+  void lead();
+  void enforce_deadline();
+  void renew(bool force);
+  bool leader_commit(LeaderRecord record, store::Txn extras,
+                     std::function<void(TxnOutcome)> then = {});
+  void leader_answer(const PendingTxn& txn, const store::TxnResult& result);
+  void adopt_revision();
+  bool settled() const;
+  void promote();
+  void promoted();
+  void restart_in_place();
+  void finish_start();
+  void start_bootstrap();
+  void run_cluster();
+  void keep_roster();
+  void keep_sync();
+  void apply_sync_step(const SyncStep& step);
+  void crashed(std::string how);
+  void apply_crash_policy();
+  enum class Release { kYes, kNo };
+  void stand_down(std::string why, Release release);
+  void finish_standing_down();
+  void drop_record(std::string why);
+  std::vector<SyncCandidate> sync_candidates() const;
+  std::vector<std::string> slots() const;
+  SyncRecord sync_record() const { return view_.sync ? view_.sync->value : SyncRecord{}; }
+
+  // -- agent_switchover.cc
+  void handle_request();
+  void begin_switchover(const RequestRecord& request);
+  void finish_request(const RequestRecord& request, std::string outcome);
+  void drain();
+  void hand_over();
+  void shut_down();
+  NodeName choose_candidate(const RequestRecord& request, std::string& refusal) const;
+
+  AgentConfig config_;
+  LocalState local_;
+  UnsafeMutations unsafe_;
+  Keys keys_;
+
+  MonoTime now_{};
+  MonoTime wake_{};
+  Effects out_;
+  uint64_t next_id_ = 1;
+
+  // store
+  ClusterView view_;
+  bool have_view_ = false;
+  MonoTime view_begun_{};  // when the read that brought view_ was begun
+  RequestId read_id_ = 0;
+  MonoTime read_sent_{};
+  bool read_again_ = false;
+  std::vector<PendingTxn> txns_;
+  Revision last_commit_ = 0;  // of ours: decisions wait for a view that shows it
+  MonoTime read_retry_at_{};
+  Revision revision_seen_ = 0;
+  WallTime wall_{};
+  Revision leader_seen_ = 0;
+  MonoTime leader_seen_at_{};
+  std::string doubt_;  // why elections are refused: store wiped or rolled back
+
+  // PostgreSQL
+  PgStatus pg_;
+  bool have_pg_ = false;
+  MonoTime pg_ignored_until_{};  // samples begun before this show a state that is over
+  std::optional<RunningOp> op_;
+  std::optional<OpId> kill_;
+  bool copied_ = false;  // just rewound or cloned: not consistent without its upstream
+  MonoTime retry_at_{};
+  int op_failures_ = 0;
+  Millis sampling_{0};
+  std::optional<Position> located_;  // end of WAL on disk; valid while the receiver stays stopped
+  MonoTime not_streaming_since_{};
+
+  // persists
+  std::vector<std::pair<RequestId, std::function<void()>>> persists_;
+  MonoTime persisted_at_{};
+
+  // election
+  Revision ballot_answers_ = 0;  // revision that our ballot in the store answers; 0: none known
+  MonoTime contest_since_{};
+  Revision contest_revision_ = 0;
+  MonoTime complete_since_{};
+  Revision released_by_us_ = 0;  // vacancy that we made: the others go first
+  std::string election_summary_;
+
+  // leading
+  std::optional<Held> held_;
+  enum class Stage { kNone, kStart, kWritable, kRunning } stage_ = Stage::kNone;
+  enum class HeldFor { kPromotion, kRestart, kBootstrap } held_for_ = HeldFor::kPromotion;
+  std::vector<std::string> promote_with_;
+  bool promote_started_ = false;
+  SyncSet sync_set_;
+  std::string crash_;  // PostgreSQL is gone while leading: how
+  int crashes_ = 0;
+  MonoTime first_crash_{};
+  bool release_on_down_ = false;
+  bool sync_was_healthy_ = false;
+  std::vector<std::string> known_slots_;
+  std::string standing_down_;
+
+  // switchover
+  std::optional<RequestRecord> request_;
+  NodeName candidate_;
+  MonoTime drain_since_{};
+  int quiet_samples_ = 0;
+  Position final_;
+  bool verified_ = false;
+  bool shutdown_ = false;
+  bool exited_ = false;
+
+  // publishing
+  std::string published_;
+  MemberRecord published_record_;
+  MonoTime published_at_{};
+
+  Phase phase_ = Phase::kStarting;
+  std::string reason_ = "starting";
+};
+
+}  // namespace bascule::control

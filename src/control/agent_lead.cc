@@ -1,0 +1,477 @@
+// Holding the record: renewing it, getting PostgreSQL writable (promotion, restart, bootstrap), and
+// running the cluster: crash policy, roster, slots, synchronous set. Every write of the leader is a
+// renewal too, so each compares leader, epoch and counter.
+#include "control/agent_impl.h"
+
+namespace bascule::control {
+namespace {
+
+constexpr int kCrashesMax = 3;  // within kCrashWindow: then somebody else shall try
+constexpr std::chrono::seconds kCrashWindow{60};
+
+}  // namespace
+
+void Agent::Impl::lead() {
+  renew(/*force=*/false);
+  if (!held_ || phase_ == Phase::kStandingDown) return;
+  if (stage_ == Stage::kRunning) return run_cluster();
+  if (stage_ == Stage::kWritable) return finish_start();
+  switch (held_for_) {
+    case HeldFor::kPromotion:
+      return promote();
+    case HeldFor::kRestart:
+      return restart_in_place();
+    case HeldFor::kBootstrap:
+      return start_bootstrap();
+  }
+}
+
+// ---- renewals ----------------------------------------------------------------------------------
+
+// The guard kills at the same deadline; this is the orderly half of it.
+void Agent::Impl::enforce_deadline() {
+  if (!held_) return;
+  if (now_ < held_->deadline) return wake_at(held_->deadline);
+  if (unsafe_.skip_fence || phase_ == Phase::kStandingDown) return;
+  const std::string why = fmt::format("could not renew the record for {} ms",
+                                      to_ms(now_ - held_->deadline + held_->record.ttl * 6 / 10));
+  if (held_for_ == HeldFor::kPromotion && stage_ == Stage::kStart && !promote_started_) {
+    return drop_record(why);  // still a standby: nothing to fence
+  }
+  note(LogLevel::kError, "fenced", why);
+  stand_down(why, Release::kNo);
+}
+
+void Agent::Impl::renew(bool force) {
+  if (!held_ || txn_pending(TxnKind::kLeader)) return;
+  const MonoTime sent = held_->deadline - held_->record.ttl * 6 / 10;
+  const MonoTime due = sent + held_->record.ttl / 5;
+  if (!force && now_ < due) return wake_at(due);
+  if (held_->unsettled && view_.leader_revision != held_->revision) {
+    request_read();
+    wake_at(now_ + 50ms);
+    return;
+  }
+  LeaderRecord record = held_->record;
+  record.ttl = config().ttl;
+  leader_commit(std::move(record), {});
+}
+
+// False: another one is under way; try again when it is answered.
+bool Agent::Impl::leader_commit(LeaderRecord record, store::Txn extras,
+                                std::function<void(TxnOutcome)> then) {
+  if (txn_pending(TxnKind::kLeader)) return false;
+  record.counter = held_->record.counter + 1;
+  extras.compares.push_back({keys_.leader(), held_->revision});
+  extras.writes.push_back({keys_.leader(), encode(record)});
+  commit(TxnKind::kLeader, std::move(extras), std::move(record));
+  txns_.back().then = std::move(then);
+  return true;
+}
+
+void Agent::Impl::leader_answer(const PendingTxn& txn, const store::TxnResult& result) {
+  if (!held_) return;
+  if (result.outcome == store::TxnOutcome::kCommitted) {
+    held_->revision = result.revision;
+    held_->record = txn.record;
+    held_->unsettled = false;
+    ++held_->renewals;
+    const MonoTime deadline = txn.sent_at + txn.record.ttl * 6 / 10;
+    const bool late = now_ >= held_->deadline && !unsafe_.renew_after_deadline;
+    if (!txn.record.vacant() && !late && phase_ != Phase::kStandingDown) {
+      held_->deadline = unsafe_.renew_after_deadline ? now_ + txn.record.ttl * 6 / 10 : deadline;
+      if (!unsafe_.skip_fence) out_.push_back(effect::ArmGuard{held_->deadline});
+    }
+  } else {
+    held_->unsettled = true;
+    request_read();
+    if (read_id_ != 0 && read_sent_ < now_) read_again_ = true;
+  }
+  if (txn.then) txn.then(result.outcome);
+}
+
+// After an unknown outcome or a conflict: what is the record's revision now? Only a later
+// compare-and-set on it settles anything.
+void Agent::Impl::adopt_revision() {
+  if (txn_pending(TxnKind::kLeader) || view_.revision < last_commit_ || !view_.leader) return;
+  if (view_.leader_revision == held_->revision) return;
+  const LeaderRecord& seen = view_.leader->value;
+  if (seen.holder == config_.name && seen.epoch == held_->record.epoch) {
+    held_->revision = view_.leader_revision;
+    held_->record = seen;
+    held_->unsettled = true;
+    return;
+  }
+  if (view_.leader_revision < held_->revision) return;  // an old view, or a store that went back
+  const std::string why =
+      fmt::format("the record is not ours any more: {} epoch {}",
+                  seen.vacant() ? "vacant" : seen.holder.str(), seen.epoch.value);
+  note(LogLevel::kError, "fenced", why);
+  stand_down(why, Release::kNo);
+}
+
+// Nothing of ours is in doubt and the view shows our last write.
+bool Agent::Impl::settled() const {
+  return held_ && !held_->unsettled && !txn_pending(TxnKind::kLeader) && view_fresh() &&
+         view_.leader_revision == held_->revision;
+}
+
+// ---- becoming writable
+// ---------------------------------------------------------------------------
+
+void Agent::Impl::promote() {
+  if (op_running()) {
+    const MonoTime limit = op_->since + config().promote_timeout;
+    if (promote_started_ && now_ >= limit) {
+      return stand_down("promotion took too long", Release::kYes);
+    }
+    return wake_at(limit);
+  }
+  if (promote_started_) return;  // its end is being recorded
+  // Rule 7: one further renewal confirmed, well before the deadline.
+  if (held_->renewals < 1) return renew(/*force=*/true);
+  if (!settled()) {
+    request_read();
+    return wake_at(now_ + 20ms);
+  }
+  if (pg_.run != PgRun::kStandby || !located_) {
+    return stand_down("the standby was lost before it could be promoted", Release::kYes);
+  }
+  const auto& generations = sync_record().generations;
+  promote_with_.clear();
+  if (!generations.empty() && generations.back().epoch == held_->record.epoch &&
+      generations.back().voters.size() == 1) {
+    promote_with_ = generations.back().voters;
+  }
+  promote_started_ = true;
+  note(LogLevel::kInfo, "promoting", fmt::format("to timeline {}", held_->record.timeline.value));
+  run(op::Promote{held_->record.timeline, promote_with_, slots()});
+}
+
+void Agent::Impl::op_done(const op::Promote& o, const OpData&) {
+  if (!held_) return;
+  note(LogLevel::kInfo, "promoted", fmt::format("writable on timeline {}", o.timeline.value),
+       {{"epoch", std::to_string(held_->record.epoch.value)}});
+  pg_.run = PgRun::kPrimary;
+  pg_.timeline = o.timeline;
+  sync_set_.in_force_from_start(o.sync_standbys, SyncSet::Confirm::kNo, now_);
+  promoted();
+}
+
+// Complete: from now on this directory is that of the epoch's leader.
+void Agent::Impl::promoted() {
+  local_.led_epoch = held_->record.epoch;
+  local_.ballot_intent.reset();
+  local_.bootstrapping = false;
+  const Epoch epoch = held_->record.epoch;
+  persist([this, epoch] {
+    if (held_ && held_->record.epoch == epoch && phase_ != Phase::kStandingDown) {
+      stage_ = Stage::kWritable;
+    }
+  });
+}
+
+void Agent::Impl::restart_in_place() {
+  if (op_running()) return wake_at(now_ + 200ms);
+  if (pg_.run == PgRun::kPrimary) {
+    if (phase_ == Phase::kRestarting && sync_set_.setting().empty() && !pg_.sync_standbys.empty()) {
+      sync_set_.found(pg_.sync_standbys, now_);  // adopted: it has run all the time
+    }
+    if (!sync_set_.caught_up()) {
+      keep_sync();
+      set_phase(Phase::kRestarting, "clients wait until the standby has what was recovered");
+      return wake_at(now_ + 50ms);
+    }
+    stage_ = Stage::kWritable;
+    return finish_start();
+  }
+  if (view_.paused) {
+    return set_phase(Phase::kRestarting, "paused: PostgreSQL is not running, nothing is done");
+  }
+  if (!may_retry()) return;
+  if (!settled()) return renew(/*force=*/held_->unsettled);
+  if (!pg_down()) return wake_at(now_ + 100ms);
+  std::vector<std::string> standbys = sync_set_.setting();
+  const auto& generations = sync_record().generations;
+  if (generations.empty() || generations.back().voters.empty()) {
+    standbys.clear();
+  } else if (standbys.empty() || std::ranges::find(generations.back().voters, standbys[0]) ==
+                                     generations.back().voters.end()) {
+    standbys = {generations.back().voters[0]};
+  }
+  note(LogLevel::kInfo, "restarting", "in place: " + (crash_.empty() ? reason_ : crash_));
+  run(op::StartPrimary{std::move(standbys)});
+}
+
+void Agent::Impl::start_bootstrap() {
+  if (op_running() || !persists_.empty()) return wake_at(now_ + 200ms);
+  if (held_->renewals < 1) return renew(/*force=*/true);
+  if (pg_.run == PgRun::kPrimary) return;
+  if (pg_.data == DataDir::kReady && pg_.system_id != 0 && op_failures_ == 0 && promote_started_) {
+    run(op::StartPrimary{{}});
+    return;
+  }
+  if (promote_started_) return;
+  promote_started_ = true;
+  note(LogLevel::kInfo, "bootstrapping", "initdb");
+  run(op::InitDb{});
+}
+
+void Agent::Impl::op_done(const op::InitDb&, const OpData& data) {
+  pg_.data = DataDir::kReady;
+  pg_.system_id = data.system_id;
+}
+
+void Agent::Impl::op_done(const op::StartPrimary& o, const OpData&) {
+  if (!held_) return;
+  pg_.run = PgRun::kPrimary;
+  sync_set_.in_force_from_start(o.sync_standbys, SyncSet::Confirm::kYes, now_);
+  if (held_for_ == HeldFor::kBootstrap) return promoted();
+  crash_.clear();
+}
+
+// Writable: tell the proxies.
+void Agent::Impl::finish_start() {
+  if (pg_down() && !op_running()) return stand_down("PostgreSQL is gone again", Release::kYes);
+  if (txn_pending(TxnKind::kLeader)) return;
+  if (held_->unsettled) return renew(/*force=*/true);
+  LeaderRecord record = held_->record;
+  record.phase = LeaderPhase::kRunning;
+  record.handover_to = {};
+  store::Txn extras;
+  if (held_for_ == HeldFor::kBootstrap && pg_.system_id != 0) {
+    extras.writes.push_back({keys_.init(), encode(InitRecord{pg_.system_id, config_.name})});
+  }
+  if (held_for_ == HeldFor::kPromotion && view_.request && view_.request->value.outcome.empty() &&
+      !view_.request->value.progress.empty()) {
+    RequestRecord request = view_.request->value;
+    const bool wanted = request.candidate.empty() || request.candidate == config_.name;
+    request.outcome = wanted ? "done"
+                             : fmt::format("failed: {} leads instead of {}", config_.name.str(),
+                                           request.candidate.str());
+    extras.compares.push_back({keys_.request(), view_.request->revision});
+    extras.writes.push_back({keys_.request(), encode(request)});
+    record.request_id = "";
+  }
+  leader_commit(std::move(record), std::move(extras), [this](TxnOutcome outcome) {
+    if (outcome == TxnOutcome::kCommitted) {
+      stage_ = Stage::kRunning;
+      note(LogLevel::kInfo, "routed", "the record says writable: proxies may route here",
+           {{"epoch", std::to_string(held_->record.epoch.value)}});
+      set_phase(Phase::kLeading, "");
+      request_read();
+    }
+  });
+}
+
+// ---- running -----------------------------------------------------------------------------------
+
+void Agent::Impl::run_cluster() {
+  if (!crash_.empty()) return apply_crash_policy();
+  if (phase_ == Phase::kDraining) return drain();
+  if (phase_ == Phase::kHandingOver) return hand_over();
+  if (pg_.run == PgRun::kStandby) {
+    return stand_down("PostgreSQL turned out to be in recovery", Release::kYes);
+  }
+  if (pg_down() && !op_running()) return crashed("found stopped");
+  if (shutdown_) return shut_down();
+  if (pg_.run == PgRun::kUnresponsive) {
+    reason_ = "PostgreSQL does not answer the probe";
+  } else {
+    reason_.clear();
+  }
+  if (local_.led_epoch != held_->record.epoch) return;
+  if (!settled()) {
+    request_read();
+    return wake_at(now_ + 100ms);
+  }
+  handle_request();
+  if (phase_ != Phase::kLeading || !settled()) return;
+  keep_roster();
+  if (settled()) keep_sync();
+}
+
+std::vector<SyncCandidate> Agent::Impl::sync_candidates() const {
+  std::vector<SyncCandidate> out;
+  for (const WalSender& s : pg_.senders) {
+    if (!s.streaming) continue;
+    for (const auto& [name, m] : view_.members) {
+      if (m.sync_name != s.application_name || m.nofailover || name == config_.name) continue;
+      const auto& roster = view_.roster ? view_.roster->value.members : std::vector<NodeName>{};
+      if (std::ranges::find(roster, name) == roster.end()) continue;
+      const auto copies = std::ranges::count_if(pg_.senders, [&](const WalSender& other) {
+        return other.application_name == s.application_name;
+      });
+      if (copies == 1) out.push_back({s.application_name, name, m.priority, s.flush_lsn});
+    }
+  }
+  return out;
+}
+
+std::vector<std::string> Agent::Impl::slots() const {
+  std::vector<std::string> out;
+  for (const auto& [name, m] : view_.members) {
+    if (name != config_.name) out.push_back(slot_name(name));
+  }
+  return out;
+}
+
+// Members that stream from this leader may be elected from now on.
+void Agent::Impl::keep_roster() {
+  RosterRecord roster = view_.roster ? view_.roster->value : RosterRecord{};
+  bool changed = false;
+  const auto add = [&](const NodeName& name) {
+    if (std::ranges::find(roster.members, name) != roster.members.end()) return;
+    roster.members.push_back(name);
+    changed = true;
+  };
+  add(config_.name);
+  for (const WalSender& s : pg_.senders) {
+    if (!s.streaming) continue;
+    for (const auto& [name, m] : view_.members) {
+      if (m.sync_name == s.application_name && m.system_id == pg_.system_id) add(name);
+    }
+  }
+  if (changed) {
+    std::ranges::sort(roster.members);
+    store::Txn extras;
+    extras.compares = {{keys_.roster(), view_.roster ? view_.roster->revision : 0}};
+    extras.writes = {{keys_.roster(), encode(roster)}};
+    leader_commit(held_->record, std::move(extras));
+    return;
+  }
+  if (!op_running() && may_retry() && known_slots_ != slots()) run(op::EnsureSlots{slots(), {}});
+}
+
+void Agent::Impl::op_done(const op::EnsureSlots& o, const OpData&) { known_slots_ = o.slots; }
+
+void Agent::Impl::keep_sync() {
+  if (op_running() || pg_.run != PgRun::kPrimary || !settled() || !may_retry()) return;
+  apply_sync_step(sync_set_.plan(sync_record(), held_->record.epoch, config_.name, config(), now_));
+  wake_at(sync_set_.next_change());
+}
+
+void Agent::Impl::apply_sync_step(const SyncStep& step) {
+  switch (step.kind) {
+    case SyncStep::Kind::kNone:
+      return;
+    case SyncStep::Kind::kRecord: {
+      store::Txn extras;
+      extras.compares = {{keys_.sync(), view_.sync_revision()}};
+      extras.writes = {{keys_.sync(), encode(step.record)}};
+      note(LogLevel::kInfo, "synchronous set recorded", step.why,
+           {{"record", encode(step.record)}});
+      leader_commit(held_->record, std::move(extras));
+      request_read();
+      return;
+    }
+    case SyncStep::Kind::kApply:
+      note(LogLevel::kInfo, "synchronous set", step.why,
+           {{"standby", step.names.empty() ? "none" : step.names[0]}});
+      sync_set_.applying();
+      run(op::SetSync{step.names, step.from_empty});
+      return;
+    case SyncStep::Kind::kTerminate:
+      run(op::TerminateSenders{step.names});
+      retry_at_ = now_ + 200ms;
+      return;
+  }
+}
+
+void Agent::Impl::op_done(const op::SetSync& o, const OpData& data) {
+  sync_set_.applied(o.standbys, data.position.lsn, now_);
+  sample_every(25ms);
+  sample_every(100ms);
+}
+
+// ---- loss
+// -----------------------------------------------------------------------------------------
+
+void Agent::Impl::crashed(std::string how) {
+  crash_ = std::move(how);
+  if (crashes_ == 0 || now_ - first_crash_ > kCrashWindow) {
+    crashes_ = 0;
+    first_crash_ = now_;
+  }
+  ++crashes_;
+}
+
+void Agent::Impl::apply_crash_policy() {
+  if (view_.paused) {
+    reason_ = "paused: PostgreSQL is gone (" + crash_ + "), nothing is done";
+    if (held_->record.phase != LeaderPhase::kPreparing && !txn_pending(TxnKind::kLeader)) {
+      LeaderRecord record = held_->record;
+      record.phase = LeaderPhase::kPreparing;
+      record.why = reason_;
+      leader_commit(std::move(record), {});
+    }
+    return;
+  }
+  const ClusterConfig c = config();
+  const bool loop = crashes_ >= kCrashesMax;
+  const bool wanted = c.on_crash == OnCrash::kFailover || loop ||
+                      (c.on_crash == OnCrash::kRestartThenFailover && crashes_ > 1);
+  const bool safe = sync_was_healthy_ || (c.sync_mode == SyncMode::kOff && loop);
+  if (wanted && safe) return stand_down("PostgreSQL is gone (" + crash_ + ")", Release::kYes);
+  note(LogLevel::kInfo, "restart in place",
+       wanted ? "no synchronous standby was healthy: nobody else is safe" : "on_crash: restart");
+  if (request_) finish_request(*request_, "failed: " + crash_);
+  stage_ = Stage::kStart;
+  held_for_ = HeldFor::kRestart;
+  LeaderRecord record = held_->record;
+  record.phase = LeaderPhase::kPreparing;
+  record.why = "restarting after: " + crash_;
+  record.handover_to = {};
+  set_phase(Phase::kRestarting, record.why);
+  held_->record = record;
+  leader_commit(std::move(record), {});
+}
+
+// Kills PostgreSQL if it may be alive, then gives the record away (or lets it go).
+void Agent::Impl::stand_down(std::string why, Release release) {
+  standing_down_ = std::move(why);
+  release_on_down_ = release == Release::kYes;
+  set_phase(Phase::kStandingDown, standing_down_);
+  note(LogLevel::kWarn, "stepping down", standing_down_);
+  const bool sure_dead = pg_down() && !op_running();
+  op_.reset();
+  if (!sure_dead && !kill_) run(op::Kill{});
+}
+
+void Agent::Impl::finish_standing_down() {
+  if (!held_) return drop_record(standing_down_);
+  if (!release_on_down_) return drop_record(standing_down_);
+  if (txn_pending(TxnKind::kLeader)) return;
+  if (held_->unsettled) {
+    if (!view_fresh() || view_.leader_revision != held_->revision || now_ >= held_->deadline) {
+      return drop_record(standing_down_);
+    }
+  }
+  LeaderRecord record = held_->record;
+  record.phase = LeaderPhase::kVacant;
+  record.holder = {};
+  record.why = standing_down_;
+  record.final_position = {};
+  leader_commit(std::move(record), {}, [this](TxnOutcome outcome) {
+    if (outcome == TxnOutcome::kCommitted) {
+      released_by_us_ = last_commit_;
+      note(LogLevel::kInfo, "vacated", standing_down_);
+    }
+    drop_record(standing_down_);
+  });
+}
+
+void Agent::Impl::drop_record(std::string why) {
+  held_.reset();
+  stage_ = Stage::kNone;
+  crash_.clear();
+  promote_started_ = false;
+  request_.reset();
+  std::erase_if(txns_, [](const PendingTxn& t) { return t.kind == TxnKind::kLeader; });
+  set_phase(pg_down() ? Phase::kStopped : Phase::kIsolated, std::move(why));
+  out_.push_back(effect::DisarmGuard{});
+  request_read();
+  wake_at(now_ + 20ms);
+}
+
+}  // namespace bascule::control

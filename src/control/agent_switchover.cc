@@ -1,0 +1,190 @@
+// Planned switchover, the operator's failover request, and the orderly end of an agent.
+#include "control/agent_impl.h"
+
+namespace bascule::control {
+namespace {
+
+constexpr Millis kProxiesHold{40};  // time for proxies to see that they must hold
+constexpr Millis kCleanStopLimit{15000};
+constexpr Millis kVerifyLimit{3000};
+
+}  // namespace
+
+void Agent::Impl::handle_request() {
+  if (!view_.request || !view_.request->value.outcome.empty()) return;
+  const RequestRecord& request = view_.request->value;
+  if (!request.progress.empty()) {
+    // Begun by a leader that is gone, and the hand-over came back to us or never happened.
+    return finish_request(request, fmt::format("failed: {} leads", config_.name.str()));
+  }
+  if (view_.paused) return finish_request(request, "refused: the cluster is paused");
+  if (op_running()) return wake_at(now_ + 50ms);
+  begin_switchover(request);
+}
+
+NodeName Agent::Impl::choose_candidate(const RequestRecord& request, std::string& refusal) const {
+  const auto candidates = sync_candidates();
+  if (request.candidate == config_.name) {
+    refusal = fmt::format("refused: {} leads already", config_.name.str());
+    return {};
+  }
+  const SyncCandidate* best = nullptr;
+  for (const SyncCandidate& c : candidates) {
+    if (!request.candidate.empty() && c.member != request.candidate) continue;
+    const auto waited_for = [&](const SyncCandidate& s) {
+      return std::ranges::find(sync_set_.setting(), s.sync_name) != sync_set_.setting().end();
+    };
+    const auto key = [&](const SyncCandidate& s) {
+      return std::tuple(waited_for(s), s.priority, s.flush_lsn);
+    };
+    if (!best || key(c) > key(*best)) best = &c;
+  }
+  if (best) return best->member;
+  refusal = request.candidate.empty() ? "refused: no electable replica streams"
+                                      : fmt::format("refused: {} does not stream, or may not lead",
+                                                    request.candidate.str());
+  return {};
+}
+
+void Agent::Impl::begin_switchover(const RequestRecord& request) {
+  std::string refusal;
+  candidate_ = choose_candidate(request, refusal);
+  if (candidate_.empty()) return finish_request(request, refusal);
+  request_ = request;
+  LeaderRecord record = held_->record;
+  record.handover_to = candidate_;
+  record.request_id = request.id;
+  record.phase = LeaderPhase::kDraining;
+  record.why = fmt::format("switchover to {} asked by {}", candidate_.str(), request.by);
+  request_->progress = "draining";
+  store::Txn extras;
+  extras.compares = {{keys_.request(), view_.request->revision}};
+  extras.writes = {{keys_.request(), encode(*request_)}};
+  note(LogLevel::kInfo, "switchover", record.why);
+  quiet_samples_ = 0;
+  verified_ = false;
+  final_ = {};
+  leader_commit(std::move(record), std::move(extras), [this](TxnOutcome outcome) {
+    if (outcome != TxnOutcome::kCommitted) {
+      request_.reset();  // looked at again with the next view
+      return;
+    }
+    drain_since_ = now_;
+    quiet_samples_ = 0;
+    set_phase(Phase::kDraining, "waiting for running transactions");
+    pg_ignored_until_ = now_ + kProxiesHold;
+    run(op::Checkpoint{});  // so that the shutdown's own is short
+  });
+}
+
+// Running transactions end, or their time does.
+void Agent::Impl::drain() {
+  if (pg_down()) return crashed("found stopped");
+  const MonoTime limit = drain_since_ + config().drain_timeout;
+  wake_at(limit);
+  wake_at(drain_since_ + kProxiesHold);
+  if (op_running() || !request_) return;
+  const bool quiet = quiet_samples_ >= 1 && now_ >= drain_since_ + kProxiesHold;
+  if (!quiet && now_ < limit) return;
+  if (!settled()) {
+    request_read();
+    return wake_at(now_ + 10ms);
+  }
+  note(LogLevel::kInfo, "drained", quiet ? "no transaction runs" : "drain_timeout is over",
+       {{"ms", std::to_string(to_ms(now_ - drain_since_))}});
+  set_phase(Phase::kHandingOver, "stopping cleanly");
+  LeaderRecord record = held_->record;
+  record.phase = LeaderPhase::kStopping;
+  leader_commit(std::move(record), {});
+  run(op::CleanStop{kCleanStopLimit});
+}
+
+void Agent::Impl::op_done(const op::Checkpoint&, const OpData&) {
+  // The checkpoint before the shutdown is a courtesy; drain() goes on by itself.
+}
+
+void Agent::Impl::op_done(const op::CleanStop&, const OpData& data) {
+  pg_.run = PgRun::kStopped;
+  final_ = data.position;
+  if (held_ && request_) {
+    note(LogLevel::kInfo, "fenced", "shut down cleanly at " + final_.to_string());
+    run(op::VerifyReceived{upstream_of(candidate_), final_, kVerifyLimit});
+  }
+}
+
+void Agent::Impl::op_done(const op::VerifyReceived&, const OpData&) { verified_ = true; }
+
+void Agent::Impl::hand_over() {
+  if (op_running() || !verified_ || txn_pending(TxnKind::kLeader)) return;
+  if (!settled()) {
+    request_read();
+    return wake_at(now_ + 10ms);
+  }
+  LeaderRecord record = held_->record;
+  record.phase = LeaderPhase::kVacant;
+  record.holder = {};
+  record.handover_to = candidate_;
+  record.final_position = final_;
+  store::Txn extras;
+  if (request_ && view_.request && view_.request->value.id == request_->id) {
+    request_->progress = "handed over";
+    extras.compares = {{keys_.request(), view_.request->revision}};
+    extras.writes = {{keys_.request(), encode(*request_)}};
+  }
+  leader_commit(std::move(record), std::move(extras), [this](TxnOutcome outcome) {
+    if (outcome == TxnOutcome::kCommitted) {
+      released_by_us_ = last_commit_;
+      note(LogLevel::kInfo, "vacated",
+           fmt::format("handed over to {} at {}", candidate_.str(), final_.to_string()));
+      drop_record("handed over to " + candidate_.str());
+    }
+  });
+}
+
+void Agent::Impl::finish_request(const RequestRecord& request, std::string outcome) {
+  note(LogLevel::kInfo, "request ended", outcome, {{"id", request.id}});
+  request_.reset();
+  if (!view_.request || view_.request->value.id != request.id || txn_pending(TxnKind::kLeader)) {
+    return;  // handle_request() sees it again and ends it
+  }
+  RequestRecord ended = view_.request->value;
+  ended.outcome = std::move(outcome);
+  LeaderRecord record = held_->record;
+  record.request_id = "";
+  store::Txn extras;
+  extras.compares = {{keys_.request(), view_.request->revision}};
+  extras.writes = {{keys_.request(), encode(ended)}};
+  leader_commit(std::move(record), std::move(extras));
+}
+
+// SIGTERM: PostgreSQL is stopped cleanly; a leader leaves its final position, so that whoever has
+// everything may take over at once.
+void Agent::Impl::shut_down() {
+  if (op_running() || kill_) return;
+  if (!pg_down()) {
+    set_phase(Phase::kHandingOver, "shutting down");
+    final_ = {};
+    run(op::CleanStop{kCleanStopLimit});
+    return;
+  }
+  if (held_) {
+    if (txn_pending(TxnKind::kLeader)) return;
+    LeaderRecord record = held_->record;
+    record.phase = LeaderPhase::kVacant;
+    record.holder = {};
+    record.handover_to = {};
+    record.final_position = final_;
+    record.why = fmt::format("{} was shut down", config_.name.str());
+    leader_commit(std::move(record), {}, [this](TxnOutcome) {
+      drop_record("shut down");
+      shut_down();
+    });
+    return;
+  }
+  note(LogLevel::kInfo, "stopped", "orderly shutdown");
+  out_.push_back(effect::DisarmGuard{});
+  out_.push_back(effect::Exit{});
+  exited_ = true;
+}
+
+}  // namespace bascule::control

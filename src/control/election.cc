@@ -1,0 +1,175 @@
+#include "control/election.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+namespace bascule::control {
+namespace {
+
+struct Voter {
+  const Ballot* ballot;
+  std::optional<Place> place;
+  const MemberRecord* member;  // may be null
+};
+
+class Count {
+ public:
+  Count(const ClusterView& view, const UnsafeMutations& unsafe)
+      : view_(view),
+        unsafe_(unsafe),
+        record_(view.leader->value),
+        line_(lineage(view.history, record_.epoch)) {
+    for (const auto& [name, ballot] : view.ballots) {
+      if (ballot.value.answers != view.leader_revision) continue;
+      voters_.push_back({&ballot.value, place(line_, ballot.value.position), view.member(name)});
+    }
+    const RequestRecord* request = view.request ? &view.request->value : nullptr;
+    if (request && request->kind == RequestKind::kFailover && request->outcome.empty() &&
+        request->force) {
+      forced_ = request;
+    }
+  }
+
+  Election result() const {
+    Election e;
+    for (const Voter& v : voters_) {
+      e.counted.push_back(v.ballot->member);
+      std::string obstacle = obstacle_of(v);
+      e.ranking.push_back({v.ballot->member, v.ballot->position, obstacle.empty(), obstacle});
+    }
+    std::ranges::stable_sort(e.ranking, [&](const Candidate& a, const Candidate& b) {
+      return key_of(a) > key_of(b) || (key_of(a) == key_of(b) && a.name < b.name);
+    });
+    if (view_.roster) {
+      for (const NodeName& name : view_.roster->value.members) {
+        const bool holder = name == record_.holder;
+        if (!holder && std::ranges::find(e.counted, name) == e.counted.end()) {
+          e.missing.push_back(name);
+        }
+      }
+    }
+    e.summary = summarize(e);
+    return e;
+  }
+
+ private:
+  // Empty: may take over.
+  std::string obstacle_of(const Voter& v) const {
+    if (forced_ && (forced_->candidate.empty() || forced_->candidate == v.ballot->member))
+      return "";
+    if (unsafe_.ignore_ballots) return "";
+    if (v.member && v.member->nofailover) return "is tagged nofailover";
+    const auto& roster = view_.roster ? view_.roster->value.members : std::vector<NodeName>{};
+    if (std::ranges::find(roster, v.ballot->member) == roster.end()) {
+      return "is not in the roster (never streamed from a leader)";
+    }
+    if (!v.place) {
+      return fmt::format("has diverged: {} is not on the line of epoch {}",
+                         v.ballot->position.to_string(), record_.epoch.value);
+    }
+    if (!view_.sync || view_.sync->value.generations.empty()) return lag_obstacle(v);
+    if (has_final(v)) return "";
+    for (const Generation& g : view_.sync->value.generations) {
+      if (std::string why = generation_obstacle(v, g); !why.empty()) return why;
+    }
+    return "";
+  }
+
+  std::string lag_obstacle(const Voter& v) const {
+    if (has_final(v)) return "";
+    const uint64_t limit = config().maximum_lag_bytes;
+    uint64_t behind = v.ballot->led_epoch == record_.epoch ? 0 : v.ballot->receiver_lag_bytes;
+    if (behind <= limit) return "";
+    return fmt::format("is {} bytes behind the lost primary, more than maximum_lag {}", behind,
+                       limit);
+  }
+
+  bool has_final(const Voter& v) const {
+    if (!record_.vacant() || !record_.final_position.known()) return false;
+    const auto final_place = place(line_, record_.final_position);
+    return final_place && v.place && *v.place >= *final_place;
+  }
+
+  std::string generation_obstacle(const Voter& v, const Generation& g) const {
+    if (v.ballot->member == g.leader && v.ballot->led_epoch == g.epoch) return "";
+    const Segment& segment = line_[v.place->segment];
+    if (segment.epoch > g.epoch && v.place->lsn > segment.begin && on_line(g.epoch)) return "";
+    if (g.quorum == 0) {
+      return fmt::format("epoch {} ended with only {} having all acknowledged commits",
+                         g.epoch.value, g.leader.str());
+    }
+    size_t voters = 0;
+    for (const Voter& other : voters_) {
+      if (std::ranges::find(g.voters, other.ballot->sync_name) == g.voters.end()) continue;
+      if (!other.place) continue;  // unknown does not count
+      ++voters;
+      if (*other.place > *v.place && !unsafe_.promote_shorter_log) {
+        return fmt::format("{} is more advanced", other.ballot->member.str());
+      }
+    }
+    if (voters >= g.quorum) return "";
+    return fmt::format("epoch {} needs ballots of {} of [{}] or its leader {}: {} there",
+                       g.epoch.value, g.quorum, fmt::join(g.voters, ", "), g.leader.str(), voters);
+  }
+
+  bool on_line(Epoch epoch) const {
+    return std::ranges::any_of(line_, [&](const Segment& s) { return s.epoch == epoch; });
+  }
+
+  // Larger is better.
+  using Key = std::tuple<bool, bool, size_t, Lsn, bool, int>;
+  Key key_of(const Candidate& c) const {
+    const auto v = std::ranges::find_if(
+        voters_, [&](const Voter& voter) { return voter.ballot->member == c.name; });
+    const MemberRecord* last = record_.holder.empty() ? nullptr : view_.member(record_.holder);
+    const bool same_region = last && v->member && v->member->region == last->region;
+    const Place at = v->place.value_or(Place{});
+    return {c.safe, preferred() == c.name, at.segment,
+            at.lsn, same_region,           v->member ? v->member->priority : 0};
+  }
+
+  NodeName preferred() const {
+    if (forced_) return forced_->candidate;
+    return record_.vacant() ? record_.handover_to : NodeName();
+  }
+
+  std::string summarize(const Election& e) const {
+    std::vector<std::string> parts;
+    for (const Candidate& c : e.ranking) {
+      parts.push_back(
+          c.safe ? fmt::format("{} at {} may take over", c.name.str(), c.position.to_string())
+                 : fmt::format("{} {}", c.name.str(), c.obstacle));
+    }
+    for (const NodeName& n : e.missing) parts.push_back(n.str() + " has no ballot");
+    return fmt::format("{}", fmt::join(parts, "; "));
+  }
+
+  ClusterConfig config() const { return view_.config ? view_.config->value : ClusterConfig{}; }
+
+  const ClusterView& view_;
+  const UnsafeMutations& unsafe_;
+  const LeaderRecord& record_;
+  Lineage line_;
+  std::vector<Voter> voters_;
+  const RequestRecord* forced_ = nullptr;
+};
+
+}  // namespace
+
+std::optional<size_t> Election::rank_of(const NodeName& name) const {
+  for (size_t i = 0; i < ranking.size() && ranking[i].safe; ++i) {
+    if (ranking[i].name == name) return i;
+  }
+  return std::nullopt;
+}
+
+Election elect(const ClusterView& view, const UnsafeMutations& unsafe) {
+  if (!view.leader || view.leader_unreadable) return {};
+  return Count(view, unsafe).result();
+}
+
+}  // namespace bascule::control

@@ -1,0 +1,43 @@
+// The election, as a pure function of one snapshot: who may take over, in which order, and why the
+// others may not. Every candidate computes the same ranking from the same ballots; safety does not
+// rest on that (the take-over transaction compares every ballot counted), only promptness does.
+//
+// Safe for a generation g (Election 5; the R + W > N argument):
+//   every commit acknowledged in g is on g's leader and on at least one of any q voters, so a
+//   member has all of them if
+//     (a) its data directory is that of g's leader (led_epoch), or
+//     (b) q voters of g have ballots and it is at least as advanced as the most advanced of these,
+//     or (c) it stands on a later segment of the line than g, beyond the fork: that fork was made
+//     by a
+//         member that was safe for g, or
+//     (d) the last leader stopped cleanly and it has everything up to that final position.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "control/agent.h"
+#include "control/history.h"
+#include "control/records.h"
+
+namespace bascule::control {
+
+struct Candidate {
+  NodeName name;
+  Position position;
+  bool safe = false;     // may take over
+  std::string obstacle;  // why not, when not safe
+};
+
+struct Election {
+  std::vector<Candidate> ranking;  // best first; the safe ones before the others
+  std::vector<NodeName> counted;   // members whose ballots this is computed from
+  std::vector<NodeName> missing;   // roster members without a ballot (the last holder excepted)
+  std::string summary;             // one line for people
+  // Index in `ranking` among the safe candidates; nullopt: not there or not safe.
+  std::optional<size_t> rank_of(const NodeName& name) const;
+};
+
+Election elect(const ClusterView& view, const UnsafeMutations& unsafe = {});
+
+}  // namespace bascule::control

@@ -1,0 +1,266 @@
+// The boundary between deciding and doing. control::Agent::step() takes one Event and answers with
+// Effects; the shell (node/ with a real PostgreSQL, sim/ with a modelled one) carries them out in
+// order and reports back with events. Nothing else crosses.
+//
+// Shell's duties, which the safety arguments in agent.h rely on:
+//   - At most one operation (Op) runs at a time, except that Kill may be started while another
+//     runs: it always goes ahead at once, and the other then ends in an error (or is never
+//     reported).
+//   - `OpDone` carries the id of the operation. "Done" means done: durable where it says so.
+//   - ArmGuard: the guard process makes sure that no process of PostgreSQL is alive at `deadline`
+//     (CLOCK_BOOTTIME), whether the agent lives or not; DisarmGuard takes that back.
+//   - PgExited is sent once when every process of PostgreSQL (orphaned backends included) has been
+//     reaped, except after Kill / CleanStop / Rewind / Clone, whose OpDone says it.
+//   - Persist is durable (fsync of file and directory) before PersistDone is sent.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/log.h"
+#include "base/result.h"
+#include "base/time.h"
+#include "base/types.h"
+#include "control/records.h"
+#include "store/store.h"
+
+namespace bascule::control {
+
+using OpId = uint64_t;       // unique in the life of an agent process, ascending, from 1
+using RequestId = uint64_t;  // of store requests and persists, likewise
+
+// Where to stream from. The shell renders primary_conninfo from it, with the member's own
+// sync_name as application_name and the slot named slot_name(own member name).
+struct Upstream {
+  NodeName member;
+  std::string host;
+  int port = 0;
+  bool operator==(const Upstream&) const = default;
+};
+
+// ---- operations on PostgreSQL ------------------------------------------------------------------
+namespace op {
+// Creates a data directory of a new cluster (initdb), not started. OpData.system_id.
+struct InitDb {};
+// Starts as a primary: the caller holds the record and has armed the guard. Removes standby.signal,
+// starts, waits until it accepts writes (recovery ended), puts standby.signal (empty conninfo)
+// back. Timeline is unchanged. `sync_standbys` is in force from the first moment.
+struct StartPrimary {
+  std::vector<std::string> sync_standbys;  // empty: synchronous_standby_names = ''
+};
+// Starts in recovery (standby.signal) and waits until it is consistent and accepts connections.
+// No upstream: isolated, empty primary_conninfo.
+struct StartStandby {
+  std::optional<Upstream> upstream;
+};
+// primary_conninfo by reload; done when a new session shows it. Replay resumes if it was paused.
+struct SetUpstream {
+  std::optional<Upstream> upstream;
+};
+// Fencing for a ballot (control-plane.md, Election 3): empty conninfo + reload, a new session shows
+// it, replay resumed, conflicting queries cancelled, receiver SIGTERMed by pidfd; done only when no
+// receiver process is left and the startup process, after having seen the reload, waits for its
+// retry interval, i.e. all valid WAL on disk is replayed. OpData.position is then the end of valid
+// WAL on disk. Falls back to restarting PostgreSQL isolated.
+struct StopReceiver {};
+// Promotes a standby (receiver stopped) to exactly `timeline`; creates the physical slots first;
+// sync_standbys is in force before the promotion. Done when writable on that timeline and
+// standby.signal is back; a CHECKPOINT has then been started, not awaited. Error if another
+// timeline came out.
+struct Promote {
+  Timeline timeline;
+  std::vector<std::string> sync_standbys;
+  std::vector<std::string> slots;
+};
+// SIGKILL of every process of PostgreSQL by the guard; done when all are reaped. Never fails for
+// long: retried until it has succeeded.
+struct Kill {};
+// CHECKPOINT, bounded by time.
+struct Checkpoint {};
+// Fast shutdown within `limit`. OpData.position is the end of the shutdown checkpoint record; only
+// success if pg_control then says "shut down". On error PostgreSQL may still be stopping: Kill it.
+struct CleanStop {
+  Millis limit{0};
+};
+// Success if `candidate` has received and flushed `position` (asked of the candidate itself,
+// again and again up to `limit`).
+struct VerifyReceived {
+  Upstream candidate;
+  Position position;
+  Millis limit{0};
+};
+// synchronous_standby_names by reload; then, coming from empty, a CHECKPOINT; then a WAL record
+// (marker) is written and flushed locally. OpData.position.lsn is the marker's end.
+struct SetSync {
+  std::vector<std::string> standbys;
+  bool from_empty = false;
+};
+// Creates missing physical slots, drops those of `drop`.
+struct EnsureSlots {
+  std::vector<std::string> slots;
+  std::vector<std::string> drop;
+};
+// Ends the walsenders with these application_names (duplicates, stragglers of a set change).
+struct TerminateSenders {
+  std::vector<std::string> names;
+};
+// pg_rewind from source, on a stopped or isolated standby: the shell stops it cleanly first. Leaves
+// PostgreSQL stopped, ready for StartStandby. A marker file persists "half-rewound" until done.
+struct Rewind {
+  Upstream source;
+};
+// Wipes and pg_basebackups. Likewise with a "half-cloned" marker. Progress through
+// PgStatus::progress.
+struct Clone {
+  Upstream source;
+};
+}  // namespace op
+
+using Op =
+    std::variant<op::InitDb, op::StartPrimary, op::StartStandby, op::SetUpstream, op::StopReceiver,
+                 op::Promote, op::Kill, op::Checkpoint, op::CleanStop, op::VerifyReceived,
+                 op::SetSync, op::EnsureSlots, op::TerminateSenders, op::Rewind, op::Clone>;
+std::string_view op_name(const Op& op);
+
+struct OpData {
+  Position position;       // as the operation's comment says
+  uint64_t system_id = 0;  // InitDb
+};
+
+// ---- what the shell sees of PostgreSQL ----------------------------------------------------------
+struct WalSender {
+  std::string application_name;
+  bool streaming = false;
+  Lsn flush_lsn;  // as the standby last reported
+  Lsn replay_lsn;
+  bool operator==(const WalSender&) const = default;
+};
+
+enum class PgRun {
+  kStopped,       // no process
+  kStarting,      // processes exist, no connection accepted (starting, recovering, stopping)
+  kStandby,       // in recovery, accepts connections
+  kPrimary,       // not in recovery
+  kUnresponsive,  // was connectable, does not answer within the probe's deadline
+};
+enum class DataDir { kEmpty, kReady, kHalfCloned, kHalfRewound, kForeign };
+
+struct PgStatus {
+  MonoTime sampled_at{};  // when sampling began: everything below is at least that fresh
+  PgRun run = PgRun::kStopped;
+  DataDir data = DataDir::kEmpty;
+  uint64_t system_id = 0;
+  Timeline timeline;             // running: current; stopped: of the last checkpoint
+  Timeline checkpoint_timeline;  // of pg_control
+  Lsn flush_lsn;                 // primary: flushed; standby: end of received WAL; 0 unknown
+  Lsn replay_lsn;
+  bool receiver_streaming = false;
+  Lsn upstream_lsn;  // standby: latest end of WAL reported by the upstream; 0 unknown
+  std::optional<NodeName> upstream;        // in force (shown by a session)
+  std::vector<WalSender> senders;          // primary only
+  std::vector<std::string> sync_standbys;  // in force (shown by a new session)
+  int running_transactions = 0;            // of clients, replication and ourselves excluded
+  bool pending_restart = false;
+  std::string progress;  // "cloning 43 %", may be empty
+};
+
+// ---- what survives the agent's death (one small file, fsynced)
+// -----------------------------------
+struct LocalState {
+  std::string incarnation;     // random, new with every clone: never copied
+  std::string store_identity;  // of the store last seen; empty: none yet
+  Revision highest_revision = 0;
+  Epoch highest_epoch;
+  // While set, every start of PostgreSQL renders an empty primary_conninfo.
+  std::optional<Revision> ballot_intent;
+  // The epoch whose leader this data directory was, once promotion (or initdb) was complete: such a
+  // directory may be started in place while the record still names us with that epoch. 0: none.
+  Epoch led_epoch;
+  Position high_water;  // WAL known to be on disk here; a ballot below it is a lie of the disk
+  bool bootstrapping = false;  // initdb was begun and has not led to a cluster: may be wiped
+  bool operator==(const LocalState&) const = default;
+};
+std::string encode(const LocalState&);
+Result<LocalState> decode_local_state(std::string_view json);
+
+// ---- events -----------------------------------------------------------------------------------
+namespace event {
+struct Tick {};  // a time asked for by Agent::next_wakeup() has come
+struct StoreRead {
+  RequestId id = 0;
+  Result<store::Snapshot> result;
+};
+struct StoreCommitted {
+  RequestId id = 0;
+  store::TxnResult result;
+};
+struct StoreChanged {};  // watch: look again
+struct Observed {
+  PgStatus status;
+};
+struct PgExited {
+  std::string how;  // "signal 9", "exit 1"
+};
+struct OpDone {
+  OpId id = 0;
+  Result<OpData> result;
+};
+struct PersistDone {
+  RequestId id = 0;
+};
+struct GuardLost {  // the guard process died; PostgreSQL is dying (PR_SET_PDEATHSIG) or must be
+                    // killed
+  std::string how;
+};
+struct ShutdownRequested {};  // SIGTERM to the agent: leave the cluster in order
+}  // namespace event
+
+using Event = std::variant<event::Tick, event::StoreRead, event::StoreCommitted,
+                           event::StoreChanged, event::Observed, event::PgExited, event::OpDone,
+                           event::PersistDone, event::GuardLost, event::ShutdownRequested>;
+
+// ---- effects ----------------------------------------------------------------------------------
+namespace effect {
+struct ReadStore {
+  RequestId id = 0;  // everything under Keys::prefix
+};
+struct CommitStore {
+  RequestId id = 0;
+  store::Txn txn;
+};
+struct StartOp {
+  OpId id = 0;
+  Op op;
+};
+struct ArmGuard {
+  MonoTime deadline;
+};
+struct DisarmGuard {};
+struct Persist {
+  RequestId id = 0;
+  LocalState state;
+};
+// Sample PostgreSQL every so often from now on, and once right away.
+struct SetSampling {
+  Millis every{250};
+};
+// A decision, to act or not to, with its reason. Goes to the log and to the event history.
+struct Note {
+  LogLevel level = LogLevel::kInfo;
+  std::string what;  // "detected", "fenced", "elected", "promoted", "stepped down", ...
+  std::string why;
+  std::vector<std::pair<std::string, std::string>> fields;
+};
+struct Exit {};  // after ShutdownRequested: everything is in order, the agent may end
+}  // namespace effect
+
+using Effect = std::variant<effect::ReadStore, effect::CommitStore, effect::StartOp,
+                            effect::ArmGuard, effect::DisarmGuard, effect::Persist,
+                            effect::SetSampling, effect::Note, effect::Exit>;
+using Effects = std::vector<Effect>;
+
+}  // namespace bascule::control

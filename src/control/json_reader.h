@@ -1,0 +1,207 @@
+// Reads one JSON object field by field into typed values. The first thing that is wrong is kept
+// and reported by finish() / status(); absent optional fields leave the default. Internal to
+// control/.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "base/time.h"
+#include "base/types.h"
+
+namespace bascule::control {
+
+template <typename Enum, size_t N>
+std::string_view name_of(const std::pair<Enum, std::string_view> (&table)[N], Enum value) {
+  for (const auto& [v, name] : table) {
+    if (v == value) return name;
+  }
+  return "?";
+}
+
+class JsonReader {
+ public:
+  JsonReader(std::string_view text, std::string_view what)
+      : value_(nlohmann::json::parse(text, nullptr, false)), what_(what) {
+    if (!value_.is_object()) wrong("not a JSON object");
+  }
+  JsonReader(const nlohmann::json& value, std::string_view what) : value_(value), what_(what) {
+    if (!value_.is_object()) wrong("not a JSON object");
+  }
+
+  template <typename Int>
+  void number(std::string_view key, Int& out) {
+    if (const auto* v = find(key)) read_int(key, *v, out);
+  }
+  template <typename Int>
+  void required(std::string_view key, Int& out) {
+    if (const auto* v = find(key)) {
+      read_int(key, *v, out);
+    } else {
+      wrong(fmt::format("{} is missing", key));
+    }
+  }
+  void duration(std::string_view key, Millis& out) {
+    int64_t ms = out.count();
+    number(key, ms);
+    check(ms >= 0 && ms <= 1000LL * 3600 * 24 * 365, "a duration is out of range");
+    out = Millis(ms);
+  }
+  void boolean(std::string_view key, bool& out) {
+    if (const auto* v = find(key)) {
+      if (v->is_boolean())
+        out = v->get<bool>();
+      else
+        wrong(fmt::format("{} is not true or false", key));
+    }
+  }
+  void text(std::string_view key, std::string& out) {
+    if (const auto* v = find(key)) {
+      if (v->is_string())
+        out = v->get<std::string>();
+      else
+        wrong(fmt::format("{} is not a string", key));
+    }
+  }
+  // "" is nobody.
+  void name(std::string_view key, NodeName& out) {
+    std::string s;
+    text(key, s);
+    if (!s.empty()) parse_name(s, out);
+  }
+  void names(std::string_view key, std::vector<NodeName>& out) {
+    const auto* v = find(key);
+    if (!v) return;
+    if (!v->is_array() || v->size() > 256) return wrong(fmt::format("{} is not a list", key));
+    for (const auto& item : *v) {
+      NodeName n;
+      if (item.is_string())
+        parse_name(item.get<std::string>(), n);
+      else
+        wrong(fmt::format("{} has an item that is not a string", key));
+      out.push_back(std::move(n));
+    }
+  }
+  void texts(std::string_view key, std::vector<std::string>& out) {
+    const auto* v = find(key);
+    if (!v) return;
+    if (!v->is_array() || v->size() > 256) return wrong(fmt::format("{} is not a list", key));
+    for (const auto& item : *v) {
+      if (item.is_string())
+        out.push_back(item.get<std::string>());
+      else
+        wrong(fmt::format("{} has an item that is not a string", key));
+    }
+  }
+  void lsn(std::string_view key, Lsn& out) {
+    std::string s;
+    text(key, s);
+    if (s.empty()) return;
+    if (auto parsed = Lsn::parse(s))
+      out = *parsed;
+    else
+      wrong(fmt::format("{}: {}", key, parsed.error().message));
+  }
+  void position(std::string_view key, Position& out) {
+    const auto* v = find(key);
+    if (!v) return;
+    JsonReader inner(*v, key);
+    inner.number("timeline", out.timeline.value);
+    inner.lsn("lsn", out.lsn);
+    if (auto ok = inner.status(); !ok) wrong(ok.error().message);
+  }
+  template <typename Enum, size_t N>
+  void choice(std::string_view key, const std::pair<Enum, std::string_view> (&table)[N],
+              Enum& out) {
+    std::string s;
+    text(key, s);
+    if (s.empty()) return;
+    for (const auto& [v, n] : table) {
+      if (n == s) {
+        out = v;
+        return;
+      }
+    }
+    wrong(fmt::format("{}: \"{}\" is not known", key, s.substr(0, 40)));
+  }
+  template <typename Enum, size_t N>
+  void required_choice(std::string_view key, const std::pair<Enum, std::string_view> (&table)[N],
+                       Enum& out) {
+    if (!find(key)) wrong(fmt::format("{} is missing", key));
+    choice(key, table, out);
+  }
+  template <typename Use>
+  void objects(std::string_view key, size_t count_max, Use use) {
+    const auto* v = find(key);
+    if (!v) return;
+    if (!v->is_array() || v->size() > count_max) return wrong(fmt::format("{} is not a list", key));
+    for (const auto& item : *v) {
+      JsonReader inner(item, key);
+      use(inner);
+      if (auto ok = inner.status(); !ok) return wrong(ok.error().message);
+    }
+  }
+  void check(bool good, std::string_view otherwise) {
+    if (!good) wrong(std::string(otherwise));
+  }
+
+  Status status() const {
+    if (!error_) return {};
+    return fail(ErrorCode::kInvalid, fmt::format("{}: {}", what_, *error_));
+  }
+  template <typename T>
+  Result<T> finish(T value) const {
+    if (auto ok = status(); !ok) return std::unexpected(ok.error());
+    return value;
+  }
+
+ private:
+  const nlohmann::json* find(std::string_view key) const {
+    if (!value_.is_object()) return nullptr;
+    const auto it = value_.find(key);
+    return it == value_.end() ? nullptr : &*it;
+  }
+  template <typename Int>
+  void read_int(std::string_view key, const nlohmann::json& v, Int& out) {
+    // Through the widest type, so that nothing wraps silently.
+    if (v.is_number_unsigned()) {
+      const auto wide = v.get<uint64_t>();
+      if (std::in_range<Int>(wide))
+        out = static_cast<Int>(wide);
+      else
+        wrong(fmt::format("{} is out of range", key));
+    } else if (v.is_number_integer()) {
+      const auto wide = v.get<int64_t>();
+      if (std::in_range<Int>(wide))
+        out = static_cast<Int>(wide);
+      else
+        wrong(fmt::format("{} is out of range", key));
+    } else {
+      wrong(fmt::format("{} is not a whole number", key));
+    }
+  }
+  void parse_name(const std::string& s, NodeName& out) {
+    if (auto parsed = NodeName::parse(s))
+      out = *parsed;
+    else
+      wrong(parsed.error().message);
+  }
+  void wrong(std::string why) {
+    if (!error_) error_ = std::move(why);
+  }
+
+  nlohmann::json value_;
+  std::string what_;
+  std::optional<std::string> error_;
+};
+
+}  // namespace bascule::control

@@ -1,0 +1,398 @@
+#include "control/records.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "control/json_reader.h"
+
+namespace bascule::control {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::pair<LeaderPhase, std::string_view> kPhases[] = {
+    {LeaderPhase::kVacant, "vacant"},     {LeaderPhase::kPreparing, "preparing"},
+    {LeaderPhase::kRunning, "running"},   {LeaderPhase::kDraining, "draining"},
+    {LeaderPhase::kStopping, "stopping"},
+};
+constexpr std::pair<SyncMode, std::string_view> kSyncModes[] = {
+    {SyncMode::kOff, "off"},
+    {SyncMode::kOn, "on"},
+};
+constexpr std::pair<OnCrash, std::string_view> kOnCrash[] = {
+    {OnCrash::kFailover, "failover"},
+    {OnCrash::kRestart, "restart"},
+    {OnCrash::kRestartThenFailover, "restart_then_failover"},
+};
+constexpr std::pair<RequestKind, std::string_view> kRequestKinds[] = {
+    {RequestKind::kSwitchover, "switchover"},
+    {RequestKind::kFailover, "failover"},
+};
+
+json names_to_json(const std::vector<NodeName>& names) {
+  json out = json::array();
+  for (const NodeName& n : names) out.push_back(n.str());
+  return out;
+}
+
+// Replaces bytes that are not UTF-8 (a reason may quote a server's message) instead of throwing.
+std::string dump(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+json to_json(const Position& p) {
+  return {{"timeline", p.timeline.value}, {"lsn", p.lsn.to_string()}};
+}
+
+}  // namespace
+
+std::string_view to_string(LeaderPhase phase) { return name_of(kPhases, phase); }
+
+Status validate(const ClusterConfig& c) {
+  const auto refuse = [](std::string what, std::string hint) {
+    return fail(ErrorCode::kInvalid, std::move(what), std::move(hint));
+  };
+  if (c.ttl < 1s || c.ttl > 10min) {
+    return refuse(fmt::format("ttl: {} ms is out of range", c.ttl.count()),
+                  "Choose 1 s to 10 min; the presets are fast (2 s), default (5 s), wide (30 s)");
+  }
+  const Millis margin = c.ttl - c.fence_after();
+  if (margin < 300ms) {
+    return refuse(
+        fmt::format("ttl: {} ms leaves {} ms to kill PostgreSQL", c.ttl.count(), margin.count()),
+        "At least 300 ms are needed between the fence (0.6 ttl) and the take-over");
+  }
+  if (c.ballot_window < 10ms || c.ballot_window > c.ttl) {
+    return refuse(fmt::format("ballot_window: {} ms is out of range", c.ballot_window.count()),
+                  "Choose 10 ms up to ttl");
+  }
+  if (c.sync_degrade_after < 50ms || c.sync_degrade_after > 10min) {
+    return refuse(
+        fmt::format("sync_degrade_after: {} ms is out of range", c.sync_degrade_after.count()),
+        "Choose 50 ms to 10 min");
+  }
+  if (c.drain_timeout < 0ms || c.drain_timeout > 10min) {
+    return refuse("drain_timeout: out of range", "Choose 0 to 10 min");
+  }
+  if (c.promote_timeout < 1s || c.promote_timeout > 1h) {
+    return refuse("promote_timeout: out of range", "Choose 1 s to 1 h");
+  }
+  if (c.rejoin_timeout < 1s || c.rejoin_timeout > 24h) {
+    return refuse("rejoin_timeout: out of range", "Choose 1 s to 24 h");
+  }
+  return {};
+}
+
+Keys::Keys(std::string_view cluster) : prefix(fmt::format("/bascule/{}/", cluster)) {}
+
+std::string Keys::history(Epoch e) const {
+  return fmt::format("{}history/{:020}", prefix, e.value);
+}
+
+// ---- encoding ---------------------------------------------------------------------------------
+
+std::string encode(const ClusterConfig& c) {
+  return dump(json{{"ttlMs", c.ttl.count()},
+                   {"syncMode", name_of(kSyncModes, c.sync_mode)},
+                   {"syncStrict", c.sync_strict},
+                   {"syncDegradeAfterMs", c.sync_degrade_after.count()},
+                   {"onCrash", name_of(kOnCrash, c.on_crash)},
+                   {"maximumLagBytes", c.maximum_lag_bytes},
+                   {"ballotWindowMs", c.ballot_window.count()},
+                   {"drainTimeoutMs", c.drain_timeout.count()},
+                   {"promoteTimeoutMs", c.promote_timeout.count()},
+                   {"rejoinTimeoutMs", c.rejoin_timeout.count()}});
+}
+
+Result<ClusterConfig> decode_config(std::string_view text) {
+  JsonReader r(text, "config");
+  ClusterConfig c;
+  r.duration("ttlMs", c.ttl);
+  r.choice("syncMode", kSyncModes, c.sync_mode);
+  r.boolean("syncStrict", c.sync_strict);
+  r.duration("syncDegradeAfterMs", c.sync_degrade_after);
+  r.choice("onCrash", kOnCrash, c.on_crash);
+  r.number("maximumLagBytes", c.maximum_lag_bytes);
+  r.duration("ballotWindowMs", c.ballot_window);
+  r.duration("drainTimeoutMs", c.drain_timeout);
+  r.duration("promoteTimeoutMs", c.promote_timeout);
+  r.duration("rejoinTimeoutMs", c.rejoin_timeout);
+  if (auto ok = r.status(); !ok) return std::unexpected(ok.error());
+  if (auto ok = validate(c); !ok) return std::unexpected(ok.error());
+  return c;
+}
+
+std::string encode(const LeaderRecord& l) {
+  return dump(json{{"holder", l.holder.str()},
+                   {"epoch", l.epoch.value},
+                   {"counter", l.counter},
+                   {"phase", to_string(l.phase)},
+                   {"timeline", l.timeline.value},
+                   {"ttlMs", l.ttl.count()},
+                   {"why", l.why},
+                   {"handoverTo", l.handover_to.str()},
+                   {"final", to_json(l.final_position)},
+                   {"requestId", l.request_id}});
+}
+
+Result<LeaderRecord> decode_leader(std::string_view text) {
+  JsonReader r(text, "leader");
+  LeaderRecord l;
+  r.name("holder", l.holder);
+  r.required("epoch", l.epoch.value);
+  r.number("counter", l.counter);
+  r.required_choice("phase", kPhases, l.phase);
+  r.number("timeline", l.timeline.value);
+  r.duration("ttlMs", l.ttl);
+  r.text("why", l.why);
+  r.name("handoverTo", l.handover_to);
+  r.position("final", l.final_position);
+  r.text("requestId", l.request_id);
+  r.check(l.vacant() == l.holder.empty(), "holder and phase contradict each other");
+  r.check(l.ttl >= 100ms && l.ttl <= 10min, "ttlMs is out of range");
+  return r.finish(std::move(l));
+}
+
+std::string encode(const MemberRecord& m) {
+  return dump(json{{"name", m.name.str()},
+                   {"role", m.role},
+                   {"state", m.state},
+                   {"reason", m.reason},
+                   {"epoch", m.epoch.value},
+                   {"timeline", m.timeline.value},
+                   {"flushLsn", m.flush_lsn.to_string()},
+                   {"replayLsn", m.replay_lsn.to_string()},
+                   {"checkpointTimeline", m.checkpoint_timeline.value},
+                   {"host", m.host},
+                   {"port", m.port},
+                   {"apiUrl", m.api_url},
+                   {"region", m.region},
+                   {"priority", m.priority},
+                   {"nofailover", m.nofailover},
+                   {"syncName", m.sync_name},
+                   {"systemId", m.system_id},
+                   {"pendingRestart", m.pending_restart},
+                   {"writtenAtMs", m.written_at.time_since_epoch().count()}});
+}
+
+Result<MemberRecord> decode_member(std::string_view text) {
+  JsonReader r(text, "member");
+  MemberRecord m;
+  r.name("name", m.name);
+  r.text("role", m.role);
+  r.text("state", m.state);
+  r.text("reason", m.reason);
+  r.number("epoch", m.epoch.value);
+  r.number("timeline", m.timeline.value);
+  r.lsn("flushLsn", m.flush_lsn);
+  r.lsn("replayLsn", m.replay_lsn);
+  r.number("checkpointTimeline", m.checkpoint_timeline.value);
+  r.text("host", m.host);
+  r.number("port", m.port);
+  r.text("apiUrl", m.api_url);
+  r.text("region", m.region);
+  r.number("priority", m.priority);
+  r.boolean("nofailover", m.nofailover);
+  r.text("syncName", m.sync_name);
+  r.number("systemId", m.system_id);
+  r.boolean("pendingRestart", m.pending_restart);
+  int64_t written_ms = 0;
+  r.number("writtenAtMs", written_ms);
+  m.written_at = WallTime(Millis(written_ms));
+  r.check(!m.name.empty(), "name is missing");
+  r.check(m.port >= 0 && m.port <= 65535, "port is out of range");
+  return r.finish(std::move(m));
+}
+
+std::string encode(const Ballot& b) {
+  return dump(json{{"member", b.member.str()},
+                   {"answers", b.answers},
+                   {"position", to_json(b.position)},
+                   {"receiverLagBytes", b.receiver_lag_bytes},
+                   {"syncName", b.sync_name},
+                   {"ledEpoch", b.led_epoch.value}});
+}
+
+Result<Ballot> decode_ballot(std::string_view text) {
+  JsonReader r(text, "ballot");
+  Ballot b;
+  r.name("member", b.member);
+  r.required("answers", b.answers);
+  r.position("position", b.position);
+  r.number("receiverLagBytes", b.receiver_lag_bytes);
+  r.text("syncName", b.sync_name);
+  r.number("ledEpoch", b.led_epoch.value);
+  r.check(!b.member.empty(), "member is missing");
+  r.check(b.position.known(), "position is unknown");
+  return r.finish(std::move(b));
+}
+
+std::string encode(const SyncRecord& s) {
+  json list = json::array();
+  for (const Generation& g : s.generations) {
+    list.push_back({{"epoch", g.epoch.value},
+                    {"leader", g.leader.str()},
+                    {"voters", g.voters},
+                    {"quorum", g.quorum}});
+  }
+  return dump(json{{"generations", std::move(list)}});
+}
+
+Result<SyncRecord> decode_sync(std::string_view text) {
+  JsonReader r(text, "sync");
+  SyncRecord s;
+  r.objects("generations", 64, [&](JsonReader& g) {
+    Generation generation;
+    g.required("epoch", generation.epoch.value);
+    g.name("leader", generation.leader);
+    g.texts("voters", generation.voters);
+    g.number("quorum", generation.quorum);
+    g.check(!generation.leader.empty(), "leader is missing");
+    g.check(generation.quorum <= generation.voters.size() &&
+                (generation.quorum == 0) == generation.voters.empty(),
+            "quorum does not fit the voters");
+    s.generations.push_back(std::move(generation));
+  });
+  return r.finish(std::move(s));
+}
+
+std::string encode(const HistoryRecord& h) {
+  return dump(json{{"epoch", h.epoch.value},
+                   {"leader", h.leader.str()},
+                   {"parentEpoch", h.parent_epoch.value},
+                   {"timeline", h.timeline.value},
+                   {"fork", to_json(h.fork)},
+                   {"reason", h.reason},
+                   {"trigger", h.trigger},
+                   {"atMs", h.at.time_since_epoch().count()},
+                   {"gapMs", h.gap_ms}});
+}
+
+Result<HistoryRecord> decode_history(std::string_view text) {
+  JsonReader r(text, "history");
+  HistoryRecord h;
+  r.required("epoch", h.epoch.value);
+  r.name("leader", h.leader);
+  r.number("parentEpoch", h.parent_epoch.value);
+  r.required("timeline", h.timeline.value);
+  r.position("fork", h.fork);
+  r.text("reason", h.reason);
+  r.text("trigger", h.trigger);
+  int64_t at_ms = 0;
+  r.number("atMs", at_ms);
+  h.at = WallTime(Millis(at_ms));
+  r.number("gapMs", h.gap_ms);
+  r.check(h.parent_epoch < h.epoch, "parentEpoch is not before epoch");
+  return r.finish(std::move(h));
+}
+
+std::string encode(const RequestRecord& q) {
+  return dump(json{{"id", q.id},
+                   {"kind", name_of(kRequestKinds, q.kind)},
+                   {"candidate", q.candidate.str()},
+                   {"force", q.force},
+                   {"by", q.by},
+                   {"progress", q.progress},
+                   {"outcome", q.outcome}});
+}
+
+Result<RequestRecord> decode_request(std::string_view text) {
+  JsonReader r(text, "request");
+  RequestRecord q;
+  r.text("id", q.id);
+  r.required_choice("kind", kRequestKinds, q.kind);
+  r.name("candidate", q.candidate);
+  r.boolean("force", q.force);
+  r.text("by", q.by);
+  r.text("progress", q.progress);
+  r.text("outcome", q.outcome);
+  r.check(!q.id.empty(), "id is missing");
+  return r.finish(std::move(q));
+}
+
+std::string encode(const InitRecord& i) {
+  return dump(json{{"systemId", i.system_id}, {"by", i.by.str()}});
+}
+
+Result<InitRecord> decode_init(std::string_view text) {
+  JsonReader r(text, "init");
+  InitRecord i;
+  r.number("systemId", i.system_id);
+  r.name("by", i.by);
+  return r.finish(std::move(i));
+}
+
+std::string encode(const RosterRecord& roster) {
+  return dump(json{{"members", names_to_json(roster.members)}});
+}
+
+Result<RosterRecord> decode_roster(std::string_view text) {
+  JsonReader r(text, "roster");
+  RosterRecord roster;
+  r.names("members", roster.members);
+  return r.finish(std::move(roster));
+}
+
+// ---- the snapshot
+// --------------------------------------------------------------------------------
+
+const MemberRecord* ClusterView::member(const NodeName& name) const {
+  const auto it = members.find(name);
+  return it == members.end() ? nullptr : &it->second;
+}
+
+ClusterView parse_cluster(const Keys& keys, const store::Snapshot& snapshot) {
+  ClusterView view;
+  view.identity = snapshot.identity;
+  view.revision = snapshot.revision;
+  const auto take = [&](auto decoded, const store::Entry& entry, auto use) {
+    if (decoded) {
+      use(*std::move(decoded));
+    } else {
+      view.problems.push_back(
+          fmt::format("store key {}: {}", entry.key, decoded.error().to_string()));
+    }
+  };
+  const auto versioned = [](auto& slot, const store::Entry& entry) {
+    return [&slot, &entry](auto value) { slot = {std::move(value), entry.revision}; };
+  };
+  const std::string members = keys.prefix + "members/";
+  const std::string ballots = keys.prefix + "ballots/";
+  const std::string history = keys.prefix + "history/";
+  for (const store::Entry& e : snapshot.entries) {
+    const std::string_view key = e.key;
+    if (key == keys.leader()) {
+      view.leader_revision = e.revision;
+      take(decode_leader(e.value), e, versioned(view.leader, e));
+      view.leader_unreadable = !view.leader;
+    } else if (key == keys.config()) {
+      take(decode_config(e.value), e, versioned(view.config, e));
+    } else if (key == keys.init()) {
+      take(decode_init(e.value), e, versioned(view.init, e));
+    } else if (key == keys.roster()) {
+      take(decode_roster(e.value), e, versioned(view.roster, e));
+    } else if (key == keys.sync()) {
+      take(decode_sync(e.value), e, versioned(view.sync, e));
+      if (!view.sync) view.leader_unreadable = true;  // nobody can be shown to be safe
+    } else if (key == keys.request()) {
+      take(decode_request(e.value), e, versioned(view.request, e));
+    } else if (key == keys.pause()) {
+      view.paused = true;
+    } else if (key.starts_with(members)) {
+      take(decode_member(e.value), e, [&](MemberRecord m) { view.members[m.name] = std::move(m); });
+    } else if (key.starts_with(ballots)) {
+      take(decode_ballot(e.value), e, [&](Ballot b) {
+        if (key == keys.ballot(b.member)) view.ballots[b.member] = {b, e.revision};
+      });
+    } else if (key.starts_with(history)) {
+      take(decode_history(e.value), e, [&](HistoryRecord h) {
+        if (key == keys.history(h.epoch)) view.history[h.epoch] = std::move(h);
+      });
+    }
+  }
+  return view;
+}
+
+}  // namespace bascule::control

@@ -1,0 +1,230 @@
+// What the members of a cluster agree through: the records under /bascule/<cluster>/ in the store,
+// as values, with their JSON form; and ClusterView, the parsed immutable snapshot that every
+// decision, API answer and route table is made from.
+//
+// JSON from the store is treated as hostile: a record that does not parse is reported in
+// ClusterView::problems and counts as absent for a decision to act, and as present (unknown) for a
+// decision to take over (`leader_unreadable`).
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "base/time.h"
+#include "base/types.h"
+#include "store/store.h"
+
+namespace bascule::control {
+
+using store::Revision;
+
+// ---- dynamic configuration: <prefix>/config ------------------------------------------------
+enum class SyncMode { kOff, kOn };  // kOn: k = 1 named standby ("quorum" follows, issue 3)
+enum class OnCrash { kFailover, kRestart, kRestartThenFailover };
+
+struct ClusterConfig {
+  Millis ttl{5000};
+  SyncMode sync_mode = SyncMode::kOn;
+  bool sync_strict = false;               // block rather than lose redundancy
+  Millis sync_degrade_after{400};         // a synchronous standby silent for so long is replaced
+  OnCrash on_crash = OnCrash::kFailover;  // only with a healthy synchronous standby, else restart
+  uint64_t maximum_lag_bytes = 16 << 20;  // asynchronous mode: no promotion beyond this
+  Millis ballot_window{400};              // how long ballots of slower members are waited for
+  Millis drain_timeout{3000};             // switchover: running transactions may end within this
+  Millis promote_timeout{10000};          // a promotion that takes longer is undone
+  Millis rejoin_timeout{30000};           // a replica that can't stream for so long is cloned anew
+  bool operator==(const ClusterConfig&) const = default;
+
+  Millis renew_every() const { return ttl / 5; }
+  // The holder is unable to acknowledge writes this long after the send time of its last
+  // successful renewal; the remaining 0.4 ttl covers kill time and clock-rate error.
+  Millis fence_after() const { return ttl * 6 / 10; }
+};
+// Refuses settings under which fencing can't be on time; the message names the setting.
+Status validate(const ClusterConfig& config);
+
+// ---- leader: <prefix>/leader (never deleted; vacancy is a value) -----------------------------
+enum class LeaderPhase {
+  kVacant,     // nobody; `why` says how it came to be
+  kPreparing,  // taken over, not yet writable (bootstrap, promotion, restart in place)
+  kRunning,    // writable: proxies route to it
+  kDraining,   // planned switchover: proxies hold new transactions, running ones may end
+  kStopping,   // planned switchover: shutting down cleanly
+};
+std::string_view to_string(LeaderPhase phase);
+
+struct LeaderRecord {
+  NodeName holder;       // empty when vacant
+  Epoch epoch;           // of the holder, or of the last one when vacant
+  uint64_t counter = 0;  // changes with every renewal
+  LeaderPhase phase = LeaderPhase::kVacant;
+  Timeline timeline;  // the timeline the holder writes (or will write) on
+  Millis ttl{5000};
+  std::string why;
+  NodeName handover_to;     // planned switchover: this member is preferred
+  Position final_position;  // when vacant after a clean stop: nothing was written beyond this
+  std::string request_id;   // the operator's request being carried out
+  bool operator==(const LeaderRecord&) const = default;
+  bool vacant() const { return phase == LeaderPhase::kVacant; }
+};
+
+// ---- members/<name>: written by that member only ---------------------------------------------
+struct MemberRecord {
+  NodeName name;
+  std::string role;    // "primary", "replica", "none"
+  std::string state;   // "running", "streaming", "starting", "balloting", "rewinding", ...
+  std::string reason;  // why it is in this state / why it does not do more
+  Epoch epoch;         // of the history that it follows
+  Timeline timeline;
+  Lsn flush_lsn;  // primary: flushed; standby: received and flushed
+  Lsn replay_lsn;
+  Timeline checkpoint_timeline;  // of its last checkpoint (pg_control): pg_rewind's precondition
+  std::string host;
+  int port = 0;
+  std::string api_url;
+  std::string region;
+  int priority = 100;  // higher is preferred
+  bool nofailover = false;
+  std::string sync_name;  // application_name of its receiver: name + "_" + incarnation
+  uint64_t system_id = 0;
+  bool pending_restart = false;
+  WallTime written_at{};  // for people only; never compared between hosts
+  bool operator==(const MemberRecord&) const = default;
+};
+
+// ---- ballots/<name> --------------------------------------------------------------------------
+// "My receiver is stopped, my WAL ends here, and it stays so until I have deleted this ballot."
+struct Ballot {
+  NodeName member;
+  Revision answers = 0;  // revision of `leader` that it answers; void for any other
+  Position position;
+  uint64_t receiver_lag_bytes = 0;  // what the member last knew itself to be behind the primary
+  std::string sync_name;  // voters are counted by it: a rebuilt member is not the voter it was
+  Epoch led_epoch;        // its data directory is that of this epoch's leader; 0: of none
+  bool operator==(const Ballot&) const = default;
+};
+
+// ---- sync: the generations whose acknowledged commits must survive ---------------------------
+// Every commit acknowledged in a generation is on its leader and on at least one member of every
+// set of `quorum` voters. No voters: only the leader has all of them ("alone"). Voters are sync
+// names (member and incarnation): a member that was rebuilt is not the voter it was.
+struct Generation {
+  Epoch epoch;
+  NodeName leader;
+  std::vector<std::string> voters;  // sorted
+  size_t quorum = 0;                // election size q; 0 iff no voters
+  bool operator==(const Generation&) const = default;
+};
+struct SyncRecord {
+  std::vector<Generation> generations;  // oldest first; empty in asynchronous mode
+  bool operator==(const SyncRecord&) const = default;
+};
+
+// ---- history/<epoch>: written in the take-over transaction ------------------------------------
+struct HistoryRecord {
+  Epoch epoch;
+  NodeName leader;
+  Epoch parent_epoch;  // the epoch whose timeline the winner stood on; 0 at bootstrap
+  Timeline timeline;   // reserved for this epoch, used by no other
+  Position fork;       // where it leaves the parent's timeline: WAL beyond is diverged
+  std::string reason;
+  std::string trigger;  // "bootstrap", "expired", "vacant", "switchover", "forced"
+  WallTime at{};
+  int64_t gap_ms = -1;  // vacancy or silence seen -> take-over, as the winner measured it
+  bool operator==(const HistoryRecord&) const = default;
+};
+
+// ---- request, pause, init, roster ---------------------------------------------------------------
+enum class RequestKind { kSwitchover, kFailover };
+struct RequestRecord {
+  std::string id;
+  RequestKind kind = RequestKind::kSwitchover;
+  NodeName candidate;    // empty: the best one
+  bool force = false;    // failover: accept losing acknowledged commits
+  std::string by;        // who asked, for the audit
+  std::string progress;  // "" (new), "checking", "draining", "stopping", "handed over"
+  std::string outcome;   // "" while open, else "done" or "refused: ..." / "failed: ..."
+  bool operator==(const RequestRecord&) const = default;
+};
+struct InitRecord {
+  uint64_t system_id = 0;  // 0: bootstrap under way
+  NodeName by;
+  bool operator==(const InitRecord&) const = default;
+};
+struct RosterRecord {
+  std::vector<NodeName> members;  // may be elected; sorted
+  bool operator==(const RosterRecord&) const = default;
+};
+
+// ---- keys
+// ---------------------------------------------------------------------------------------- prefix =
+// "/bascule/<cluster>/"
+struct Keys {
+  std::string prefix;
+  explicit Keys(std::string_view cluster);
+  std::string leader() const { return prefix + "leader"; }
+  std::string config() const { return prefix + "config"; }
+  std::string init() const { return prefix + "init"; }
+  std::string roster() const { return prefix + "roster"; }
+  std::string sync() const { return prefix + "sync"; }
+  std::string request() const { return prefix + "request"; }
+  std::string pause() const { return prefix + "pause"; }
+  std::string member(const NodeName& n) const { return prefix + "members/" + n.str(); }
+  std::string ballot(const NodeName& n) const { return prefix + "ballots/" + n.str(); }
+  std::string history(Epoch e) const;  // zero-padded, so that keys sort by epoch
+};
+
+template <typename T>
+struct Versioned {
+  T value;
+  Revision revision = 0;
+};
+
+struct ClusterView {
+  std::string identity;   // of the store
+  Revision revision = 0;  // of the snapshot
+  std::optional<Versioned<LeaderRecord>> leader;
+  bool leader_unreadable = false;
+  Revision leader_revision = 0;  // also when unreadable; 0 when absent
+  std::optional<Versioned<ClusterConfig>> config;
+  std::optional<Versioned<InitRecord>> init;
+  std::optional<Versioned<RosterRecord>> roster;
+  std::optional<Versioned<SyncRecord>> sync;
+  std::optional<Versioned<RequestRecord>> request;
+  bool paused = false;
+  std::map<NodeName, MemberRecord> members;
+  std::map<NodeName, Versioned<Ballot>> ballots;
+  std::map<Epoch, HistoryRecord> history;
+  std::vector<std::string> problems;
+
+  const MemberRecord* member(const NodeName& name) const;
+  Revision sync_revision() const { return sync ? sync->revision : 0; }
+};
+
+// Parses a snapshot of everything under keys.prefix. Never fails: see the top of this file.
+ClusterView parse_cluster(const Keys& keys, const store::Snapshot& snapshot);
+
+std::string encode(const ClusterConfig&);
+std::string encode(const LeaderRecord&);
+std::string encode(const MemberRecord&);
+std::string encode(const Ballot&);
+std::string encode(const SyncRecord&);
+std::string encode(const HistoryRecord&);
+std::string encode(const RequestRecord&);
+std::string encode(const InitRecord&);
+std::string encode(const RosterRecord&);
+Result<ClusterConfig> decode_config(std::string_view json);
+Result<LeaderRecord> decode_leader(std::string_view json);
+Result<MemberRecord> decode_member(std::string_view json);
+Result<Ballot> decode_ballot(std::string_view json);
+Result<SyncRecord> decode_sync(std::string_view json);
+Result<HistoryRecord> decode_history(std::string_view json);
+Result<RequestRecord> decode_request(std::string_view json);
+Result<InitRecord> decode_init(std::string_view json);
+Result<RosterRecord> decode_roster(std::string_view json);
+
+}  // namespace bascule::control

@@ -1,0 +1,103 @@
+// The synchronous set of the leader: which standby's acknowledgement a commit waits for, and what
+// is recorded about it so that the right members can be elected. Mode "on": one named standby (k =
+// 1).
+//
+// Rule: for each setting S under which a commit may have been acknowledged, |V ∪ S| < q + 1 and
+// S ⊆ V, where V are the recorded voters and q the election size; V = {} ("alone") says that only
+// the leader has everything, which is true under every setting. One step at a time:
+//   replace x by y    record V={x,y} q=2  ->  setting y  ->  confirmed  ->  record V={y} q=1
+//   go alone          record V={}         ->  setting empty
+//   first standby y   (V={})  setting y with a CHECKPOINT  ->  confirmed  ->  record V={y} q=1
+// Confirmed: the marker written after the setting was in force is flushed by y, and by every other
+// walsender named before or after, or that walsender is gone (walsenders reload at their own pace).
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/time.h"
+#include "control/agent.h"
+#include "control/events.h"
+#include "control/records.h"
+
+namespace bascule::control {
+
+// A standby that may be waited for: streams, is in the roster, not nofailover.
+struct SyncCandidate {
+  std::string sync_name;
+  NodeName member;
+  int priority = 0;
+  Lsn flush_lsn;
+};
+
+// One step to take, or nothing (all is as wanted, or waiting; `why` says which).
+struct SyncStep {
+  enum class Kind { kNone, kRecord, kApply, kTerminate } kind = Kind::kNone;
+  SyncRecord record;               // kRecord: to be committed together with a renewal
+  std::vector<std::string> names;  // kApply: the new setting; kTerminate: walsenders to end
+  bool from_empty = false;         // kApply
+  std::string why;
+};
+
+// What the leader remembers about its setting; a fresh one knows nothing and is safe.
+class SyncSet {
+ public:
+  explicit SyncSet(const UnsafeMutations& unsafe) : unsafe_(unsafe) {}
+
+  // The setting is in force since before the first write of this epoch (start or promotion).
+  // kConfirm: what was recovered must reach the standby before clients are let in (see caught_up).
+  enum class Confirm { kNo, kYes };
+  void in_force_from_start(std::vector<std::string> names, Confirm confirm, MonoTime now);
+  bool caught_up() const { return setting_.empty() || !must_confirm_; }
+  // A SetSync operation has been started / has ended well with this marker.
+  void applying();
+  void applied(std::vector<std::string> names, Lsn marker, MonoTime now);
+  // It failed: either setting may be in force.
+  void apply_failed(const std::vector<std::string>& names);
+  // Found in force when an agent came back; nothing is confirmed.
+  void found(std::vector<std::string> names, MonoTime now);
+
+  // Feed every sample of the primary.
+  void observe(const PgStatus& status, const std::vector<SyncCandidate>& candidates,
+               Millis patience, MonoTime now);
+
+  // The next step. `record` is what the store is known to hold.
+  SyncStep plan(const SyncRecord& record, Epoch epoch, const NodeName& self,
+                const ClusterConfig& config, MonoTime now) const;
+
+  const std::vector<std::string>& setting() const { return setting_; }
+  // The standby waited for is recorded as the only voter and was healthy in the last sample.
+  bool healthy(const SyncRecord& record, Epoch epoch) const;
+  // When plan() may answer differently without a new sample.
+  MonoTime next_change() const { return next_change_; }
+
+ private:
+  struct Health {
+    MonoTime last_good{};
+    Lsn flush;
+    bool streaming = false;
+  };
+  bool good(const std::string& name, MonoTime now, Millis patience) const;
+  bool confirmed() const;
+  std::string wanted(const ClusterConfig& config, MonoTime now) const;
+
+  const UnsafeMutations& unsafe_;
+  std::vector<std::string> setting_;  // in force (at most one name in mode "on")
+  std::vector<std::string> before_;   // named before: their walsenders must confirm too
+  std::optional<Lsn> marker_;         // nullopt: not confirmed since it came into force
+  MonoTime applied_at_{};             // a sample counts only if begun after this
+  bool checkpointed_ = false;         // the primary has a checkpoint on its timeline
+  bool marker_checkpointed_ = false;  // ... had it when the marker was written
+  bool applying_ = false;
+  bool must_confirm_ = false;
+  std::map<std::string, Health> health_;   // by sync name
+  std::vector<SyncCandidate> candidates_;  // of the last sample
+  std::vector<WalSender> senders_;
+  MonoTime sampled_at_{};
+  MonoTime grace_until_{};  // a new leader's standbys need time to come
+  MonoTime next_change_{};
+};
+
+}  // namespace bascule::control
