@@ -260,10 +260,12 @@ void Agent::Impl::on(const event::Observed& e) {
   if (e.status.sampled_at < pg_ignored_until_) return;
   pg_ = e.status;
   have_pg_ = true;
-  if (pg_.run == PgRun::kStandby && pg_.timeline.value != 0 && pg_.flush_lsn.valid() &&
-      (pg_.timeline > local_.high_water.timeline ||
-       (pg_.timeline == local_.high_water.timeline && pg_.flush_lsn > local_.high_water.lsn))) {
-    local_.high_water = {pg_.timeline, pg_.flush_lsn};
+  // What is replayed is whole records on disk; what is received may end within one.
+  const Position replayed{pg_.timeline, pg_.replay_lsn};
+  if (pg_.run == PgRun::kStandby && replayed.known() &&
+      (replayed.timeline > local_.high_water.timeline ||
+       (replayed.timeline == local_.high_water.timeline && replayed.lsn > local_.high_water.lsn))) {
+    local_.high_water = replayed;
   }
   if (pg_.receiver_streaming || pg_.run != PgRun::kStandby) not_streaming_since_ = now_;
   if (held_ && pg_.run == PgRun::kPrimary) {

@@ -126,21 +126,11 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
     if (!here && h.timeline == located_->timeline) parent = e;
   }
 
-  std::vector<std::string> standbys;
   SyncRecord sync = sync_record();
   if (forced) sync.generations.clear();
+  std::vector<std::string> standbys;
   if (config().sync_mode == SyncMode::kOn) {
-    const MemberRecord* best = nullptr;
-    const auto consider = [&](const NodeName& name) {
-      const MemberRecord* m = view_.member(name);
-      if (!m || name == config_.name || m->nofailover || m->sync_name.empty()) return;
-      if (!best || m->priority > best->priority) best = m;
-    };
-    for (const NodeName& name : election.counted) consider(name);
-    if (!best && config().sync_strict && view_.roster) {
-      for (const NodeName& name : view_.roster->value.members) consider(name);
-    }
-    if (best) standbys = {best->sync_name};
+    standbys = first_standby(election, line);
     sync.generations.push_back({epoch, config_.name, standbys, standbys.size()});
   } else if (!sync.generations.empty()) {
     sync.generations.push_back({epoch, config_.name, {}, 0});
@@ -179,6 +169,27 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
   set_phase(Phase::kTakingOver, election.summary);
   held_for_ = HeldFor::kPromotion;
   commit(TxnKind::kTakeOver, std::move(txn), std::move(leader));
+}
+
+// The standby that the new generation waits for from its first commit: one that is there (it has a
+// ballot) and can follow without a rewind; in strict mode at least one that may come.
+std::vector<std::string> Agent::Impl::first_standby(const Election& election,
+                                                    const Lineage& line) const {
+  const auto own = place(line, *located_);
+  const MemberRecord* best = nullptr;
+  const auto consider = [&](const NodeName& name) {
+    const MemberRecord* m = view_.member(name);
+    if (!m || name == config_.name || m->nofailover || m->sync_name.empty()) return;
+    if (!best || m->priority > best->priority) best = m;
+  };
+  for (const NodeName& name : election.counted) {
+    const auto there = place(line, view_.ballots.at(name).value.position);
+    if (there && own && *there <= *own) consider(name);
+  }
+  if (!best && config().sync_strict && view_.roster) {
+    for (const NodeName& name : view_.roster->value.members) consider(name);
+  }
+  return best ? std::vector{best->sync_name} : std::vector<std::string>{};
 }
 
 // The record is ours (bootstrap, take-over) or again ours (resume), or was released by us.

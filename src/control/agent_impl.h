@@ -126,6 +126,7 @@ class Agent::Impl {
   void place_ballot();
   void consider_take_over();
   void take_over(const Election& election, std::string trigger, std::string why);
+  std::vector<std::string> first_standby(const Election& election, const Lineage& line) const;
   void took_over(const PendingTxn& txn, Revision revision);
 
   // -- agent_lead.cc

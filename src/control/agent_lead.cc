@@ -267,6 +267,7 @@ void Agent::Impl::finish_start() {
 // ---- running -----------------------------------------------------------------------------------
 
 void Agent::Impl::run_cluster() {
+  if (shutdown_ && !request_) return shut_down();
   if (!crash_.empty()) return apply_crash_policy();
   if (phase_ == Phase::kDraining) return drain();
   if (phase_ == Phase::kHandingOver) return hand_over();
@@ -274,7 +275,6 @@ void Agent::Impl::run_cluster() {
     return stand_down("PostgreSQL turned out to be in recovery", Release::kYes);
   }
   if (pg_down() && !op_running()) return crashed("found stopped");
-  if (shutdown_) return shut_down();
   if (pg_.run == PgRun::kUnresponsive) {
     reason_ = "PostgreSQL does not answer the probe";
   } else {

@@ -24,7 +24,7 @@ Generation make(Epoch epoch, const NodeName& self, std::vector<std::string> vote
 
 void SyncSet::in_force_from_start(std::vector<std::string> names, Confirm confirm, MonoTime now) {
   found(std::move(names), now);
-  must_confirm_ = confirm == Confirm::kYes;
+  must_confirm_ = confirm == Confirm::kYes && !setting_.empty();
   grace_until_ = now + kGrace;
 }
 
@@ -175,8 +175,9 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const NodeName& se
                                  : fmt::format("{} replaces {}", want, fmt::join(setting_, ", ")));
   }
   const bool recorded = own->voters == std::vector<std::string>{want};
-  if (recorded && gens.size() == 1 && !must_confirm_) return {};
-  if (recorded && !must_confirm_ && !checkpointed_) {
+  const bool must_confirm = must_confirm_ && !confirmed();
+  if (recorded && gens.size() == 1 && !must_confirm) return {};
+  if (recorded && !must_confirm && !checkpointed_) {
     return {.kind = Kind::kNone,
             .record = {},
             .names = {},

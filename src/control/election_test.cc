@@ -1,0 +1,201 @@
+#include "control/election.h"
+
+#include <gtest/gtest.h>
+
+#include "control/history.h"
+
+namespace bascule::control {
+namespace {
+
+NodeName name(std::string_view text) { return *NodeName::parse(text); }
+Position at(uint32_t timeline, uint64_t lsn) { return {Timeline{timeline}, Lsn{lsn}}; }
+
+HistoryRecord forked(uint64_t epoch, uint64_t parent, uint32_t timeline, Position fork) {
+  HistoryRecord h;
+  h.epoch = Epoch{epoch};
+  h.parent_epoch = Epoch{parent};
+  h.timeline = Timeline{timeline};
+  h.fork = fork;
+  return h;
+}
+
+class ElectionTest : public ::testing::Test {
+ protected:
+  ElectionTest() {
+    view.leader = Versioned<LeaderRecord>{{}, 10};
+    view.leader->value.epoch = Epoch{1};
+    view.leader->value.why = "test";
+    view.leader_revision = 10;
+    view.roster = Versioned<RosterRecord>{{{name("a"), name("b"), name("c")}}, 3};
+    view.history[Epoch{1}] = forked(1, 0, 1, {});
+    view.config = Versioned<ClusterConfig>{{}, 2};
+  }
+  void ballot(std::string_view member, Position position, Epoch led = {}, Revision answers = 10) {
+    Ballot b;
+    b.member = name(member);
+    b.answers = answers;
+    b.position = position;
+    b.sync_name = std::string(member) + "_1";
+    b.led_epoch = led;
+    view.ballots[b.member] = {b, 11};
+    MemberRecord m;
+    m.name = b.member;
+    m.sync_name = b.sync_name;
+    view.members.emplace(m.name, m);
+  }
+  void generation(uint64_t epoch, std::string_view leader, std::vector<std::string> voters) {
+    if (!view.sync) view.sync = Versioned<SyncRecord>{{}, 5};
+    const size_t q = voters.size();
+    view.sync->value.generations.push_back({Epoch{epoch}, name(leader), std::move(voters), q});
+  }
+  bool safe(std::string_view member) {
+    for (const Candidate& c : elect(view).ranking) {
+      if (c.name == name(member)) return c.safe;
+    }
+    return false;
+  }
+  ClusterView view;
+};
+
+TEST_F(ElectionTest, OnlyTheRecordedVoterOrTheOldLeaderIsSafe) {
+  generation(1, "a", {"b_1"});
+  ballot("a", at(1, 300), Epoch{1});
+  ballot("b", at(1, 200));
+  ballot("c", at(1, 250));
+  EXPECT_TRUE(safe("a"));
+  EXPECT_TRUE(safe("b"));
+  EXPECT_TRUE(safe("c")) << "at least as advanced as the voter, which has everything";
+  view.ballots.at(name("c")).value.position = at(1, 199);
+  EXPECT_FALSE(safe("c"));
+}
+
+TEST_F(ElectionTest, WithoutTheVotersBallotNobodyElseIsSafe) {
+  generation(1, "a", {"b_1"});
+  ballot("c", at(1, 999));
+  EXPECT_FALSE(safe("c"));
+}
+
+TEST_F(ElectionTest, RebuiltVoterDoesNotCount) {
+  generation(1, "a", {"b_0"});  // an earlier incarnation
+  ballot("b", at(1, 200));
+  EXPECT_FALSE(safe("b"));
+}
+
+TEST_F(ElectionTest, WhileTheSetChangesBothVotersMustAnswer) {
+  generation(1, "a", {"b_1", "c_1"});
+  ballot("b", at(1, 200));
+  EXPECT_FALSE(safe("b"));
+  ballot("c", at(1, 300));
+  EXPECT_FALSE(safe("b"));
+  EXPECT_TRUE(safe("c"));
+}
+
+TEST_F(ElectionTest, AloneMeansOnlyTheOldLeader) {
+  generation(1, "a", {});
+  ballot("b", at(1, 500));
+  ballot("a", at(1, 500), Epoch{1});
+  EXPECT_FALSE(safe("b"));
+  EXPECT_TRUE(safe("a"));
+}
+
+TEST_F(ElectionTest, StaleBallotIsVoid) {
+  generation(1, "a", {"b_1"});
+  ballot("b", at(1, 200), {}, 9);
+  EXPECT_TRUE(elect(view).ranking.empty());
+}
+
+TEST_F(ElectionTest, WalBeyondARecordedForkIsDiverged) {
+  view.leader->value.epoch = Epoch{2};
+  view.history[Epoch{2}] = forked(2, 1, 2, at(1, 400));
+  generation(2, "b", {"c_1"});
+  ballot("a", at(1, 401), Epoch{1});
+  ballot("c", at(1, 400));
+  EXPECT_FALSE(safe("a"));
+  EXPECT_TRUE(safe("c"));
+}
+
+TEST_F(ElectionTest, EveryGenerationMustBeSafe) {
+  view.leader->value.epoch = Epoch{2};
+  view.history[Epoch{2}] = forked(2, 1, 2, at(1, 400));
+  generation(1, "a", {"b_1"});
+  generation(2, "b", {"c_1"});
+  ballot("c", at(1, 390));  // it never came beyond the fork
+  EXPECT_FALSE(safe("c")) << "what b acknowledged for epoch 1 may be missing";
+  view.ballots.at(name("c")).value.position = at(2, 410);
+  EXPECT_TRUE(safe("c")) << "beyond the fork it has all of epoch 1";
+}
+
+TEST_F(ElectionTest, CleanFinalPositionMakesWhoeverHasItSafeAndTheNamedSuccessorFirst) {
+  generation(1, "a", {"b_1"});
+  view.leader->value.final_position = at(1, 500);
+  view.leader->value.handover_to = name("c");
+  ballot("b", at(1, 500));
+  ballot("c", at(1, 500));
+  const Election e = elect(view);
+  ASSERT_EQ(e.rank_of(name("c")), 0u) << e.summary;
+  EXPECT_EQ(e.rank_of(name("b")), 1u);
+  view.ballots.at(name("c")).value.position = at(1, 499);
+  EXPECT_FALSE(elect(view).rank_of(name("c")));
+}
+
+TEST_F(ElectionTest, AsynchronousLagBeyondTheLimitIsNotPromoted) {
+  ballot("b", at(1, 500));
+  ballot("c", at(1, 600));
+  EXPECT_EQ(elect(view).rank_of(name("c")), 0u);
+  view.ballots.at(name("b")).value.receiver_lag_bytes = 1ull << 40;
+  EXPECT_FALSE(safe("b"));
+}
+
+TEST_F(ElectionTest, NofailoverAndStrangersMayNotLead) {
+  ballot("b", at(1, 500));
+  view.members.at(name("b")).nofailover = true;
+  EXPECT_FALSE(safe("b"));
+  ballot("d", at(1, 500));
+  EXPECT_FALSE(safe("d"));
+}
+
+TEST(HistoryTest, LineSkipsEpochsThatNobodyDescendsFrom) {
+  std::map<Epoch, HistoryRecord> h;
+  h[Epoch{1}] = forked(1, 0, 1, {});
+  h[Epoch{2}] = forked(2, 1, 2, at(1, 100));  // never promoted
+  h[Epoch{3}] = forked(3, 1, 3, at(1, 150));
+  const Lineage line = lineage(h, Epoch{3});
+  ASSERT_EQ(line.size(), 2u);
+  EXPECT_TRUE(place(line, at(1, 150)));
+  EXPECT_FALSE(place(line, at(1, 151)));
+  EXPECT_FALSE(place(line, at(2, 120)));
+  EXPECT_LT(*place(line, at(1, 150)), *place(line, at(3, 150)));
+  EXPECT_EQ(next_timeline(h, Timeline{1}), Timeline{4});
+  EXPECT_FALSE(place(line, Position{}));
+}
+
+TEST(RecordsTest, EveryRecordSurvivesItsJsonAndGarbageIsRefused) {
+  LeaderRecord l;
+  l.holder = name("a");
+  l.phase = LeaderPhase::kRunning;
+  l.epoch = Epoch{7};
+  l.why = "because \xff";  // not UTF-8: replaced, not thrown
+  ASSERT_TRUE(decode_leader(encode(l)));
+  EXPECT_EQ(decode_leader(encode(l))->epoch, Epoch{7});
+  for (const char* bad : {"", "[]", "{", "{\"epoch\":-1}",
+                          "{\"epoch\":1,\"phase\":\"vacant\","
+                          "\"holder\":\"a\"}",
+                          "{\"epoch\":1e400,\"phase\":\"running\"}"}) {
+    EXPECT_FALSE(decode_leader(bad)) << bad;
+  }
+  SyncRecord s;
+  s.generations.push_back({Epoch{1}, name("a"), {"b_1"}, 1});
+  EXPECT_EQ(*decode_sync(encode(s)), s);
+  EXPECT_FALSE(
+      decode_sync("{\"generations\":[{\"epoch\":1,\"leader\":\"a\",\"voters\":[],"
+                  "\"quorum\":1}]}"));
+  EXPECT_EQ(*decode_config(encode(ClusterConfig{})), ClusterConfig{});
+  EXPECT_FALSE(decode_config("{\"ttlMs\":200}"));
+  LocalState local;
+  local.ballot_intent = 5;
+  local.high_water = at(2, 77);
+  EXPECT_EQ(*decode_local_state(encode(local)), local);
+}
+
+}  // namespace
+}  // namespace bascule::control
