@@ -72,9 +72,9 @@ class Parser {
     config_.store_path = resolve(url.substr(kFile.size()), file_);
   }
 
-  void read_credential(MapReader node, Credential& credential) {
+  void read_credential(MapReader node, Credential& credential, Need need) {
     node.text("user", credential.user);
-    if (node.text("password_file", credential.password_file, Need::kRequired)) {
+    if (node.text("password_file", credential.password_file, need)) {
       credential.password_file = resolve(credential.password_file, file_);
     }
     node.finish();
@@ -127,8 +127,8 @@ class Parser {
     postgresql.text_map("parameters", node.parameters);
     postgresql.text_list("hba", node.hba);
     postgresql.finish();
-    read_credential(reader.map("superuser"), node.superuser);
-    read_credential(reader.map("replication"), node.replication);
+    read_credential(reader.map("superuser"), node.superuser, Need::kOptional);
+    read_credential(reader.map("replication"), node.replication, Need::kRequired);
     read_client_users(reader, node);
     reader.finish();
     config_.node = std::move(node);

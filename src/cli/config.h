@@ -17,7 +17,8 @@
 
 namespace bascule::cli {
 
-// A role of PostgreSQL and the file that holds its password (one line, mode 0600).
+// A role of PostgreSQL and the file that holds its password (one line, mode 0600). The superuser
+// needs none: without one it gets in over the local socket only.
 struct Credential {
   std::string user;
   std::string password_file;

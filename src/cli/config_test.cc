@@ -96,7 +96,6 @@ defaults: {timing: fats}
   EXPECT_THAT(problems, HasSubstr(":3: node.port: expected a whole number from 1 to 65535"));
   EXPECT_THAT(problems, HasSubstr(":3: node.priority: expected a whole number from 0 to 1000, "
                                   "found \"high\""));
-  EXPECT_THAT(problems, HasSubstr("node.superuser.password_file: is missing"));
   EXPECT_THAT(problems, HasSubstr("node.replication.password_file: is missing"));
   EXPECT_THAT(problems, HasSubstr(":4: proxy.writer: expected an address and a port"));
   EXPECT_THAT(problems, HasSubstr(":4: proxy.hold_timeout: \"5\" has no unit"));

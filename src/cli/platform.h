@@ -11,6 +11,7 @@
 #include "env/entropy.h"
 #include "env/file_watch.h"
 #include "env/loop.h"
+#include "env/net.h"
 #include "env/process.h"
 
 namespace bascule::cli {
@@ -23,6 +24,7 @@ struct Platform {
   env::Process& process;
   env::Disk& disk;
   env::Entropy& entropy;
+  env::EngineFactory& engines;
   std::function<std::optional<std::string>(const char* name)> environment;
   std::function<void(const char* name, const std::string& value)> set_environment;
   int cores = 1;

@@ -1,0 +1,259 @@
+#include "cli/app.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+
+#include "cli/commands.h"
+#include "cli/completion.h"
+#include "cli/config.h"
+#include "cli/exit_code.h"
+#include "cli/run.h"
+
+namespace bascule::cli {
+namespace {
+
+// Declares each subcommand with its options, and the action that runs once they are parsed.
+class Commands {
+ public:
+  explicit Commands(const Platform& platform) : platform_(platform) {
+    app_.require_subcommand(1);
+    app_.set_version_flag("--version", kVersion);
+    app_.failure_message(CLI::FailureMessage::simple);
+    add_run();
+    add_up();
+    add_down();
+    add_views();
+    add_requests();
+    add_config();
+    add_rest();
+  }
+
+  int run(int argc, char** argv) {
+    try {  // CLI11 reports by exception, also for --help
+      app_.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+      return app_.exit(error) == 0 ? kExitOk : kExitUsage;
+    }
+    return action_();
+  }
+
+ private:
+  CLI::App* add(const std::string& name, const std::string& description,
+                std::function<int()> action) {
+    CLI::App* sub = app_.add_subcommand(name, description);
+    sub->callback([this, action = std::move(action)] { action_ = action; });
+    return sub;
+  }
+
+  // The CLI11 way of options: each is a reference to a field that must outlive the parse.
+  template <typename T>
+  std::shared_ptr<T> options() {
+    auto value = std::make_shared<T>();
+    kept_.push_back(value);
+    return value;
+  }
+
+  static void add_where(CLI::App* sub, ClusterOptions& where) {
+    sub->add_option("--dir", where.dir,
+                    "Directory of `bascule up` (default: $BASCULE_DIR or ./bascule-data)");
+    sub->add_option("-c,--config", where.config_file, "A configuration file of the cluster");
+  }
+  static void add_json(CLI::App* sub, bool& json) { sub->add_flag("--json", json, "For machines"); }
+
+  void add_run() {
+    struct Options {
+      std::string file, user;
+    };
+    const auto o = options<Options>();
+    CLI::App* sub =
+        add("run", "Run the daemon with the roles that a configuration file names", [this, o] {
+          auto config = load_config(o->file);
+          if (!config) return report(config.error());
+          return run_daemon(platform_, std::move(*config), o->user);
+        });
+    sub->add_option("-c,--config", o->file, "Configuration file")->required();
+    sub->add_option("--user", o->user, "Started as root, run as this user (default: postgres)");
+  }
+
+  void add_cluster_config(CLI::App* sub, std::string& timing, std::string& ttl, std::string& sync) {
+    sub->add_option("--timing", timing, "fast (ttl 2 s), default (5 s) or wide (30 s)")
+        ->check(CLI::IsMember(kTimingPresets));
+    sub->add_option("--ttl", ttl, "Time after which a silent leader is replaced, e.g. 5s");
+    sub->add_option("--sync", sync, "Synchronous replication: on (default) or off")
+        ->check(CLI::IsMember({"on", "off"}));
+  }
+
+  static Status apply(const std::string& timing, const std::string& ttl, const std::string& sync,
+                      control::ClusterConfig& config) {
+    apply_timing(timing, config);
+    if (!ttl.empty()) {
+      const auto parsed = parse_duration(ttl);
+      if (!parsed) return std::unexpected(parsed.error());
+      config.ttl = *parsed;
+    }
+    config.sync_mode = sync == "off" ? control::SyncMode::kOff : control::SyncMode::kOn;
+    return {};
+  }
+
+  void add_up() {
+    struct Options : UpOptions {
+      std::string timing = "default", ttl, sync = "on";
+    };
+    const auto o = options<Options>();
+    o->cluster.dir = platform_.environment("BASCULE_DIR").value_or("bascule-data");
+    CLI::App* sub = add("up", "Start a local cluster and leave it running", [this, o] {
+      if (auto s = apply(o->timing, o->ttl, o->sync, o->cluster.defaults); !s) {
+        return report(s.error());
+      }
+      return up_command(platform_, *o);
+    });
+    sub->add_option("--dir", o->cluster.dir, "Where its data is")->capture_default_str();
+    sub->add_option("--nodes", o->cluster.nodes, "Number of PostgreSQL servers")
+        ->check(CLI::Range(1, 9))
+        ->capture_default_str();
+    sub->add_option("--base-port", o->cluster.base_port,
+                    "API here, nodes and proxy behind it (default: free ports from 15430 on)")
+        ->check(CLI::Range(1, 65000));
+    sub->add_option("--proxy-port", o->cluster.proxy_port, "Writer port; the reader's is the next")
+        ->check(CLI::Range(1, 65000));
+    sub->add_option("--api-port", o->cluster.api_port, "Port of the API")
+        ->check(CLI::Range(1, 65535));
+    sub->add_option("--pg-version", o->cluster.pg_version, "13 to 18 (default: newest installed)")
+        ->check(CLI::Range(13, 18));
+    sub->add_option("--user", o->user, "Started as root, run as this user (default: postgres)");
+    sub->add_option("--wait", o->wait, "How long to wait until it is ready")->capture_default_str();
+    sub->add_flag("--foreground", o->foreground, "Stay, and stop the cluster at Ctrl-C");
+    add_cluster_config(sub, o->timing, o->ttl, o->sync);
+  }
+
+  void add_down() {
+    const auto o = options<DownOptions>();
+    CLI::App* sub = add("down", "Stop a local cluster in order, and make sure that nothing is left",
+                        [this, o] { return down_command(platform_, *o); });
+    sub->add_option("--dir", o->dir, "Its directory (default: $BASCULE_DIR or ./bascule-data)");
+    sub->add_flag("--purge", o->purge, "Delete the directory with all data");
+  }
+
+  void add_views() {
+    const auto s = options<StatusOptions>();
+    CLI::App* sub = add("status", "Members with role, state, timeline, lag, reason",
+                        [this, s] { return status_command(platform_, *s); });
+    add_where(sub, *s);
+    add_json(sub, s->json);
+    sub->add_flag("-w,--watch", s->watch, "Again and again, until Ctrl-C");
+    const auto h = options<ClusterOptions>();
+    sub = add("history", "Every change of leader, with its reason",
+              [this, h] { return history_command(platform_, *h); });
+    add_where(sub, *h);
+    add_json(sub, h->json);
+  }
+
+  void add_request(const std::string& name, const std::string& description,
+                   control::RequestKind kind) {
+    const auto o = options<RequestOptions>();
+    CLI::App* sub =
+        add(name, description, [this, o, kind] { return request_command(platform_, *o, kind); });
+    add_where(sub, *o);
+    sub->add_option("--candidate", o->candidate, "The member that is to lead (default: the best)");
+    sub->add_option("--wait", o->wait, "How long to follow it to its end (default: 60s)")
+        ->expected(0, 1);
+    sub->add_flag_callback("--no-wait", [o] { o->wait = "0s"; }, "Only ask");
+    if (kind == control::RequestKind::kFailover) {
+      sub->add_flag("--force", o->force,
+                    "Accept a member that lacks acknowledged commits: they are lost");
+    }
+  }
+
+  void add_requests() {
+    add_request("switchover", "Planned change of the primary, without loss",
+                control::RequestKind::kSwitchover);
+    add_request("failover", "Change of the primary when there is none or it is sick",
+                control::RequestKind::kFailover);
+    const auto p = options<ClusterOptions>();
+    add_where(add("pause", "No automatic failover until resumed",
+                  [this, p] { return pause_command(platform_, *p, PauseCommand::kPause); }),
+              *p);
+    const auto r = options<ClusterOptions>();
+    add_where(add("resume", "Automatic failover again",
+                  [this, r] { return pause_command(platform_, *r, PauseCommand::kResume); }),
+              *r);
+  }
+
+  void add_config() {
+    struct Options : ClusterOptions {
+      std::vector<std::string> assignments;
+    };
+    const auto o = options<Options>();
+    CLI::App* config = app_.add_subcommand("config", "The cluster's dynamic configuration");
+    config->require_subcommand(1);
+    CLI::App* show = config->add_subcommand("show", "Print it");
+    show->callback(
+        [this, o] { action_ = [this, o] { return config_show_command(platform_, *o); }; });
+    add_where(show, *o);
+    add_json(show, o->json);
+    CLI::App* set = config->add_subcommand("set", "Change it: KEY=VALUE...");
+    set->callback([this, o] {
+      action_ = [this, o] { return config_set_command(platform_, *o, o->assignments); };
+    });
+    add_where(set, *o);
+    set->add_option("assignments", o->assignments, "e.g. ttl=10s sync_strict=true")->required();
+  }
+
+  void add_rest() {
+    const auto file = options<std::string>();
+    add("validate-config", "Check a configuration file",
+        [this, file] { return validate_config_command(platform_, *file); })
+        ->add_option("file", *file, "Configuration file")
+        ->required();
+    add("version", "Print the version", [] {
+      fmt::print("bascule {}\n", kVersion);
+      return kExitOk;
+    });
+    const auto shell = options<std::string>();
+    add("completion", "Completion for a shell: source <(bascule completion bash)",
+        [this, shell] {
+          fmt::print("{}", *shell == "zsh" ? zsh_completion(words()) : bash_completion(words()));
+          return kExitOk;
+        })
+        ->add_option("shell", *shell, "bash or zsh")
+        ->required()
+        ->check(CLI::IsMember({"bash", "zsh"}));
+    const auto dir = options<std::string>();
+    CLI::App* supervise = add("supervise", "Body of the supervisor that `up` starts",
+                              [this, dir] { return run_supervisor(platform_, *dir); });
+    supervise->add_option("--dir", *dir)->required();
+    supervise->group("");  // not in the help
+  }
+
+  std::vector<CommandWords> words() {
+    std::vector<CommandWords> out;
+    for (const CLI::App* sub : app_.get_subcommands([](const CLI::App*) { return true; })) {
+      if (sub->get_group().empty()) continue;
+      CommandWords command{sub->get_name(), sub->get_description(), {}};
+      for (const CLI::Option* option : sub->get_options()) {
+        for (const std::string& name : option->get_lnames()) command.options.push_back("--" + name);
+      }
+      for (const CLI::App* inner : sub->get_subcommands([](const CLI::App*) { return true; })) {
+        command.options.push_back(inner->get_name());
+      }
+      out.push_back(std::move(command));
+    }
+    return out;
+  }
+
+  const Platform& platform_;
+  CLI::App app_{"Bascule keeps PostgreSQL available", "bascule"};
+  std::function<int()> action_;
+  std::vector<std::shared_ptr<void>> kept_;
+};
+
+}  // namespace
+
+int run_cli(int argc, char** argv, const Platform& platform) {
+  return Commands(platform).run(argc, argv);
+}
+
+}  // namespace bascule::cli

@@ -1,0 +1,57 @@
+// What each subcommand does once its options are parsed. All return an ExitCode and print for
+// people on standard output (progress and errors on standard error).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/local_cluster.h"
+#include "cli/platform.h"
+
+namespace bascule::cli {
+
+// How a command finds its cluster, and how it answers.
+struct ClusterOptions {
+  std::string dir;
+  std::string config_file;
+  bool json = false;
+};
+
+struct StatusOptions : ClusterOptions {
+  bool watch = false;
+};
+int status_command(const Platform& platform, const StatusOptions& options);
+int history_command(const Platform& platform, const ClusterOptions& options);
+int config_show_command(const Platform& platform, const ClusterOptions& options);
+int config_set_command(const Platform& platform, const ClusterOptions& options,
+                       const std::vector<std::string>& assignments);
+
+struct RequestOptions : ClusterOptions {
+  std::string candidate;
+  bool force = false;
+  std::string wait = "60s";  // "0s": don't
+};
+int request_command(const Platform& platform, const RequestOptions& options,
+                    control::RequestKind kind);
+enum class PauseCommand { kPause, kResume };
+int pause_command(const Platform& platform, const ClusterOptions& options, PauseCommand command);
+
+struct UpOptions {
+  NewCluster cluster;
+  std::string user;
+  std::string wait = "120s";
+  bool foreground = false;
+};
+int up_command(const Platform& platform, UpOptions options);
+struct DownOptions {
+  std::string dir;
+  bool purge = false;
+};
+int down_command(const Platform& platform, const DownOptions& options);
+
+int validate_config_command(const Platform& platform, const std::string& file);
+
+// Prints an error as people get to see it, and returns its exit code.
+int report(const Error& error);
+
+}  // namespace bascule::cli

@@ -1,0 +1,241 @@
+#include "cli/local_cluster.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <set>
+
+#include "cli/config.h"
+#include "cli/secrets.h"
+#include "pgwire/scram.h"
+
+namespace bascule::cli {
+namespace {
+
+constexpr std::string_view kLoopback = "127.0.0.1";
+constexpr size_t kPasswordBytes = 16;
+constexpr size_t kSaltBytes = 16;
+constexpr size_t kFileBytesMax = 1 << 20;
+// sockaddr_un.sun_path, less its terminator (`man 7 unix`).
+constexpr size_t kSocketPathMax = 107;
+
+HostPort local(int port) { return {std::string(kLoopback), port}; }
+
+std::vector<int> ports_of(const LocalCluster& cluster) {
+  std::vector<int> ports;
+  for (const LocalNode& node : cluster.nodes) ports.push_back(node.address.port);
+  for (const HostPort& at : {cluster.writer, cluster.reader, cluster.api}) ports.push_back(at.port);
+  return ports;
+}
+
+void assign_ports(LocalCluster& cluster, const NewCluster& wanted, int base) {
+  for (size_t i = 0; i < cluster.nodes.size(); ++i) {
+    cluster.nodes[i].address = local(base + 1 + static_cast<int>(i));
+  }
+  const int after = base + 1 + static_cast<int>(cluster.nodes.size());
+  const int proxy = wanted.proxy_port != 0 ? wanted.proxy_port : after;
+  cluster.writer = local(proxy);
+  cluster.reader = local(proxy + 1);
+  cluster.api = local(wanted.api_port != 0 ? wanted.api_port : base);
+}
+
+Status choose_ports(LocalCluster& cluster, const NewCluster& wanted) {
+  constexpr int kStep = 20;
+  constexpr int kTries = 100;
+  if (wanted.base_port != 0) {
+    assign_ports(cluster, wanted, wanted.base_port);
+    return check_ports(cluster);
+  }
+  Status status;
+  for (int i = 0; i < kTries; ++i) {
+    assign_ports(cluster, wanted, kBasePort + i * kStep);
+    status = check_ports(cluster);
+    if (status) return status;
+    // Ports that the user named don't get free by trying others.
+    for (const int port : {wanted.proxy_port, wanted.api_port}) {
+      if (port != 0 && !port_is_free(port)) return status;
+    }
+  }
+  return status;
+}
+
+Result<std::string> find_bin_dir(env::Disk& disk, int version) {
+  constexpr int kNewest = 18;
+  constexpr int kOldest = 13;
+  for (int v = kNewest; v >= kOldest; --v) {
+    if (version != 0 && v != version) continue;
+    const std::string dir = fmt::format("/usr/lib/postgresql/{}/bin", v);
+    if (disk.exists(dir + "/postgres")) return dir;
+  }
+  return fail(ErrorCode::kNotFound,
+              version != 0 ? fmt::format("PostgreSQL {} is not in /usr/lib/postgresql/{}/bin",
+                                         version, version)
+                           : "there is no PostgreSQL server in /usr/lib/postgresql",
+              "Install it, e.g. apt-get install postgresql-15");
+}
+
+std::string indent(const std::string& text) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = text.find('\n', at);
+    out += "  " + text.substr(at, end - at) + "\n";
+    at = end + 1;
+  }
+  return out;
+}
+
+std::string common_config(const LocalCluster& cluster, const std::string& process) {
+  const Layout at = cluster.layout();
+  return fmt::format(
+      "# Written by `bascule up`. Every key: docs/configuration.md\n"
+      "cluster:\n  name: {}\nstore: \"file:{}\"\nuser: {}\npid_file: \"{}\"\n",
+      cluster.cluster, at.store(), cluster.user, at.pid_file(process));
+}
+
+std::string node_config(const LocalCluster& cluster, const LocalNode& node,
+                        const control::ClusterConfig& defaults) {
+  const Layout at = cluster.layout();
+  std::string out = common_config(cluster, node.name);
+  out += fmt::format(
+      "node:\n"
+      "  name: {}\n  data_dir: \"{}\"\n  run_dir: \"{}\"\n  host: {}\n  port: {}\n"
+      "  postgresql:\n    bin_dir: \"{}\"\n    parameters:\n      max_connections: 200\n"
+      "  superuser:\n    user: {}\n"
+      "  replication:\n    password_file: \"{}\"\n"
+      "  client_users:\n    - name: {}\n      password_file: \"{}\"\n      database: {}\n",
+      node.name, at.data(node.name), at.run(node.name), node.address.host, node.address.port,
+      cluster.bin_dir, cluster.superuser, at.secret("replication"), cluster.app_user,
+      at.secret("app.scram"), cluster.database);
+  return out +
+         "# The cluster's configuration when it is made; later: `bascule config`.\ndefaults:\n" +
+         indent(render_cluster_config(defaults));
+}
+
+std::string proxy_config(const LocalCluster& cluster) {
+  return common_config(cluster, std::string(kProxyProcess)) +
+         fmt::format(
+             "proxy:\n  writer: {}\n  reader: {}\n  pool_size: 100\n  userlist_file: \"{}\"\n"
+             "api:\n  listen: {}\n",
+             cluster.writer.to_string(), cluster.reader.to_string(),
+             cluster.layout().secret("users"), cluster.api.to_string());
+}
+
+Status write_secrets(const Platform& platform, const LocalCluster& cluster) {
+  const Layout at = cluster.layout();
+  const std::string app = platform.entropy.hex(kPasswordBytes);
+  std::string salt(kSaltBytes, '\0');
+  platform.entropy.fill({reinterpret_cast<uint8_t*>(salt.data()), salt.size()});
+  const auto verifier = pgwire::make_verifier(app, salt);
+  if (!verifier) return std::unexpected(verifier.error());
+  const std::string pgpass = fmt::format("*:*:*:{}:{}\n", cluster.app_user, app);
+  const std::pair<const char*, std::string> files[] = {
+      {"app", app + "\n"},
+      {"app.scram", verifier->to_string() + "\n"},
+      {"replication", platform.entropy.hex(kPasswordBytes) + "\n"},
+      {"users", render_userlist({{cluster.app_user, verifier->to_string()}})},
+      {"pgpass", pgpass}};
+  for (const auto& [name, content] : files) {
+    if (auto s = platform.disk.write(at.secret(name), content, env::Durability::kFsync, 0600); !s) {
+      return s;
+    }
+  }
+  return {};
+}
+
+Status write_files(const Platform& platform, const LocalCluster& cluster,
+                   const control::ClusterConfig& defaults) {
+  const Layout at = cluster.layout();
+  for (const std::string& process : cluster.processes()) {
+    if (auto s = platform.disk.make_directory(at.home(process)); !s) return s;
+  }
+  for (const std::string& dir : {at.secrets(), at.log_dir()}) {
+    if (auto s = platform.disk.make_directory(dir); !s) return s;
+  }
+  if (auto s = write_secrets(platform, cluster); !s) return s;
+  const auto write = [&](const std::string& path, const std::string& text) {
+    return platform.disk.write(path, text, env::Durability::kFsync, 0600);
+  };
+  for (const LocalNode& node : cluster.nodes) {
+    if (auto s = write(at.config(node.name), node_config(cluster, node, defaults)); !s) return s;
+  }
+  if (auto s = write(at.config(kProxyProcess), proxy_config(cluster)); !s) return s;
+  // Last: a directory without it is not a cluster yet.
+  return write(at.cluster_file(), encode(cluster));
+}
+
+}  // namespace
+
+bool port_is_free(int port) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return false;
+  const int on = 1;  // as the servers do: connections that wait for their end don't count
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const bool free = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+  close(fd);
+  return free;
+}
+
+Status check_ports(const LocalCluster& cluster) {
+  std::set<int> seen;
+  for (const int port : ports_of(cluster)) {
+    if (port < 1 || port > 65535) {
+      return fail(ErrorCode::kInvalid, fmt::format("port {} is out of range", port),
+                  "Choose others with --base-port, --proxy-port, --api-port");
+    }
+    if (!seen.insert(port).second) {
+      return fail(ErrorCode::kInvalid, fmt::format("port {} is needed twice", port),
+                  "Choose others with --base-port, --proxy-port, --api-port");
+    }
+    if (!port_is_free(port)) {
+      return fail(ErrorCode::kConflict, fmt::format("port {} is in use by another program", port),
+                  "Free it (`ss -ltnp` shows who has it), or choose others with --base-port, "
+                  "--proxy-port, --api-port");
+    }
+  }
+  return {};
+}
+
+Result<LocalCluster> create_cluster(const Platform& platform, const NewCluster& wanted) {
+  if (auto s = control::validate(wanted.defaults); !s) return std::unexpected(s.error());
+  LocalCluster cluster;
+  cluster.dir = wanted.dir;
+  cluster.user = wanted.user;
+  for (int i = 1; i <= wanted.nodes; ++i) cluster.nodes.push_back({fmt::format("n{}", i), {}});
+  const std::string socket =
+      cluster.layout().run(cluster.nodes.back().name) + "/.s.PGSQL.65535.lock";
+  if (socket.size() > kSocketPathMax) {
+    return fail(ErrorCode::kInvalid,
+                fmt::format("{}: too long by {} characters for PostgreSQL's socket below it",
+                            wanted.dir, socket.size() - kSocketPathMax),
+                "Choose a shorter --dir");
+  }
+  auto bin_dir = find_bin_dir(platform.disk, wanted.pg_version);
+  if (!bin_dir) return std::unexpected(bin_dir.error());
+  cluster.bin_dir = std::move(*bin_dir);
+  if (auto s = choose_ports(cluster, wanted); !s) return std::unexpected(s.error());
+  if (auto s = write_files(platform, cluster, wanted.defaults); !s) {
+    return std::unexpected(s.error());
+  }
+  return cluster;
+}
+
+Result<LocalCluster> load_cluster(const Platform& platform, const std::string& dir) {
+  const auto text = platform.disk.read(Layout{dir}.cluster_file(), kFileBytesMax);
+  if (!text) {
+    return fail(ErrorCode::kNotFound, fmt::format("there is no cluster in {}", dir),
+                "Start one with `bascule up`, or say where it is with --dir");
+  }
+  auto cluster = decode_local_cluster(*text);
+  if (cluster) cluster->dir = dir;  // it may have been moved
+  return cluster;
+}
+
+}  // namespace bascule::cli

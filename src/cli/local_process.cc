@@ -1,0 +1,307 @@
+// Starting and stopping the processes of a local cluster (local_cluster.h).
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <map>
+
+#include "base/log.h"
+#include "cli/exit_code.h"
+#include "cli/local_cluster.h"
+#include "cli/pg_client.h"
+#include "cli/pid_file.h"
+#include "cli/signals.h"
+#include "cli/status.h"
+#include "cli/store_session.h"
+
+namespace bascule::cli {
+namespace {
+
+constexpr Millis kPoll{50};
+constexpr Millis kSupervisorStarts{5'000};
+constexpr Millis kSupervisorStops{90'000};  // three groups of Supervisor::kStopTimeout, and some
+constexpr Millis kLeftoversStop{15'000};
+constexpr Millis kLeftoversDie{10'000};
+
+// The user may be unable to walk to the binary (below /root, say); the link always works.
+std::string program(const Platform& platform) {
+  std::string path = platform.process.self_program();
+  return access(path.c_str(), X_OK) == 0 ? path : "/proc/self/exe";
+}
+
+std::string stop_order_file(const LocalCluster& cluster) { return cluster.dir + "/stop-order"; }
+
+// Clients first, then replicas, then the primary: nobody has a reason to fail over.
+std::vector<std::vector<std::string>> stop_order(const Platform& platform,
+                                                 const LocalCluster& cluster) {
+  std::string leader;
+  const ClusterAt at{cluster.cluster, cluster.layout().store(), cluster.dir};
+  if (auto session = StoreSession::open(platform, at)) {
+    if (const auto view = (*session)->view(); view && view->leader) {
+      leader = view->leader->value.holder.str();
+    }
+  }
+  std::vector<std::string> replicas;
+  for (const LocalNode& node : cluster.nodes) {
+    if (node.name != leader) replicas.push_back(node.name);
+  }
+  return {{std::string(kProxyProcess)}, replicas};  // the rest comes last
+}
+
+std::vector<std::vector<std::string>> read_stop_order(env::Disk& disk, const std::string& file) {
+  std::vector<std::vector<std::string>> groups;
+  const auto text = disk.read(file, 64 << 10);
+  if (!text) return groups;
+  groups.emplace_back();
+  std::string word;
+  for (const char c : *text) {
+    if (c != ' ' && c != '\n') {
+      word += c;
+      continue;
+    }
+    if (!word.empty()) groups.back().push_back(std::exchange(word, {}));
+    if (c == '\n') groups.emplace_back();
+  }
+  return groups;
+}
+
+template <typename Condition>
+bool wait_for(const Platform& platform, Millis limit, Condition condition) {
+  const MonoTime end = platform.clock.now() + limit;
+  while (!condition()) {
+    if (platform.clock.now() >= end) return false;
+    platform.process.sleep(kPoll);
+  }
+  return true;
+}
+
+Status stop_supervisor(const Platform& platform, const LocalCluster& cluster, const Say& say) {
+  const auto pid = PidFile::holder(platform.disk, cluster.layout().supervisor_pid());
+  if (!pid) return {};
+  std::string order;
+  for (const auto& group : stop_order(platform, cluster)) {
+    order += fmt::format("{}\n", fmt::join(group, " "));
+  }
+  (void)platform.disk.write(stop_order_file(cluster), order, env::Durability::kNone);
+  auto supervisor = platform.process.open(*pid);
+  if (!supervisor) return {};
+  say("stopping: proxy, replicas, primary");
+  if (auto s = (*supervisor)->signal(SIGTERM); !s) return s;
+  if (!wait_for(platform, kSupervisorStops, [&] { return !(*supervisor)->alive(); })) {
+    (void)(*supervisor)->signal(SIGKILL);
+    say("the supervisor did not end in time and was killed");
+  }
+  return {};
+}
+
+std::string summary(const std::vector<LeftProcess>& left) {
+  std::string text;
+  for (const LeftProcess& process : left) {
+    text += fmt::format("\n  {} {}", process.pid, process.title.substr(0, 100));
+  }
+  return text;
+}
+
+void signal_left(const Platform& platform, const std::vector<LeftProcess>& left, int number) {
+  for (const LeftProcess& process : left) {
+    if (auto handle = platform.process.open(process.pid)) (void)(*handle)->signal(number);
+  }
+}
+
+// Guards outlive agents on purpose, and so may PostgreSQL.
+Status stop_leftovers(const Platform& platform, const LocalCluster& cluster, const Say& say) {
+  auto left = processes_in(platform, cluster.dir);
+  if (left.empty()) return {};
+  for (const LocalNode& node : cluster.nodes) {
+    const env::Pid postmaster =
+        PidFile::read(platform.disk, cluster.layout().data(node.name) + "/postmaster.pid");
+    const bool ours = std::ranges::any_of(left, [&](const auto& p) { return p.pid == postmaster; });
+    if (!ours || postmaster <= 1) continue;
+    say(fmt::format("stopping PostgreSQL of {}, which no agent looks after", node.name));
+    if (auto handle = platform.process.open(postmaster)) (void)(*handle)->signal(SIGINT);
+  }
+  const auto gone = [&] {
+    left = processes_in(platform, cluster.dir);
+    return left.empty();
+  };
+  // A guard that still has a PostgreSQL to guard ignores SIGTERM: told again until it has none.
+  const auto told_and_gone = [&] {
+    if (gone()) return true;
+    std::vector<LeftProcess> tell;
+    std::ranges::copy_if(left, std::back_inserter(tell), [](const LeftProcess& p) {
+      return p.title.find(" guard ") != std::string::npos ||
+             p.title.find(" run ") != std::string::npos;
+    });
+    signal_left(platform, tell, SIGTERM);
+    return false;
+  };
+  if (wait_for(platform, kLeftoversStop, told_and_gone)) return {};
+  say("killing what did not stop:" + summary(left));
+  signal_left(platform, left, SIGKILL);
+  if (wait_for(platform, kLeftoversDie, gone)) return {};
+  return fail(ErrorCode::kTimeout, "these processes are still there:" + summary(left),
+              "Look at them with ps; one in state D waits for its disk");
+}
+
+// What a person who waits wants to know of the cluster, one line a member.
+std::map<std::string, std::string> progress_lines(const control::ClusterView& view) {
+  std::map<std::string, std::string> lines;
+  for (const auto& [name, member] : view.members) {
+    std::string text = member.state;
+    if (!member.reason.empty()) text += text.empty() ? member.reason : ": " + member.reason;
+    lines[name.str()] = text;
+  }
+  return lines;
+}
+
+bool records_are_ready(const control::ClusterView& view, const LocalCluster& cluster) {
+  if (!view.leader || view.leader->value.phase != control::LeaderPhase::kRunning) return false;
+  return std::ranges::all_of(cluster.nodes, [&](const LocalNode& node) {
+    const auto name = NodeName::parse(node.name);
+    if (*name == view.leader->value.holder) return true;
+    const control::MemberRecord* member = view.member(*name);
+    return member != nullptr && member->state == "streaming" &&
+           member->timeline == view.leader->value.timeline;
+  });
+}
+
+}  // namespace
+
+std::vector<SupervisedProcess> processes_of(const Platform& platform, const LocalCluster& cluster) {
+  const Layout at = cluster.layout();
+  std::vector<SupervisedProcess> out;
+  for (const std::string& name : cluster.processes()) {
+    out.push_back({name,
+                   {program(platform), "run", "-c", at.config(name)},
+                   at.log(name),
+                   at.pid_file(name),
+                   at.hold_file(name)});
+  }
+  return out;
+}
+
+bool supervisor_runs(const Platform& platform, const LocalCluster& cluster) {
+  return PidFile::holder(platform.disk, cluster.layout().supervisor_pid()).has_value();
+}
+
+Status start_supervisor(const Platform& platform, const LocalCluster& cluster) {
+  env::Command command;
+  command.argv = {program(platform), "supervise", "--dir", cluster.dir};
+  const std::string log_file = cluster.layout().log("supervisor");
+  const auto handle = platform.process.spawn_detached(command, log_file);
+  if (!handle) return std::unexpected(handle.error());
+  const bool up = wait_for(platform, kSupervisorStarts, [&] {
+    return supervisor_runs(platform, cluster) || !(*handle)->alive();
+  });
+  if (up && supervisor_runs(platform, cluster)) return {};
+  return fail(ErrorCode::kInternal, "the supervisor did not start",
+              fmt::format("Its log says why: {}", log_file));
+}
+
+int run_supervisor(const Platform& platform, const std::string& dir) {
+  const auto failed = [](const Error& error) {
+    fmt::print(stderr, "bascule: {}\n", error.to_string());
+    return exit_code_of(error);
+  };
+  const auto cluster = load_cluster(platform, dir);
+  if (!cluster) return failed(cluster.error());
+  const auto pid_file =
+      PidFile::create(platform.disk, platform.process, cluster->layout().supervisor_pid());
+  if (!pid_file) return failed(pid_file.error());
+  const auto loop = platform.make_loop();
+  Supervisor supervisor(*loop, platform.process, platform.disk, processes_of(platform, *cluster));
+  bool stopping = false;
+  StopSignals signals(*loop, [&] {
+    if (std::exchange(stopping, true)) return supervisor.kill_all();
+    const std::string file = stop_order_file(*cluster);
+    auto groups = read_stop_order(platform.disk, file);
+    (void)platform.disk.remove(file, env::Durability::kNone);
+    supervisor.stop(std::move(groups), [&] { loop->stop(); });
+  });
+  supervisor.start();
+  loop->run();
+  (void)platform.disk.remove(cluster->layout().supervisor_pid(), env::Durability::kNone);
+  return kExitOk;
+}
+
+Status wait_until_ready(const Platform& platform, const LocalCluster& cluster, Millis limit,
+                        const Say& say) {
+  const MonoTime end = platform.clock.now() + limit;
+  const auto left = [&] { return std::chrono::duration_cast<Millis>(end - platform.clock.now()); };
+  const ClusterAt at{cluster.cluster, cluster.layout().store(), cluster.dir};
+  if (!wait_for(platform, left(), [&] { return platform.disk.exists(at.store_path); })) {
+    return fail(ErrorCode::kTimeout, "no agent made the store",
+                fmt::format("Their logs say why: {}", cluster.layout().log_dir()));
+  }
+  auto session = StoreSession::open(platform, at);
+  if (!session) return std::unexpected(session.error());
+  std::map<std::string, std::string> shown;
+  const bool ready = (*session)->follow(left(), [&](const control::ClusterView& view) {
+    for (const auto& [name, text] : progress_lines(view)) {
+      if (std::exchange(shown[name], text) != text) say(fmt::format("{}: {}", name, text));
+    }
+    return records_are_ready(view, cluster) || interrupted();
+  });
+  if (interrupted()) return fail(ErrorCode::kTimeout, "interrupted");
+  if (!ready) {
+    return fail(ErrorCode::kTimeout,
+                fmt::format("not every member was ready within {}", format_duration(limit)),
+                fmt::format("`bascule status --dir {}` shows where it stands, {} has the logs",
+                            cluster.dir, cluster.layout().log_dir()));
+  }
+  const PgClient::Options options = {{"host", cluster.writer.host},
+                                     {"port", std::to_string(cluster.writer.port)},
+                                     {"user", cluster.app_user},
+                                     {"dbname", cluster.database},
+                                     {"passfile", cluster.layout().secret("pgpass")},
+                                     {"connect_timeout", "5"}};
+  std::string reason = "no answer";
+  const bool writable = wait_for(platform, std::max(left(), Millis{5000}), [&] {
+    auto client = PgClient::connect(options);
+    const auto answer =
+        client ? client->query("SELECT pg_is_in_recovery()") : std::unexpected(client.error());
+    if (!answer) reason = answer.error().to_string();
+    return (answer && (*answer)[0][0] == "f") || interrupted();
+  });
+  if (writable) return {};
+  return fail(ErrorCode::kTimeout,
+              fmt::format("the primary can't be reached through the proxy: {}", reason),
+              fmt::format("Its log says more: {}", cluster.layout().log(kProxyProcess)));
+}
+
+Status stop_cluster(const Platform& platform, const LocalCluster& cluster, const Say& say) {
+  if (auto s = stop_supervisor(platform, cluster, say); !s) return s;
+  return stop_leftovers(platform, cluster, say);
+}
+
+std::vector<LeftProcess> processes_in(const Platform& platform, const std::string& dir) {
+  std::vector<LeftProcess> out;
+  const auto entries = platform.disk.list("/proc");
+  if (!entries) return out;
+  const std::string below = dir + "/";
+  for (const std::string& entry : *entries) {
+    env::Pid pid = 0;
+    const auto [stop, error] = std::from_chars(entry.data(), entry.data() + entry.size(), pid);
+    if (error != std::errc() || stop != entry.data() + entry.size()) continue;
+    if (pid == platform.process.self()) continue;
+    const std::string title = platform.process.title(pid);
+    std::error_code unreadable;
+    const auto proc = std::filesystem::path("/proc") / entry;
+    const std::string exe = std::filesystem::read_symlink(proc / "exe", unreadable).filename();
+    const std::string cwd = std::filesystem::read_symlink(proc / "cwd", unreadable);
+    const bool postgres = exe == "postgres" || exe == "pg_basebackup" || exe == "pg_rewind" ||
+                          exe == "initdb" || exe.starts_with("postgres (");
+    const bool daemon = title.find(" run -c ") != std::string::npos ||
+                        title.find(" guard ") != std::string::npos ||
+                        title.find(" supervise ") != std::string::npos;
+    const bool here = (title + "/").find(below) != std::string::npos || cwd.starts_with(below);
+    if (here && (postgres || daemon)) out.push_back({pid, title});
+  }
+  return out;
+}
+
+}  // namespace bascule::cli

@@ -1,0 +1,274 @@
+#include "cli/run.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "base/log.h"
+#include "cli/cluster_watch.h"
+#include "cli/exit_code.h"
+#include "cli/pid_file.h"
+#include "cli/route_tracker.h"
+#include "cli/secrets.h"
+#include "cli/signals.h"
+#include "cli/user.h"
+#include "node/node.h"
+#include "proxy/proxy.h"
+#include "store/sqlite_store.h"
+
+namespace bascule::cli {
+namespace {
+
+constexpr int kStoreThreads = 2;
+// Cloning, rewinding and a hung query hold a thread each; probes and kills must not wait for them.
+constexpr int kNodeThreads = 8;
+constexpr Millis kStoreTimeout{1000};
+constexpr size_t kUserlistBytesMax = 16 << 20;
+
+Result<node::NodeConfig> node_config(const DaemonConfig& config, env::Disk& disk) {
+  const NodeSection& section = *config.node;
+  node::NodeConfig out;
+  out.agent.cluster = config.cluster;
+  out.agent.name = section.name;
+  out.agent.host = section.host;
+  out.agent.port = section.port;
+  if (config.api) out.agent.api_url = "http://" + config.api->listen.to_string();
+  out.agent.region = section.region;
+  out.agent.priority = section.priority;
+  out.agent.nofailover = section.nofailover;
+  out.agent.initial = config.defaults;
+  out.data_dir = section.data_dir;
+  out.run_dir = section.run_dir;
+  out.bin_dir = section.bin_dir;
+  if (out.bin_dir.empty() && section.pg_version != 0) {
+    out.bin_dir = fmt::format("/usr/lib/postgresql/{}/bin", section.pg_version);
+  }
+  out.hba = section.hba;
+  out.parameters = section.parameters;
+  out.superuser = section.superuser.user;
+  out.replication_user = section.replication.user;
+  const auto secret = [&](const std::string& file, std::string& to) -> Status {
+    if (file.empty()) return {};
+    auto text = read_secret(disk, file);
+    if (!text) return std::unexpected(text.error());
+    to = std::move(*text);
+    return {};
+  };
+  if (auto s = secret(section.superuser.password_file, out.superuser_password); !s) {
+    return std::unexpected(s.error());
+  }
+  if (auto s = secret(section.replication.password_file, out.replication_password); !s) {
+    return std::unexpected(s.error());
+  }
+  for (const ClientUserSection& entry : section.client_users) {
+    node::ClientUser client{entry.name, "", entry.database};
+    if (auto s = secret(entry.password_file, client.password); !s) {
+      return std::unexpected(s.error());
+    }
+    out.client_users.push_back(std::move(client));
+  }
+  return out;
+}
+
+Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platform& platform) {
+  const ProxySection& section = *config.proxy;
+  proxy::ProxyConfig out;
+  out.cluster = config.cluster;
+  const auto listen = [&](const HostPort& at, proxy::PortKind kind) {
+    out.listeners.push_back({{at.host, static_cast<uint16_t>(at.port)}, kind});
+  };
+  listen(section.writer, proxy::PortKind::kWriter);
+  if (section.reader) listen(*section.reader, proxy::PortKind::kReader);
+  out.workers = section.workers > 0 ? section.workers
+                                    : std::max(1, std::min(platform.cores, section.pool_size / 4));
+  out.pool_size = section.pool_size;
+  out.clients_max = section.clients_max;
+  out.hold_count_max = section.held_max;
+  out.hold_timeout = section.hold_timeout;
+  out.auth_timeout = section.login_timeout;
+  out.connect_timeout = section.connect_timeout;
+  out.server_idle_timeout = section.server_idle_timeout;
+  const auto text = platform.disk.read(section.userlist_file, kUserlistBytesMax);
+  if (!text) return std::unexpected(text.error());
+  const auto users = parse_userlist(*text, section.userlist_file);
+  if (!users) return std::unexpected(users.error());
+  for (const UserEntry& user : *users) {
+    proxy::ProxyUser entry;
+    entry.name = user.name;
+    (user.secret.starts_with("SCRAM-SHA-256$") ? entry.verifier : entry.password) = user.secret;
+    out.users.push_back(std::move(entry));
+  }
+  return out;
+}
+
+class Daemon {
+ public:
+  Daemon(const Platform& platform, const DaemonConfig& config)
+      : platform_(platform),
+        config_(config),
+        who_(config.node ? config.node->name.str() : "proxy"),
+        loop_(platform.make_loop()),
+        store_pool_(platform.make_pool(kStoreThreads)),
+        node_pool_(platform.make_pool(config.node ? kNodeThreads : 1)),
+        hint_(platform.make_hint(*loop_)) {}
+
+  ~Daemon() {
+    watch_.reset();
+    if (proxy_) proxy_->stop();
+    node_.reset();
+    node_pool_.reset();  // its work may still post to the loop and use the store
+    store_.reset();
+    store_pool_.reset();
+    hint_.reset();
+  }
+
+  Status start() {
+    open_store();
+    if (config_.node) {
+      if (auto s = start_node(); !s) return s;
+    }
+    if (config_.proxy) {
+      if (auto s = start_proxy(); !s) return s;
+    }
+    watch_ = std::make_unique<ClusterWatch>(
+        *loop_, *store_, control::Keys(config_.cluster),
+        [this](const control::ClusterView& view, MonoTime begun) { on_view(view, begun); });
+    watch_->start();
+    return {};
+  }
+
+  // Returns when everything has ended in order.
+  Status run() {
+    StopSignals signals(*loop_, [this] { on_signal(); });
+    loop_->run();
+    return outcome_;
+  }
+
+ private:
+  void open_store() {
+    store::SqliteOptions options;
+    options.path = config_.store_path;
+    options.identity = platform_.entropy.hex(16);
+    options.timeout = kStoreTimeout;
+    store_ = std::make_unique<store::SqliteStore>(options, *loop_, *store_pool_, hint_.get());
+  }
+
+  Status start_node() {
+    auto config = node_config(config_, platform_.disk);
+    if (!config) return std::unexpected(config.error());
+    if (access(platform_.process.self_program().c_str(), X_OK) == 0) {
+      config->program = platform_.process.self_program();
+    }
+    if (auto s = node::validate(*config); !s) return s;
+    node_ = std::make_unique<node::Node>(
+        std::move(*config), node::NodeDeps{*loop_, *node_pool_, platform_.process, platform_.disk,
+                                           platform_.entropy, *store_});
+    node_->on_exit([this](Status status) {
+      outcome_ = std::move(status);
+      loop_->stop();
+    });
+    return node_->start();
+  }
+
+  Status start_proxy() {
+    auto config = proxy_config(config_, platform_);
+    if (!config) return std::unexpected(config.error());
+    log(LogLevel::kInfo, who_, "proxy listens",
+        {{"writer", config_.proxy->writer.to_string()},
+         {"reader", config_.proxy->reader ? config_.proxy->reader->to_string() : "none"},
+         {"workers", config->workers}});
+    proxy_ = std::make_unique<proxy::Proxy>(std::move(*config), platform_.engines);
+    return proxy_->start();
+  }
+
+  void on_view(const control::ClusterView& view, MonoTime begun) {
+    if (!proxy_) return;
+    RouteTracker::Change change = tracker_.on_read(view, begun);
+    if (change.publish) {
+      log(LogLevel::kInfo, who_, "routed",
+          {{"epoch", change.epoch.value},
+           {"primary", change.publish->primary ? change.publish->primary->name : "none"},
+           {"state", change.publish->state == proxy::RouteState::kDraining ? "draining" : "open"},
+           {"replicas", change.publish->replicas.size()},
+           {"reason", change.publish->reason}});
+      if (auto s = proxy_->publish(std::move(*change.publish)); !s) {
+        log(LogLevel::kError, who_, "proxy refused a route", {{"reason", s.error().to_string()}});
+      }
+    } else if (change.extend) {
+      proxy_->extend_permit(change.epoch, *change.extend);
+    }
+  }
+
+  void on_signal() {
+    if (std::exchange(stopping_, true) || !node_) {
+      loop_->stop();
+      return;
+    }
+    log(LogLevel::kInfo, who_, "asked to stop: leaving the cluster in order");
+    node_->request_shutdown();
+  }
+
+  const Platform& platform_;
+  const DaemonConfig& config_;
+  const std::string who_;
+  std::unique_ptr<env::Loop> loop_;
+  std::unique_ptr<env::BlockingPool> store_pool_, node_pool_;
+  std::unique_ptr<env::ChangeHint> hint_;
+  std::unique_ptr<store::Store> store_;
+  std::unique_ptr<node::Node> node_;
+  std::unique_ptr<proxy::Proxy> proxy_;
+  std::unique_ptr<ClusterWatch> watch_;
+  RouteTracker tracker_;
+  Status outcome_;
+  bool stopping_ = false;
+};
+
+Status prepare_user(const Platform& platform, const DaemonConfig& config,
+                    const std::string& wanted) {
+  const auto user = choose_user(platform, wanted.empty() ? config.user : wanted);
+  if (!user) return std::unexpected(user.error());
+  if (running_as_root()) {
+    std::vector<std::string> dirs = {std::filesystem::path(config.store_path).parent_path()};
+    if (config.node) dirs.insert(dirs.end(), {config.node->data_dir, config.node->run_dir});
+    if (!config.pid_file.empty()) {
+      dirs.push_back(std::filesystem::path(config.pid_file).parent_path());
+    }
+    for (const std::string& dir : dirs) {
+      if (auto s = make_directory_for(*user, dir); !s) return s;
+    }
+  }
+  return become(platform, *user);
+}
+
+}  // namespace
+
+int run_daemon(const Platform& platform, DaemonConfig config, const std::string& user) {
+  const auto failed = [](const Error& error) {
+    fmt::print(stderr, "bascule: {}\n", error.to_string());
+    log(LogLevel::kError, "bascule", "cannot run", {{"reason", error.to_string()}});
+    return exit_code_of(error);
+  };
+  if (auto s = control::validate(config.defaults); !s) return failed(s.error());
+  if (auto s = prepare_user(platform, config, user); !s) return failed(s.error());
+  configure_logging(config.log);
+  std::optional<PidFile> pid_file;
+  if (!config.pid_file.empty()) {
+    auto created = PidFile::create(platform.disk, platform.process, config.pid_file);
+    if (!created) return failed(created.error());
+    pid_file = std::move(*created);
+  }
+  Daemon daemon(platform, config);
+  if (auto s = daemon.start(); !s) return failed(s.error());
+  log(LogLevel::kInfo, "bascule", "running",
+      {{"config", config.file}, {"pid", platform.process.self()}});
+  const Status outcome = daemon.run();
+  if (!outcome) return failed(outcome.error());
+  log(LogLevel::kInfo, "bascule", "ended in order");
+  return kExitOk;
+}
+
+}  // namespace bascule::cli

@@ -1,0 +1,15 @@
+// `bascule run`: the daemon with the roles that the configuration's sections name.
+#pragma once
+
+#include <string>
+
+#include "cli/config.h"
+#include "cli/platform.h"
+
+namespace bascule::cli {
+
+// Runs until SIGTERM (the node leaves the cluster in order; a second signal ends at once) or until
+// the node can't go on. Returns an ExitCode. `user` overrides the file's.
+int run_daemon(const Platform& platform, DaemonConfig config, const std::string& user);
+
+}  // namespace bascule::cli
