@@ -1,0 +1,176 @@
+// The synchronous set against a model of what may have been acknowledged: whatever fails and in
+// whatever order, the recorded voters always have every acknowledged commit among them.
+#include "control/sync_set.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "base/prng.h"
+
+namespace bascule::control {
+namespace {
+
+constexpr Epoch kEpoch{3};
+const char* const kNames[] = {"b_1", "c_1", "d_1"};
+
+NodeName name(std::string_view text) { return *NodeName::parse(text); }
+
+class Model {
+ public:
+  Model(uint64_t seed, UnsafeMutations unsafe) : unsafe_(unsafe), set(unsafe_), prng(seed) {
+    record.generations.push_back({kEpoch, name("a"), {}, 0});
+    set.in_force_from_start({}, SyncSet::Confirm::kNo, now);
+    for (const char* n : kNames) standbys[n] = {};
+  }
+
+  void tick() {
+    now += Millis(prng.between(10, 120));
+    primary += 10;
+    for (auto& [n, s] : standbys) {
+      if (prng.chance(0.06)) s.up = !s.up;
+      // A walsender sees a reload when it comes to it, but before it sends anything written later.
+      if (s.up && prng.chance(0.6))
+        s.flush += static_cast<uint64_t>(prng.between(0, 12)) * (primary - s.flush) / 12;
+    }
+    acknowledge();
+    observe();
+    act();
+    check();
+  }
+
+  // What may release a commit now: the setting in force; walsenders that have not come to the
+  // reload yet (they reload before they send anything written after it); and backends that have not
+  // learnt from the checkpointer that there is something to wait for.
+  void acknowledge() {
+    const auto release = [&](const std::vector<std::string>& names) {
+      acknowledged = std::max(acknowledged, names.empty() ? primary : standbys[names[0]].flush);
+    };
+    release(in_force);
+    if (!backends_know) release({});
+    std::erase_if(stale, [&](const auto& s) {
+      return !standbys[s.first].up || standbys[s.first].flush >= s.second;
+    });
+    for (const auto& [n, marker] : stale) release({n});
+  }
+
+  void reload(const std::vector<std::string>& names) {
+    if (!in_force.empty() && in_force != names) stale.insert({in_force[0], primary});
+    if (in_force.empty() && !names.empty()) backends_know = false;
+    if (names.empty()) backends_know = true;
+    in_force = names;
+    primary += 10;
+    acknowledge();
+  }
+
+  void observe() {
+    PgStatus status;
+    status.sampled_at = now;
+    status.run = PgRun::kPrimary;
+    status.timeline = status.checkpoint_timeline = Timeline{2};
+    status.flush_lsn = Lsn{primary};
+    std::vector<SyncCandidate> candidates;
+    for (const auto& [n, s] : standbys) {
+      if (!s.up) continue;
+      status.senders.push_back({n, true, Lsn{s.flush}, Lsn{s.flush}});
+      candidates.push_back({n, name(n.substr(0, 1)), 0, Lsn{s.flush}});
+    }
+    set.observe(status, candidates, config.sync_degrade_after, now);
+  }
+
+  void act() {
+    const SyncStep step = set.plan(record, kEpoch, name("a"), config, now);
+    ++steps[step.kind];
+    if (step.kind == SyncStep::Kind::kRecord) {
+      if (!prng.chance(0.1)) record = step.record;  // else: the store did not take it
+    } else if (step.kind == SyncStep::Kind::kApply) {
+      set.applying();
+      const bool fails = prng.chance(0.2);
+      if (!fails || prng.chance(0.5)) reload(step.names);
+      if (fails) return set.apply_failed(step.names);
+      if (step.from_empty) backends_know = true;
+      primary += 10;
+      set.applied(step.names, Lsn{primary}, now);
+    } else if (step.kind == SyncStep::Kind::kTerminate) {
+      for (const std::string& n : step.names) standbys[n].up = false;
+    }
+  }
+
+  void check() {
+    if (record.generations.empty() || record.generations.back().voters.empty()) return;
+    const Generation& g = record.generations.back();
+    ASSERT_EQ(g.quorum, g.voters.size());
+    uint64_t best = 0;
+    for (const std::string& v : g.voters) best = std::max(best, standbys[v].flush);
+    if (best < acknowledged) violated = true;
+  }
+
+  struct Standby {
+    bool up = true;
+    uint64_t flush = 0;
+  };
+  UnsafeMutations unsafe_;
+  ClusterConfig config;
+  SyncSet set;
+  Prng prng;
+  MonoTime now{std::chrono::hours(1)};
+  SyncRecord record;
+  uint64_t primary = 1000;
+  uint64_t acknowledged = 0;
+  std::map<std::string, Standby> standbys;
+  std::vector<std::string> in_force;
+  bool backends_know = true;
+  std::set<std::pair<std::string, uint64_t>> stale;
+  std::map<SyncStep::Kind, int> steps;
+  bool violated = false;
+};
+
+TEST(SyncSetTest, RecordedVotersAlwaysHaveEveryAcknowledgedCommit) {
+  std::map<SyncStep::Kind, int> steps;
+  for (uint64_t seed = 1; seed <= 300; ++seed) {
+    Model model(seed, {});
+    model.config.sync_strict = seed % 3 == 0;
+    for (int i = 0; i < 400 && !model.violated; ++i) model.tick();
+    ASSERT_FALSE(model.violated) << "seed " << seed;
+    for (const auto& [kind, n] : model.steps) steps[kind] += n;
+  }
+  EXPECT_GT(steps[SyncStep::Kind::kRecord], 1000);
+  EXPECT_GT(steps[SyncStep::Kind::kApply], 1000);
+}
+
+TEST(SyncSetTest, SettingBeforeRecordIsCaught) {
+  bool caught = false;
+  for (uint64_t seed = 1; seed <= 300 && !caught; ++seed) {
+    Model model(seed, {.sync_before_record = true});
+    for (int i = 0; i < 400 && !model.violated; ++i) model.tick();
+    caught = model.violated;
+  }
+  EXPECT_TRUE(caught);
+}
+
+TEST(SyncSetTest, StrictModeNeverGoesOnAlone) {
+  Model model(7, {});
+  model.config.sync_strict = true;
+  for (int i = 0; i < 50; ++i) model.tick();
+  for (auto& [n, s] : model.standbys) s.up = false;
+  for (int i = 0; i < 100; ++i) {
+    model.now += 100ms;
+    model.observe();
+    model.act();
+  }
+  EXPECT_FALSE(model.set.setting().empty());
+}
+
+TEST(SyncSetTest, ModeOffEmptiesTheSettingBeforeTheRecord) {
+  Model model(8, {});
+  for (int i = 0; i < 50; ++i) model.tick();
+  model.config.sync_mode = SyncMode::kOff;
+  for (int i = 0; i < 50 && !model.record.generations.empty(); ++i) {
+    model.tick();
+    EXPECT_TRUE(!model.record.generations.empty() || model.set.setting().empty());
+  }
+  EXPECT_TRUE(model.record.generations.empty());
+}
+
+}  // namespace
+}  // namespace bascule::control
