@@ -1,0 +1,268 @@
+#include "api/documents.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "api/health.h"
+
+namespace bascule::api {
+namespace {
+
+using control::ClusterView;
+using control::HistoryRecord;
+using control::MemberRecord;
+using control::PgRun;
+
+template <typename T>
+Json or_null(const std::optional<T>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
+
+std::string_view run_name(PgRun run) {
+  switch (run) {
+    case PgRun::kStopped:
+      return "stopped";
+    case PgRun::kStarting:
+      return "starting";
+    case PgRun::kStandby:
+    case PgRun::kPrimary:
+      return "running";
+    case PgRun::kUnresponsive:
+      return "unresponsive";
+  }
+  return "unknown";
+}
+
+Json tags_json(const MemberRecord& member) {
+  Json tags = Json::object();
+  if (member.nofailover) tags["nofailover"] = true;
+  tags["failover_priority"] = member.priority;
+  if (!member.region.empty()) tags["region"] = member.region;
+  return tags;
+}
+
+Json replication_json(const control::PgStatus& postgres) {
+  Json out = Json::array();
+  for (const auto& sender : postgres.senders) {
+    const bool sync = std::ranges::count(postgres.sync_standbys, sender.application_name) > 0;
+    out.push_back({{"application_name", sender.application_name},
+                   {"state", sender.streaming ? "streaming" : "startup"},
+                   {"sync_state", sync ? "sync" : "async"}});
+  }
+  return out;
+}
+
+Json positions_json(const control::PgStatus& postgres) {
+  if (postgres.run == PgRun::kPrimary) return {{"location", postgres.flush_lsn.value}};
+  return {{"received_location", postgres.flush_lsn.value},
+          {"replayed_location", postgres.replay_lsn.value}};
+}
+
+Json member_json(const Snapshot& snapshot, const MemberRecord& member) {
+  const auto& view = snapshot.view;
+  const auto* leader = leader_of(view);
+  const bool leads = leader && leader->holder == member.name;
+  const bool sync = !leads && is_sync_voter(view, member);
+  Json out = {{"name", member.name.str()},
+              {"role", leads  ? "leader"
+                       : sync ? "sync_standby"
+                              : "replica"},
+              {"state", leads && member.state.empty() ? "running" : member.state},
+              {"api_url", member.api_url},
+              {"host", member.host},
+              {"port", member.port},
+              {"timeline", member.timeline.value}};
+  if (!leads) {
+    const auto lag = lag_bytes(view, member);
+    out["lag"] = lag ? Json(*lag) : Json("unknown");
+  }
+  out["tags"] = tags_json(member);
+  if (member.pending_restart) out["pending_restart"] = true;
+  out["epoch"] = member.epoch.value;
+  out["reason"] = member.reason;
+  out["region"] = member.region;
+  out["flushLsn"] = member.flush_lsn.to_string();
+  out["replayLsn"] = member.replay_lsn.to_string();
+  out["writtenAt"] = to_iso8601(member.written_at);
+  return out;
+}
+
+bool is_failover(const HistoryRecord& record) { return record.parent_epoch.value != 0; }
+
+NodeName leader_of_epoch(const ClusterView& view, Epoch epoch) {
+  const auto found = view.history.find(epoch);
+  return found == view.history.end() ? NodeName() : found->second.leader;
+}
+
+// Wall time of a moment on the monotonic clock, for people.
+std::string wall_of(const Snapshot& snapshot, MonoTime then) {
+  const auto ago = std::chrono::duration_cast<Millis>(snapshot.taken_at - then);
+  return to_iso8601(snapshot.wall - ago);
+}
+
+}  // namespace
+
+Json patroni_json(const Snapshot& snapshot, MonoTime now) {
+  Json out = Json::object();
+  if (snapshot.local) {
+    const auto& local = *snapshot.local;
+    const auto* member = snapshot.view.member(local.name);
+    const bool primary = is_primary(snapshot, now);
+    out["state"] = run_name(local.postgres.run);
+    out["role"] = primary ? "primary" : "replica";
+    out["xlog"] = positions_json(local.postgres);
+    out["timeline"] = local.postgres.timeline.value;
+    if (primary) out["replication"] = replication_json(local.postgres);
+    if (is_sync_replica(snapshot, now)) out["sync_standby"] = true;
+    if (local.postgres.pending_restart) out["pending_restart"] = true;
+    if (local.postgres.receiver_streaming) out["replication_state"] = "streaming";
+    if (member) out["tags"] = tags_json(*member);
+    out["database_system_identifier"] = std::to_string(local.postgres.system_id);
+    out["phase"] = control::to_string(local.phase);
+    out["reason"] = local.reason;
+  }
+  if (!leader_of(snapshot.view)) out["cluster_unlocked"] = true;
+  if (snapshot.view.paused) out["pause"] = true;
+  if (snapshot.view.leader) out["epoch"] = snapshot.view.leader->value.epoch.value;
+  if (snapshot.store_seen_at) {
+    const auto age =
+        std::chrono::duration_cast<Millis>(snapshot.taken_at - *snapshot.store_seen_at);
+    out["dcs_last_seen"] =
+        std::chrono::floor<std::chrono::seconds>(snapshot.wall - age).time_since_epoch().count();
+  }
+  out["patroni"] = {{"version", snapshot.version},
+                    {"scope", snapshot.cluster},
+                    {"name", snapshot.local ? snapshot.local->name.str() : ""}};
+  return out;
+}
+
+Json health_json(const Snapshot& snapshot, MonoTime now) {
+  const auto health = cluster_health(snapshot, now);
+  const auto* leader = leader_of(snapshot.view);
+  size_t standbys = 0, connected = 0;
+  for (const auto& [name, member] : snapshot.view.members) {
+    if (leader && leader->holder == name) continue;
+    ++standbys;
+    connected += health.state != FailoverState::kUnknown && standby_is_healthy(snapshot, member);
+  }
+  std::string_view status = "degraded";
+  if (health.state == FailoverState::kHealthy) status = "healthy";
+  if (!health.primary_healthy) status = "unhealthy";
+  Json out = {{"status", status},
+              {"db_primary", health.primary_healthy ? "connected" : "disconnected"},
+              {"db_replica", standbys == 0    ? "not_configured"
+                             : connected == 0 ? "disconnected"
+                                              : "connected"},
+              {"reason", health.reason}};
+  out.update(patroni_json(snapshot, now));
+  out["reason"] = health.reason;
+  return out;
+}
+
+Json cluster_json(const Snapshot& snapshot, MonoTime now) {
+  const auto& view = snapshot.view;
+  Json out = {{"members", Json::array()}, {"scope", snapshot.cluster}};
+  for (const auto& [name, member] : view.members) {
+    out["members"].push_back(member_json(snapshot, member));
+  }
+  if (view.paused) out["pause"] = true;
+  const auto health = cluster_health(snapshot, now);
+  out["epoch"] = view.leader ? view.leader->value.epoch.value : 0;
+  out["leader"] = leader_of(view) ? Json(view.leader->value.holder.str()) : Json(nullptr);
+  out["phase"] = view.leader ? control::to_string(view.leader->value.phase) : "unknown";
+  out["state"] = to_string(health.state);
+  out["reason"] = health.reason;
+  if (view.request) out["request"] = operation_json(view.request->value);
+  out["problems"] = view.problems;
+  return out;
+}
+
+Json history_json(const Snapshot& snapshot) {
+  Json out = Json::array();
+  for (const auto& [epoch, record] : snapshot.view.history) {
+    if (!is_failover(record)) continue;
+    out.push_back({record.fork.timeline.value, record.fork.lsn.value, record.reason,
+                   to_iso8601(record.at), record.leader.str()});
+  }
+  return out;
+}
+
+Json failover_status_json(const Snapshot& snapshot, MonoTime now) {
+  const auto& view = snapshot.view;
+  const auto health = cluster_health(snapshot, now);
+  const auto* leader = leader_of(view);
+  const auto checked =
+      snapshot.store_seen_at ? Json(wall_of(snapshot, *snapshot.store_seen_at)) : Json(nullptr);
+  Json primary = {{"healthy", health.primary_healthy},
+                  {"lastHealthCheck", checked},
+                  {"failureCount", snapshot.tally.primary_failures},
+                  {"responseTime", nullptr},
+                  {"downSince", nullptr}};
+  if (snapshot.tally.primary_down_since) {
+    primary["downSince"] = wall_of(snapshot, *snapshot.tally.primary_down_since);
+  }
+  Json standbys = Json::array();
+  for (const auto& [name, member] : view.members) {
+    if (leader && leader->holder == name) continue;
+    const bool healthy = standby_is_healthy(snapshot, member);
+    const auto lag = snapshot.tally.lag.find(name);
+    const auto failures = snapshot.tally.standby_failures.find(name);
+    standbys.push_back(
+        {{"name", name.str()},
+         {"healthy", healthy},
+         {"lastHealthCheck", checked},
+         {"failureCount", failures == snapshot.tally.standby_failures.end() ? 0 : failures->second},
+         {"responseTime", nullptr},
+         {"promotionEligible", healthy && !member.nofailover},
+         {"lagBytes", or_null(lag_bytes(view, member))},
+         {"lagMs", lag == snapshot.tally.lag.end() ? Json(nullptr) : Json(to_ms(lag->second))}});
+  }
+  const auto failovers = std::ranges::count_if(
+      view.history, [](const auto& entry) { return is_failover(entry.second); });
+  Json last = nullptr;
+  for (const auto& [epoch, record] : view.history) {
+    if (is_failover(record)) last = to_iso8601(record.at);
+  }
+  return {{"state", to_string(health.state)},
+          {"currentPrimary", leader ? Json(leader->holder.str()) : Json(nullptr)},
+          {"primary", primary},
+          {"standbys", standbys},
+          {"lastFailoverTime", last},
+          {"failoverCount", failovers},
+          {"epoch", view.leader ? view.leader->value.epoch.value : 0},
+          {"reason", health.reason}};
+}
+
+Json failover_history_json(const Snapshot& snapshot, size_t limit) {
+  const auto& view = snapshot.view;
+  Json out = Json::array();
+  for (auto it = view.history.rbegin(); it != view.history.rend() && out.size() < limit; ++it) {
+    const auto& record = it->second;
+    const auto from = leader_of_epoch(view, record.parent_epoch);
+    out.push_back({{"id", fmt::format("epoch-{}", record.epoch.value)},
+                   {"epoch", record.epoch.value},
+                   {"from", from.empty() ? Json(nullptr) : Json(from.str())},
+                   {"to", record.leader.str()},
+                   {"trigger", record.trigger},
+                   {"reason", record.reason},
+                   {"startedAt", to_iso8601(record.at)},
+                   {"durationMs", record.gap_ms < 0 ? Json(nullptr) : Json(record.gap_ms)},
+                   {"timeline", record.timeline.value},
+                   {"fork", record.fork.to_string()}});
+  }
+  return out;
+}
+
+Json operation_json(const control::RequestRecord& request) {
+  const bool open = request.outcome.empty();
+  return {{"id", request.id},
+          {"kind", request.kind == control::RequestKind::kSwitchover ? "switchover" : "failover"},
+          {"candidate", request.candidate.empty() ? Json(nullptr) : Json(request.candidate.str())},
+          {"by", request.by},
+          {"done", !open},
+          {"progress", request.progress},
+          {"outcome", open ? Json(nullptr) : Json(request.outcome)}};
+}
+
+}  // namespace bascule::api

@@ -1,0 +1,170 @@
+#include "api/http_server.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <httplib.h>
+#include <sched.h>
+
+#include <atomic>
+#include <cstring>
+#include <utility>
+
+namespace bascule::api {
+namespace {
+
+constexpr size_t kBodyBytesMax = 64 << 10;
+constexpr int kIoTimeoutSeconds = 2;
+constexpr size_t kQueryItemsMax = 32;
+
+// The library's default adds SO_REUSEPORT: a second daemon would share the port instead of failing.
+void set_socket_options(socket_t socket) {
+  const int yes = 1;
+  ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  // A postmaster that inherited it would keep the port taken after our death.
+  ::fcntl(socket, F_SETFD, FD_CLOEXEC);
+}
+
+Request convert(const httplib::Request& from) {
+  Request to;
+  to.method = from.method;
+  to.path = from.path;
+  for (const auto& [name, value] : from.params) {
+    if (to.query.size() < kQueryItemsMax) to.query.emplace(name, value);
+  }
+  to.body = from.body;
+  to.remote = from.remote_addr;
+  to.origin = from.get_header_value("Origin");
+  return to;
+}
+
+void write(const Response& from, httplib::Response& to) {
+  to.status = from.status;
+  for (const auto& [name, value] : from.headers) to.set_header(name, value);
+  to.set_header("Cache-Control", "no-store");
+  to.set_header("X-Content-Type-Options", "nosniff");
+  to.set_content(from.body, from.content_type);
+}
+
+// What the library refused by itself (malformed, too long) has no body yet.
+void explain(const httplib::Request&, httplib::Response& response) {
+  if (!response.body.empty()) return;
+  write(error_response(response.status, "http_error", "The request was refused",
+                       response.status == 413 ? "The body may have 64 KiB" : ""),
+        response);
+}
+
+}  // namespace
+
+bool is_loopback(std::string_view host) {
+  const std::string text(host);
+  in_addr v4{};
+  if (::inet_pton(AF_INET, text.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  in6_addr v6{};
+  if (::inet_pton(AF_INET6, text.c_str(), &v6) == 1) return IN6_IS_ADDR_LOOPBACK(&v6);
+  return text == "localhost";
+}
+
+struct HttpServer::Listener {
+  enum State { kQueued, kRunning, kDone };
+  httplib::Server server;
+  std::atomic<int> state{kQueued};
+
+  void run() {
+    int queued = kQueued;
+    if (!state.compare_exchange_strong(queued, kRunning)) return;
+    server.listen_after_bind();
+    state = kDone;
+    state.notify_all();
+  }
+
+  void stop() {
+    int queued = kQueued;
+    if (state.compare_exchange_strong(queued, kDone)) return;
+    // stop() before the accept loop has begun would be forgotten by it.
+    while (state == kRunning && !server.is_running()) ::sched_yield();
+    server.stop();
+    state.wait(kRunning);
+  }
+};
+
+HttpServer::HttpServer(HttpOptions options, const env::Clock& clock, env::BlockingPool& pool,
+                       CommandHandler handler)
+    : options_(std::move(options)),
+      clock_(clock),
+      pool_(pool),
+      routes_(std::move(handler),
+              is_loopback(options_.host) ? Commands::kAllowed : Commands::kRefused) {}
+
+HttpServer::~HttpServer() {
+  if (listener_) listener_->stop();
+}
+
+Result<int> HttpServer::start() {
+  auto listener = std::make_shared<Listener>();
+  auto& server = listener->server;
+  server.set_socket_options(set_socket_options);
+  server.set_payload_max_length(kBodyBytesMax);
+  server.set_read_timeout(kIoTimeoutSeconds);
+  server.set_write_timeout(kIoTimeoutSeconds);
+  server.set_keep_alive_max_count(1);
+  server.set_keep_alive_timeout(kIoTimeoutSeconds);  // also of the first request
+  server.new_task_queue = [threads = options_.threads] {
+    return new httplib::ThreadPool(static_cast<size_t>(threads));
+  };
+  // Before the library's own routing, which would run a std::regex over what the client sent. Only
+  // the few paths that take a body go through it, for its reading of bodies.
+  server.set_pre_routing_handler(
+      [this](const httplib::Request& request, httplib::Response& response) {
+        if (request.method == "POST" && Routes::takes_body(request.path)) {
+          return httplib::Server::HandlerResponse::Unhandled;
+        }
+        serve(request, response);
+        return httplib::Server::HandlerResponse::Handled;
+      });
+  server.Post("/[a-z/]{1,32}", [this](const httplib::Request& request,
+                                      httplib::Response& response) { serve(request, response); });
+  server.set_error_handler(explain);
+  server.set_exception_handler([](const httplib::Request&, httplib::Response& response, auto) {
+    write(error_response({ErrorCode::kInternal, "The request failed unexpectedly", {}}), response);
+  });
+  int port = options_.port;
+  errno = 0;
+  const bool bound = port == 0 ? (port = server.bind_to_any_port(options_.host)) > 0
+                               : server.bind_to_port(options_.host, port);
+  if (!bound) {
+    return fail(ErrorCode::kUnavailable,
+                fmt::format("api.listen: {}:{}: {}", options_.host, options_.port,
+                            errno ? std::strerror(errno) : "cannot be bound"),
+                "Choose another port, or stop what uses it");
+  }
+  listener_ = listener;
+  pool_.submit([listener] { listener->run(); });
+  return port;
+}
+
+void HttpServer::publish(Snapshot snapshot) {
+  const std::lock_guard lock(mutex_);
+  snapshot.tally = tally_.observe(snapshot, snapshot.taken_at);
+  snapshot_ = std::make_shared<const Snapshot>(std::move(snapshot));
+}
+
+std::shared_ptr<const Snapshot> HttpServer::current() const {
+  const std::lock_guard lock(mutex_);
+  return snapshot_;
+}
+
+Response HttpServer::answer(const httplib::Request& request) const {
+  const auto snapshot = current();
+  if (!snapshot) {
+    return error_response(503, "starting", "The daemon has not looked at the cluster yet",
+                          "Try again in a second");
+  }
+  return routes_.handle(convert(request), *snapshot, clock_.now());
+}
+
+void HttpServer::serve(const httplib::Request& request, httplib::Response& response) const {
+  write(answer(request), response);
+}
+
+}  // namespace bascule::api

@@ -1,0 +1,193 @@
+#include "api/http_server.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+
+#include <atomic>
+
+#include "api/testing.h"
+#include "posix/blocking_pool.h"
+#include "posix/clock.h"
+#include "posix/unique_fd.h"
+
+namespace bascule::api {
+namespace {
+
+using namespace testing;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+posix::UniqueFd connect_to(int port) {
+  posix::UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const timeval limit{10, 0};
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  EXPECT_EQ(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  return fd;
+}
+
+std::string read_all(int fd) {
+  std::string text;
+  char buffer[4096];
+  for (ssize_t n; (n = ::read(fd, buffer, sizeof buffer)) > 0;) text.append(buffer, n);
+  return text;
+}
+
+// Sends `request` as it is; everything until the server closes.
+std::string ask(int port, const std::string& request) {
+  const auto fd = connect_to(port);
+  EXPECT_EQ(::send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL),
+            static_cast<ssize_t>(request.size()));
+  return read_all(fd.get());
+}
+
+std::string get(int port, const std::string& path, const std::string& method = "GET") {
+  return ask(port, method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n");
+}
+
+std::string post(int port, const std::string& path, const std::string& body) {
+  return ask(port, "POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: " +
+                       std::to_string(body.size()) + "\r\n\r\n" + body);
+}
+
+class HttpServerTest : public ::testing::Test {
+ protected:
+  // A snapshot that is healthy by the real clock.
+  Snapshot live() {
+    auto local = leading_member();
+    local.taken_at = clock.now();
+    local.deadline = clock.now() + 60s;
+    auto snapshot = snapshot_of(local);
+    snapshot.taken_at = clock.now();
+    snapshot.store_seen_at = clock.now();
+    return snapshot;
+  }
+
+  HttpServer make(HttpOptions options = {.host = "127.0.0.1", .port = 0, .threads = 4}) {
+    return HttpServer(std::move(options), clock, pool, [this](Command) -> Result<std::string> {
+      ++commands;
+      return "op-1";
+    });
+  }
+
+  posix::SystemClock clock;
+  posix::ThreadPool pool{2};
+  std::atomic<int> commands{0};
+};
+
+TEST_F(HttpServerTest, AnswersFromTheNewestSnapshot) {
+  auto server = make();
+  const int port = server.start().value();
+  EXPECT_THAT(get(port, "/primary"), StartsWith("HTTP/1.1 503"));
+  server.publish(live());
+  EXPECT_THAT(get(port, "/primary"), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(get(port, "/cluster"), HasSubstr("\"scope\":\"demo\""));
+  auto snapshot = live();
+  snapshot.view.leader->value.phase = control::LeaderPhase::kVacant;
+  server.publish(snapshot);
+  EXPECT_THAT(get(port, "/primary"), StartsWith("HTTP/1.1 503"));
+}
+
+TEST_F(HttpServerTest, HeadAndOptionsHaveNoBody) {
+  auto server = make();
+  const int port = server.start().value();
+  server.publish(live());
+  for (const char* method : {"HEAD", "OPTIONS"}) {
+    const auto answer = get(port, "/primary", method);
+    EXPECT_THAT(answer, StartsWith("HTTP/1.1 200")) << method;
+    EXPECT_TRUE(answer.ends_with("\r\n\r\n")) << answer;
+  }
+}
+
+TEST_F(HttpServerTest, QueryAndMetricsAndErrorsPassThroughHttp) {
+  auto server = make();
+  const int port = server.start().value();
+  server.publish(live());
+  EXPECT_THAT(get(port, "/failover/history?limit=x"), StartsWith("HTTP/1.1 400"));
+  EXPECT_THAT(get(port, "/metrics"), HasSubstr("Content-Type: text/plain; version=0.0.4"));
+  const auto missing = get(port, "/nowhere");
+  EXPECT_THAT(missing, StartsWith("HTTP/1.1 404"));
+  EXPECT_THAT(missing, HasSubstr("\"code\":\"not_found\""));
+}
+
+TEST_F(HttpServerTest, CommandReachesTheHandler) {
+  auto server = make();
+  const int port = server.start().value();
+  server.publish(live());
+  EXPECT_THAT(post(port, "/switchover", R"({"candidate": "n2"})"), StartsWith("HTTP/1.1 202"));
+  EXPECT_EQ(commands, 1);
+  EXPECT_THAT(post(port, "/nowhere", "{}"), StartsWith("HTTP/1.1 404"));
+  EXPECT_EQ(commands, 1);
+}
+
+TEST_F(HttpServerTest, CommandBeyondLoopbackIsRefused) {
+  auto server = make({.host = "0.0.0.0", .port = 0, .threads = 4});
+  const int port = server.start().value();
+  server.publish(live());
+  EXPECT_THAT(get(port, "/primary"), StartsWith("HTTP/1.1 200"));
+  const auto answer = post(port, "/switchover", "{}");
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 403"));
+  EXPECT_THAT(answer, HasSubstr("without a token"));
+  EXPECT_EQ(commands, 0);
+}
+
+TEST_F(HttpServerTest, LargeOrMalformedRequestsAreRefused) {
+  auto server = make();
+  const int port = server.start().value();
+  server.publish(live());
+  EXPECT_THAT(post(port, "/switchover", std::string(65 << 10, ' ')), StartsWith("HTTP/1.1 413"));
+  EXPECT_THAT(ask(port, "GET\r\n\r\n"), StartsWith("HTTP/1.1 400"));
+  EXPECT_THAT(get(port, "/" + std::string(7000, 'a')), StartsWith("HTTP/1.1 404"));
+  EXPECT_EQ(commands, 0);
+  EXPECT_THAT(get(port, "/primary"), StartsWith("HTTP/1.1 200")) << "still serves";
+}
+
+TEST_F(HttpServerTest, SilentClientsDelayNobodyForLong) {
+  auto server = make();
+  const int port = server.start().value();
+  server.publish(live());
+  std::vector<posix::UniqueFd> silent;
+  for (int i = 0; i < 4; ++i) silent.push_back(connect_to(port));  // every thread is taken
+  const auto begin = clock.now();
+  EXPECT_THAT(get(port, "/primary"), StartsWith("HTTP/1.1 200"));
+  EXPECT_LT(clock.now() - begin, 4s);
+}
+
+TEST_F(HttpServerTest, TakenPortIsAnErrorThatSaysSo) {
+  auto first = make();
+  const int port = first.start().value();
+  auto second = make({.host = "127.0.0.1", .port = port, .threads = 1});
+  const auto result = second.start();
+  ASSERT_FALSE(result.has_value());
+  EXPECT_THAT(result.error().message, HasSubstr(std::to_string(port)));
+}
+
+TEST_F(HttpServerTest, StopsWhileClientsAreConnected) {
+  const auto begin = clock.now();
+  posix::UniqueFd idle;
+  {
+    auto server = make();
+    idle = connect_to(server.start().value());
+  }
+  EXPECT_LT(clock.now() - begin, 4s);
+  // And without ever having listened.
+  auto unused = make();
+}
+
+TEST(IsLoopback, KnowsAddressesOfThisHostOnly) {
+  for (const char* host : {"127.0.0.1", "127.9.9.9", "::1", "localhost"}) {
+    EXPECT_TRUE(is_loopback(host)) << host;
+  }
+  for (const char* host : {"0.0.0.0", "::", "10.0.0.1", "", "localhost.evil.example", "*"}) {
+    EXPECT_FALSE(is_loopback(host)) << host;
+  }
+}
+
+}  // namespace
+}  // namespace bascule::api

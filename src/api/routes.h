@@ -1,0 +1,71 @@
+// The HTTP API without HTTP: request + snapshot -> response, or a command to hand on. Pure except
+// for the command callback. Routes and shapes: docs/api.md.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "api/snapshot.h"
+#include "base/result.h"
+
+namespace bascule::api {
+
+struct Request {
+  std::string method;  // upper case
+  std::string path;    // decoded, without the query
+  std::map<std::string, std::string> query;
+  std::string body;
+  std::string remote;  // address of the peer, for the audit
+  std::string origin;  // header Origin; empty: none
+};
+
+struct Response {
+  int status = 200;
+  std::string content_type = "application/json";
+  std::string body;
+  std::vector<std::pair<std::string, std::string>> headers;
+};
+
+// What an operator asks for. Validated as far as a request alone allows.
+struct Command {
+  enum class Kind { kSwitchover, kFailover, kPause, kResume };
+  Kind kind = Kind::kSwitchover;
+  NodeName candidate;  // empty: the best one
+  bool force = false;  // failover: accept losing acknowledged commits
+  std::string reason;
+  std::string by;  // "api 127.0.0.1"
+};
+// Writes the request into the store and returns its id; called on a thread of the HTTP server, must
+// answer within a few seconds. kConflict: refused, with the reason.
+using CommandHandler = std::function<Result<std::string>(Command)>;
+
+enum class Commands { kAllowed, kRefused };  // refused: not on loopback and no token configured
+
+class Routes {
+ public:
+  Routes(CommandHandler handler, Commands commands)
+      : handler_(std::move(handler)), commands_(commands) {}
+
+  // Thread-safe as far as the handler is.
+  Response handle(const Request& request, const Snapshot& snapshot, MonoTime now) const;
+
+  // The paths whose POST has a body worth reading.
+  static bool takes_body(std::string_view path);
+
+ private:
+  Response post(const Request& request, const Snapshot& snapshot) const;
+
+  CommandHandler handler_;
+  Commands commands_;
+};
+
+// {"error": {"code", "message", "hint"}} with the status that fits the code.
+Response error_response(const Error& error);
+Response error_response(int status, std::string_view code, const std::string& message,
+                        const std::string& hint);
+
+}  // namespace bascule::api

@@ -1,0 +1,64 @@
+#include "api/tally.h"
+
+#include <algorithm>
+
+#include "api/health.h"
+
+namespace bascule::api {
+
+TallyCounts Tally::observe(const Snapshot& snapshot, MonoTime now) {
+  observe_members(snapshot);
+  observe_local(snapshot);
+  observe_lag(snapshot, now);
+  if (cluster_health(snapshot, now).primary_healthy) {
+    counts_.primary_failures = 0;
+    counts_.primary_down_since.reset();
+  } else {
+    ++counts_.primary_failures;
+    if (!counts_.primary_down_since) counts_.primary_down_since = now;
+  }
+  return counts_;
+}
+
+void Tally::observe_members(const Snapshot& snapshot) {
+  const auto* leader = leader_of(snapshot.view);
+  for (const auto& [name, member] : snapshot.view.members) {
+    const bool leads = leader && leader->holder == name;
+    const bool follows = leads || standby_is_healthy(snapshot, member);
+    const auto [before, first] = followed_.try_emplace(name, follows);
+    if (!first && follows && !before->second && !leads) ++counts_.recoveries;
+    before->second = follows;
+    auto& failures = counts_.standby_failures[name];
+    failures = follows ? 0 : failures + 1;
+  }
+}
+
+void Tally::observe_local(const Snapshot& snapshot) {
+  if (!snapshot.local) return;
+  const auto& postgres = snapshot.local->postgres;
+  if (postgres.sampled_at == last_sample_) return;
+  last_sample_ = postgres.sampled_at;
+  if (postgres.run == control::PgRun::kUnresponsive) ++counts_.health_check_failures;
+}
+
+void Tally::observe_lag(const Snapshot& snapshot, MonoTime now) {
+  counts_.lag.clear();
+  const auto* leader = leader_of(snapshot.view);
+  const auto* primary = leader ? snapshot.view.member(leader->holder) : nullptr;
+  if (!primary || !primary->flush_lsn.valid()) return;
+  if (primary->timeline != primary_timeline_) primary_.clear();
+  primary_timeline_ = primary->timeline;
+  if (primary_.empty() || primary->flush_lsn > primary_.back().second) {
+    primary_.emplace_back(now, primary->flush_lsn);
+    if (primary_.size() > kPositionsMax) primary_.pop_front();
+  }
+  for (const auto& [name, member] : snapshot.view.members) {
+    if (name == leader->holder || member.timeline != primary_timeline_) continue;
+    if (!member.replay_lsn.valid()) continue;
+    const auto beyond = std::ranges::find_if(
+        primary_, [&](const auto& seen) { return seen.second > member.replay_lsn; });
+    counts_.lag[name] = beyond == primary_.end() ? Nanos(0) : now - beyond->first;
+  }
+}
+
+}  // namespace bascule::api
