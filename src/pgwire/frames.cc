@@ -60,6 +60,8 @@ constexpr FramePolicy backend() {
 
 constexpr FrameRule kRejected{};
 
+static_assert(sizeof(FrameScanner) <= 24, "two a session: part of the price of an idle client");
+
 const FrameRule& rule_for(const FramePolicy& policy, char type) {
   const auto index = static_cast<unsigned char>(type);
   return index < policy.size() ? policy[index] : kRejected;

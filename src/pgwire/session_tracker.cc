@@ -43,14 +43,10 @@ void SessionTracker::sent_in_copy(char type) {
     case 'f':
       copy_end_sent_ = true;
       break;
-    case 'd':
-      copy_data_sent_ = true;
-      break;
     case 'S':
-      // libpq sends Parse to Sync in one go: that Sync is read ahead of any data, so it is lost for
-      // certain. One amid the data counts after all if the server has given up the COPY before it.
-      copy_sync_unsure_ = copy_sync_unsure_ || copy_data_sent_;
+      copy_syncs_lost_ = true;
       break;
+    case 'd':
     case 'H':
       break;
     case 'X':
@@ -75,7 +71,7 @@ SessionTracker::Verdict SessionTracker::received(char type, std::string_view pay
     case 'H':
     case 'W':
       if (!in_flight() || front_is(Kind::kSync)) return violation();
-      copy_end_sent_ = copy_data_sent_ = copy_sync_unsure_ = false;
+      copy_end_sent_ = copy_syncs_lost_ = false;
       copy_ = type == 'G' ? CopyState::kIn : type == 'H' ? CopyState::kOut : CopyState::kBoth;
       if (type == 'G') begin_copy_in();
       return Verdict::kOk;
@@ -127,7 +123,7 @@ void SessionTracker::begin_copy_in() {
     return head_ + 1 < tokens_.size() && tokens_[head_ + 1].kind == kind;
   };
   if (next_is(Kind::kSync)) {
-    copy_sync_unsure_ = tokens_[head_ + 1].count > 1;
+    copy_syncs_lost_ = true;
     drop(head_ + 1, tokens_[head_ + 1].count);
   }
   if (next_is(Kind::kCopyEnd)) {
@@ -137,8 +133,8 @@ void SessionTracker::begin_copy_in() {
 }
 
 void SessionTracker::on_error() {
-  if (copy_ == CopyState::kIn && copy_sync_unsure_) {
-    extra_ready_possible_ = true;
+  if (copy_ == CopyState::kIn && copy_syncs_lost_) {
+    unsure_ = true;
     reusable_ = false;
   }
   copy_ = CopyState::kNone;
@@ -153,29 +149,27 @@ void SessionTracker::on_error() {
 }
 
 SessionTracker::Verdict SessionTracker::on_ready(std::string_view payload) {
-  if (payload.empty()) return violation();
-  const auto status = static_cast<TransactionStatus>(payload[0]);
-  if (status != TransactionStatus::kIdle && status != TransactionStatus::kInTransaction &&
-      status != TransactionStatus::kFailed) {
-    return violation();
+  const auto status = parse_ready_for_query(payload);
+  if (!status) {
+    reusable_ = false;
+    return Verdict::kViolation;
   }
   if (front_is(Kind::kSync) || front_is(Kind::kQuery)) {
     drop(head_, 1);
-  } else if (extra_ready_possible_) {
-    extra_ready_possible_ = false;
-  } else {
+  } else if (!unsure_) {
     return violation();
   }
-  transaction_ = status;
+  transaction_ = *status;
   copy_ = CopyState::kNone;
   batch_open_ = false;
+  if (unsure_) skipping_ = false;
   drop_stray_copy_ends();
   return Verdict::kOk;
 }
 
 SessionTracker::Verdict SessionTracker::violation() {
   reusable_ = false;
-  return Verdict::kViolation;
+  return unsure_ ? Verdict::kOk : Verdict::kViolation;
 }
 
 void SessionTracker::push(Kind kind) {

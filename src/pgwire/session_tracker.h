@@ -56,7 +56,10 @@ class SessionTracker {
   // must also be at a message boundary with no unread bytes, and reusable() must hold.
   bool idle() const { return quiescent() && transaction_ == TransactionStatus::kIdle; }
   // False once Terminate was sent, the server sent an error that nothing asked for (it is about
-  // to close), a violation was seen, or it can't be known how many ReadyForQuery are to come.
+  // to close), a violation was seen, or it can't be known how many ReadyForQuery are to come: a
+  // COPY FROM failed, and a Sync was sent before its end (libpq does that with PQexecParams). The
+  // server forgot that Sync if it met it before it gave up, else not. Then there are no further
+  // violations, but in_flight() and the like are guesses.
   bool reusable() const { return reusable_; }
 
  private:
@@ -83,11 +86,10 @@ class SessionTracker {
   uint32_t pending_ = 0;
   TransactionStatus transaction_ = TransactionStatus::kIdle;
   CopyState copy_ = CopyState::kNone;
-  bool copy_end_sent_ = false;     // CopyDone or CopyFail of the current COPY FROM was sent
-  bool copy_data_sent_ = false;    // ... CopyData
-  bool copy_sync_unsure_ = false;  // ... Sync amid its data: lost, unless the COPY fails before it
-  bool extra_ready_possible_ = false;  // ... and it did fail
-  bool batch_open_ = false;            // extended-query messages were answered since the last 'Z'
+  bool copy_end_sent_ = false;    // CopyDone or CopyFail of the current COPY FROM was sent
+  bool copy_syncs_lost_ = false;  // ... Syncs before that
+  bool unsure_ = false;           // such a COPY failed: whether before or after them is not known
+  bool batch_open_ = false;       // extended-query messages were answered since the last 'Z'
   bool skipping_ = false;
   bool reusable_ = true;
 };
