@@ -55,6 +55,10 @@ void StoreModel::answer(Endpoint from, ProcessId caller, std::shared_ptr<Done> d
 }
 
 void StoreModel::read(Endpoint from, ProcessId caller, ReadDone done) {
+  read_key(from, caller, {}, std::move(done));
+}
+
+void StoreModel::read_key(Endpoint from, ProcessId caller, std::string key, ReadDone done) {
   auto shared = share(std::move(done));
   world_.after(faults_.client_timeout, caller, [shared] {
     if (*shared)
@@ -62,13 +66,16 @@ void StoreModel::read(Endpoint from, ProcessId caller, ReadDone done) {
                 Result<store::Snapshot>(fail(ErrorCode::kUnavailable, "store: no answer")));
   });
   if (random_.chance(faults_.lose_request)) return;
-  world_.send(from, kStoreEndpoint, ProcessId::kWorld, [this, from, caller, shared] {
-    if (outage_) return;
-    world_.after(service_time(), ProcessId::kWorld, [this, from, caller, shared] {
-      if (outage_ || !*shared) return;
-      answer(from, caller, shared, Result<store::Snapshot>(snapshot()));
-    });
-  });
+  world_.send(from, kStoreEndpoint, ProcessId::kWorld,
+              [this, from, caller, shared, key = std::move(key)]() mutable {
+                if (outage_) return;
+                world_.after(service_time(), ProcessId::kWorld,
+                             [this, from, caller, shared, key = std::move(key)] {
+                               if (outage_ || !*shared) return;
+                               answer(from, caller, shared,
+                                      Result<store::Snapshot>(key.empty() ? snapshot() : one(key)));
+                             });
+              });
 }
 
 void StoreModel::commit(Endpoint from, ProcessId caller, store::Txn txn, TxnDone done) {
@@ -182,6 +189,13 @@ const std::string* StoreModel::value(const std::string& key) const {
 store::Revision StoreModel::revision_of(const std::string& key) const {
   const auto it = entries_.find(key);
   return it == entries_.end() ? 0 : it->second.revision;
+}
+
+store::Snapshot StoreModel::one(const std::string& key) const {
+  store::Snapshot s{identity_, revision_, {}};
+  const auto it = entries_.find(key);
+  if (it != entries_.end()) s.entries.push_back(it->second);
+  return s;
 }
 
 store::Snapshot StoreModel::snapshot() const {

@@ -33,6 +33,8 @@ class StoreModel {
 
   // Callbacks run as `caller`, once, at the latest after client_timeout, if it still lives.
   void read(Endpoint from, ProcessId caller, ReadDone done);
+  // The same for one key alone: what a proxy needs.
+  void read_key(Endpoint from, ProcessId caller, std::string key, ReadDone done);
   void commit(Endpoint from, ProcessId caller, store::Txn txn, TxnDone done);
   // Spurious and coalesced calls are possible; runs as `caller` as long as that lives.
   void watch(Endpoint from, ProcessId caller, std::function<void()> changed);
@@ -50,6 +52,7 @@ class StoreModel {
   store::Revision revision() const { return revision_; }
   store::Revision revision_of(const std::string& key) const;
   store::Snapshot snapshot() const;
+  store::Snapshot one(const std::string& key) const;
   // Called right after a transaction was applied.
   std::function<void(const store::Txn&, store::Revision, Endpoint by)> on_applied;
   store::TxnResult apply(const store::Txn& txn, Endpoint by);

@@ -141,6 +141,21 @@ bool World::send(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction 
   return true;
 }
 
+void World::send_stream(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver) {
+  if (!alive(receiver)) return;
+  const Link& link = links_[index(from, to)];
+  const bool lost = link.cuts > 0 || (link.loss > 0 && net_random_.chance(link.loss));
+  after(
+      lost ? millis(200) : link_delay(from, to), ProcessId::kWorld,
+      [this, from, to, receiver, lost, run = std::make_unique<InlineFunction>(std::move(deliver))] {
+        if (lost || !reachable(from, to)) {
+          send_stream(from, to, receiver, std::move(*run));
+        } else {
+          at(now_, receiver, std::move(*run));
+        }
+      });
+}
+
 void World::mix(uint64_t value) {
   hash_ ^= value;
   hash_ *= 0x100000001b3;

@@ -90,6 +90,9 @@ class World {
   // One message: `deliver` runs as `receiver` after the link's delay. False: lost, now known to the
   // simulator only. A link that is cut while a message travels loses it too (deliver isn't run).
   bool send(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver);
+  // The same over a connection that goes on: lost bytes are sent again until they arrive or the
+  // receiver is dead.
+  void send_stream(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver);
   Nanos link_delay(Endpoint from, Endpoint to);
 
   // ---- what happened ----------------------------------------------------------------------------

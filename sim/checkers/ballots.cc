@@ -1,0 +1,97 @@
+// What the election stands on: while a ballot that answers the current leader revision is in the
+// store, no byte arrives at its member; and every synchronous setting is covered by the recorded
+// generation: S within V, |V u S| < q + k.
+#include <algorithm>
+#include <optional>
+
+#include "sim/checkers/checker.h"
+
+namespace bascule::sim {
+namespace {
+
+class Ballots : public Checker {
+ public:
+  using Checker::Checker;
+
+  void store_applied(const store::Txn& txn, store::Revision revision, Endpoint) override {
+    for (const store::Write& w : txn.writes) {
+      if (w.key == truth_.keys.leader()) leader_revision_ = revision;
+      for (auto& m : truth_.members) {
+        if (w.key != truth_.keys.ballot(m->name())) continue;
+        auto& ballot = ballots_[static_cast<size_t>(m->host())];
+        ballot.reset();
+        if (!w.value) continue;
+        const auto decoded = control::decode_ballot(*w.value);
+        if (decoded) ballot = *decoded;
+        world().count("ballots");
+        if (!ballot || ballot->answers != leader_revision_) continue;
+        const uint64_t end = m->pg().data().flushed_end();
+        if (end > ballot->position.lsn.value) grown(m->host(), end, *ballot);
+        if (m->pg().receiver_streaming()) {
+          world().violation("ballots",
+                            fmt::format("{} ballots while its receiver streams", m->name().str()));
+        }
+      }
+    }
+  }
+
+  void wal_durable(Endpoint host, const WalRecord& r, uint64_t) override {
+    const auto& ballot = ballots_[static_cast<size_t>(host)];
+    if (!ballot || ballot->answers != leader_revision_) return;
+    // Rewinding and cloning replace WAL; that is no acknowledgement.
+    if (r.end > ballot->position.lsn.value) grown(host, r.end, *ballot);
+  }
+
+ private:
+  void grown(Endpoint host, uint64_t end, const control::Ballot& ballot) {
+    if (truth_.store_damaged) return;
+    world().violation(
+        "ballots", fmt::format("host {} holds WAL up to {:X} while its ballot says {:X}", host, end,
+                               ballot.position.lsn.value));
+  }
+  store::Revision leader_revision_ = 0;
+  std::array<std::optional<control::Ballot>, kHostsMax> ballots_;
+};
+
+class SyncRule : public Checker {
+ public:
+  using Checker::Checker;
+
+  void operation_begun(Member& m, const control::Op& op) override {
+    const std::vector<std::string>* setting = nullptr;
+    if (const auto* o = std::get_if<control::op::SetSync>(&op)) setting = &o->standbys;
+    if (const auto* o = std::get_if<control::op::Promote>(&op)) setting = &o->sync_standbys;
+    if (const auto* o = std::get_if<control::op::StartPrimary>(&op)) setting = &o->sync_standbys;
+    if (setting == nullptr || truth_.store_damaged) return;
+    const std::string* text = truth_.store.value(truth_.keys.sync());
+    if (text == nullptr) return;
+    const auto record = control::decode_sync(*text);
+    if (!record) return;
+    const auto& all = record->generations;
+    const auto mine = std::ranges::find_if(all.rbegin(), all.rend(),
+                                           [&](const auto& g) { return g.leader == m.name(); });
+    if (mine == all.rend()) return;
+    std::vector<std::string> joined = mine->voters;
+    bool within = true;
+    for (const std::string& name : *setting) {
+      if (std::ranges::find(joined, name) != joined.end()) continue;
+      joined.push_back(name);
+      within = false;
+    }
+    const bool covered =
+        setting->empty() ? mine->voters.empty() : within && joined.size() < mine->quorum + 1;
+    if (!covered) {
+      world().violation("sync_rule",
+                        fmt::format("{} {} sets '{}' while the record has {} voters, quorum {}",
+                                    m.name().str(), control::op_name(op), fmt::join(*setting, ", "),
+                                    mine->voters.size(), mine->quorum));
+    }
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Checker> make_ballots(Truth& truth) { return std::make_unique<Ballots>(truth); }
+std::unique_ptr<Checker> make_sync_rule(Truth& truth) { return std::make_unique<SyncRule>(truth); }
+
+}  // namespace bascule::sim

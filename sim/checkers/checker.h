@@ -1,0 +1,113 @@
+// A checker watches a run for one property and reports the first breach to World::violation().
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "control/records.h"
+#include "sim/member.h"
+#include "sim/observer.h"
+#include "sim/store_model.h"
+
+namespace bascule::sim {
+
+// What every checker may look at: the truth of the run.
+struct Truth {
+  World& world;
+  StoreModel& store;
+  const control::Keys& keys;
+  const control::ClusterConfig& initial;
+  std::vector<std::unique_ptr<Member>>& members;
+  // Data directories or the store were destroyed on purpose, so less is promised.
+  bool store_damaged = false;
+  bool blips_only = false;    // every fault of this run is shorter than the tolerance
+  SimTime healed_at{0};       // 0: not yet
+  int disturbances = 0;       // faults and requests so far
+  SimTime last_sync_off{-1};  // synchronous mode was last seen off by the store's truth
+
+  const Member* leading() const;  // the member whose agent leads; nullptr if none or several
+};
+
+class Checker : public Observer {
+ public:
+  explicit Checker(Truth& truth) : truth_(truth) {}
+  virtual void finish() {}  // the run is over and quiet
+
+ protected:
+  World& world() { return truth_.world; }
+  Member& member(Endpoint host) { return *truth_.members[static_cast<size_t>(host)]; }
+  Truth& truth_;
+};
+
+// Commit ids say how the client came: odd ones directly, even ones through a proxy.
+inline bool is_direct(uint64_t commit) { return (commit & 1) != 0; }
+
+std::vector<std::unique_ptr<Checker>> all_checkers(Truth& truth);
+std::unique_ptr<Checker> make_one_writer(Truth& truth);
+std::unique_ptr<Checker> make_durability(Truth& truth);
+std::unique_ptr<Checker> make_wal_identity(Truth& truth);
+std::unique_ptr<Checker> make_data_directory(Truth& truth);
+std::unique_ptr<Checker> make_ballots(Truth& truth);
+std::unique_ptr<Checker> make_sync_rule(Truth& truth);
+std::unique_ptr<Checker> make_fencing(Truth& truth);
+std::unique_ptr<Checker> make_requests(Truth& truth);
+std::unique_ptr<Checker> make_stability(Truth& truth);
+std::unique_ptr<Checker> make_reasons(Truth& truth);
+
+// Hands every event to every checker.
+class Observers : public Observer {
+ public:
+  std::vector<std::unique_ptr<Checker>> checkers;
+
+  void wal_durable(Endpoint h, const WalRecord& r, uint64_t previous) override {
+    for (auto& c : checkers) c->wal_durable(h, r, previous);
+  }
+  void commit_inserted(Endpoint h, const WalRecord& r) override {
+    for (auto& c : checkers) c->commit_inserted(h, r);
+  }
+  void commit_released(Endpoint h, const WalRecord& r, const Release& by) override {
+    for (auto& c : checkers) c->commit_released(h, r, by);
+  }
+  void started(Endpoint h, const DataDirectory& d) override {
+    for (auto& c : checkers) c->started(h, d);
+  }
+  void promoted(Endpoint h, uint32_t timeline, uint64_t fork) override {
+    for (auto& c : checkers) c->promoted(h, timeline, fork);
+  }
+  void store_applied(const store::Txn& t, store::Revision r, Endpoint by) override {
+    for (auto& c : checkers) c->store_applied(t, r, by);
+  }
+  void proxy_forwarded(Endpoint p, const WalRecord& r, Epoch e) override {
+    for (auto& c : checkers) c->proxy_forwarded(p, r, e);
+  }
+  void operation_begun(Member& m, const control::Op& op) override {
+    for (auto& c : checkers) c->operation_begun(m, op);
+  }
+  void operation_done(Member& m, const control::Op& op, const Result<control::OpData>& r) override {
+    for (auto& c : checkers) c->operation_done(m, op, r);
+  }
+  void guard_armed(Member& m, MonoTime deadline) override {
+    for (auto& c : checkers) c->guard_armed(m, deadline);
+  }
+  void agent_started(Member& m) override {
+    for (auto& c : checkers) c->agent_started(m);
+  }
+  void agent_stepped(Member& m) override {
+    for (auto& c : checkers) c->agent_stepped(m);
+  }
+  void commit_sent(Member& m, const store::Txn& t, control::RequestId id, MonoTime sent) override {
+    for (auto& c : checkers) c->commit_sent(m, t, id, sent);
+  }
+  void commit_answered(Member& m, control::RequestId id, const store::TxnResult& r) override {
+    for (auto& c : checkers) c->commit_answered(m, id, r);
+  }
+  void noted(Member& m, const control::effect::Note& n) override {
+    for (auto& c : checkers) c->noted(m, n);
+  }
+  void host_thawed(Endpoint h, World::FrozenClock clock) override {
+    for (auto& c : checkers) c->host_thawed(h, clock);
+  }
+};
+
+}  // namespace bascule::sim

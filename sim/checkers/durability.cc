@@ -1,0 +1,174 @@
+// Invariant 2: a commit that a synchronous standby let go is in every later history; what
+// asynchronous mode loses is a suffix within its bound. Disks keep what they synced in this world,
+// so with k = 1 not one synchronous commit may be lost, whatever dies. The log of releases, with
+// the setting that released each, is kept for the message.
+#include <algorithm>
+#include <unordered_set>
+
+#include "sim/checkers/checker.h"
+
+namespace bascule::sim {
+namespace {
+
+struct Released {
+  WalRecord record;
+  Endpoint host = -1;
+  Release release;
+  SimTime at{};
+};
+
+class Durability : public Checker {
+ public:
+  using Checker::Checker;
+
+  void commit_inserted(Endpoint, const WalRecord& r) override {
+    inserted_.push_back({world().now(), r});
+  }
+
+  void commit_released(Endpoint host, const WalRecord& r, const Release& release) override {
+    world().count(release.by == Release::By::kStandby ? "commits.released_by_standby"
+                                                      : "commits.released_alone");
+    if (release.by == Release::By::kStandby && r.timeline < newest_timeline_ &&
+        !in_newest_.contains(r.commit)) {
+      return lost(Released{r, host, release, world().now()}, newest_timeline_);
+    }
+    released_.push_back(Released{r, host, release, world().now()});
+  }
+
+  void store_applied(const store::Txn& txn, store::Revision, Endpoint by) override {
+    for (const store::Write& w : txn.writes) {
+      if (by >= 0 && by < kHostsMax) published_[static_cast<size_t>(by)] = world().now();
+      if (w.key != truth_.keys.config() || !w.value) continue;
+      const auto config = control::decode_config(*w.value);
+      if (!config) continue;
+      maximum_lag_ = config->maximum_lag_bytes;
+      sync_ = config->sync_mode == control::SyncMode::kOn;
+      if (!sync_) forgive_synchronous();
+    }
+  }
+
+  void promoted(Endpoint host, uint32_t timeline, uint64_t fork) override {
+    world().count("promotions");
+    const DataDirectory& d = member(host).pg().data();
+    in_newest_.clear();
+    for (const WalRecord& r : d.wal) {
+      if (r.commit != 0) in_newest_.insert(r.commit);
+    }
+    newest_timeline_ = timeline;
+    if (forced(timeline)) {
+      world().count("promotions.forced");
+      released_.clear();
+      return;
+    }
+    check(timeline, fork);
+  }
+
+  void finish() override {
+    const Member* leader = truth_.leading();
+    if (leader == nullptr) return;
+    in_newest_.clear();
+    for (const WalRecord& r : leader->pg().data().wal) {
+      if (r.commit != 0) in_newest_.insert(r.commit);
+    }
+    for (const Released& r : released_) {
+      if (r.release.by == Release::By::kStandby && !in_newest_.contains(r.record.commit)) {
+        return lost(r, leader->pg().data().timeline);
+      }
+    }
+  }
+
+ private:
+  void check(uint32_t timeline, uint64_t fork) {
+    uint64_t bytes_lost = 0;
+    Endpoint from = -1;
+    for (const Released& r : released_) {
+      if (in_newest_.contains(r.record.commit)) continue;
+      if (r.release.by == Release::By::kStandby) return lost(r, timeline);
+      if (r.record.end <= fork && r.record.timeline == parent_of(timeline)) {
+        return world().violation(
+            "durability",
+            fmt::format("commit {} at {:X} is missing on timeline {} though it lies before the "
+                        "fork {:X}: the loss is no suffix",
+                        r.record.commit, r.record.end, timeline, fork));
+      }
+      bytes_lost += r.record.end - r.record.start;
+      from = r.host;
+    }
+    if (bytes_lost == 0) return;
+    world().count("async.losses");
+    if (!sync_) {
+      const SimTime since = published_[static_cast<size_t>(from)] - millis(2500);
+      uint64_t unpublished = 0;
+      for (const auto& [at, r] : inserted_) {
+        if (at >= since) unpublished += r.end - r.start;
+      }
+      if (bytes_lost > maximum_lag_ + unpublished) {
+        world().violation(
+            "durability",
+            fmt::format("asynchronous failover to timeline {} lost {} bytes; the bound is {} + {}",
+                        timeline, bytes_lost, maximum_lag_, unpublished));
+      }
+    } else {
+      // Released while no standby was asked: only a leader that is "alone" may do so, and then
+      // nobody else may be elected.
+      const auto it = std::ranges::find_if(released_, [&](const Released& r) {
+        return !in_newest_.contains(r.record.commit) && r.at > sync_since_;
+      });
+      if (it != released_.end()) lost(*it, timeline);
+    }
+    std::erase_if(released_,
+                  [&](const Released& r) { return !in_newest_.contains(r.record.commit); });
+  }
+
+  // Mode off: what was synchronous before is promised no more than the rest.
+  void forgive_synchronous() {
+    sync_since_ = SimTime::max();
+    for (Released& r : released_) r.release.by = Release::By::kNoSync;
+  }
+
+  uint32_t parent_of(uint32_t timeline) const {
+    for (const auto& m : truth_.members) {
+      const DataDirectory& d = m->pg().data();
+      if (d.timeline == timeline && !d.ancestors.empty()) return d.ancestors.back().timeline;
+    }
+    return 0;
+  }
+
+  bool forced(uint32_t timeline) const {
+    for (const auto& [key, entry] : truth_.store.entries()) {
+      if (!key.starts_with(truth_.keys.prefix + "history/")) continue;
+      const auto record = control::decode_history(entry.value);
+      if (record && record->timeline.value == timeline && record->trigger == "forced") return true;
+    }
+    return false;
+  }
+
+  void lost(const Released& r, uint32_t timeline) {
+    world().violation(
+        "durability",
+        fmt::format(
+            "commit {} (timeline {}, ends {:X}) was released on host {} at {} ms by {} under '{}', "
+            "and is not in the history of timeline {}",
+            r.record.commit, r.record.timeline, r.record.end, r.host, to_ms(r.at),
+            r.release.standby.empty() ? "no standby" : r.release.standby,
+            fmt::join(r.release.setting, ", "), timeline));
+  }
+
+  std::vector<Released> released_;
+  std::vector<std::pair<SimTime, WalRecord>> inserted_;
+  std::unordered_set<uint64_t> in_newest_;
+  uint32_t newest_timeline_ = 0;
+  uint64_t maximum_lag_ = truth_.initial.maximum_lag_bytes;
+  bool sync_ = truth_.initial.sync_mode == control::SyncMode::kOn;
+  // Releases without a standby count as promises only in a run that never left synchronous mode.
+  SimTime sync_since_ = sync_ ? SimTime{0} : SimTime::max();
+  std::array<SimTime, kHostsMax> published_{};
+};
+
+}  // namespace
+
+std::unique_ptr<Checker> make_durability(Truth& truth) {
+  return std::make_unique<Durability>(truth);
+}
+
+}  // namespace bascule::sim

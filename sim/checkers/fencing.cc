@@ -1,0 +1,101 @@
+// Renewal and fencing: a primary writes only under an armed guard; the guard's deadline is never
+// later than the send time of the last renewal that succeeded plus fence_after; PostgreSQL becomes
+// a primary only while that deadline is ahead.
+#include <map>
+#include <optional>
+
+#include "sim/checkers/checker.h"
+
+namespace bascule::sim {
+namespace {
+
+class Fencing : public Checker {
+ public:
+  using Checker::Checker;
+
+  void agent_started(Member& m) override { state(m) = State{}; }
+
+  void commit_sent(Member& m, const store::Txn& txn, control::RequestId id,
+                   MonoTime sent) override {
+    for (const store::Write& w : txn.writes) {
+      if (w.key != truth_.keys.leader() || !w.value) continue;
+      const auto record = control::decode_leader(*w.value);
+      if (record && record->holder == m.name() && !record->vacant()) {
+        state(m).sent[id] = Sent{sent, record->ttl * 6 / 10};
+      }
+    }
+  }
+
+  void commit_answered(Member& m, control::RequestId id, const store::TxnResult& r) override {
+    State& s = state(m);
+    const auto it = s.sent.find(id);
+    if (it == s.sent.end()) return;
+    const MonoTime limit = it->second.at + it->second.fence_after;
+    if (r.outcome == store::TxnOutcome::kCommitted && (!s.limit || limit > *s.limit))
+      s.limit = limit;
+    s.sent.erase(it);
+  }
+
+  void guard_armed(Member& m, MonoTime deadline) override {
+    const State& s = state(m);
+    if (!s.limit) {
+      world().violation(
+          "fencing", fmt::format("{} arms the guard without a successful renewal", m.name().str()));
+    } else if (deadline > *s.limit) {
+      world().violation("fencing",
+                        fmt::format("{} arms the guard {} ms beyond its last renewal's limit",
+                                    m.name().str(), to_ms(deadline - *s.limit)));
+    }
+  }
+
+  void operation_begun(Member& m, const control::Op& op) override {
+    if (!std::holds_alternative<control::op::Promote>(op) &&
+        !std::holds_alternative<control::op::StartPrimary>(op)) {
+      return;
+    }
+    const auto deadline = m.guard_deadline();
+    if (!deadline || *deadline <= world().local(m.host())) {
+      // An agent that has been woken late may order it; the guard must have fenced by then.
+      if (!deadline && m.guard_alive()) {
+        world().violation("fencing", fmt::format("{} {} without an armed guard", m.name().str(),
+                                                 control::op_name(op)));
+      }
+    }
+  }
+
+  void commit_inserted(Endpoint host, const WalRecord& r) override {
+    Member& m = member(host);
+    if (!m.guard_alive() || !m.pg().accepts_writes()) return;
+    const auto deadline = m.guard_deadline();
+    if (!deadline) {
+      // Between the deadline and the end of the killing the guard has no deadline any more.
+      State& s = state(m);
+      if (s.unarmed_since < SimTime{0}) s.unarmed_since = world().now();
+      if (world().now() - s.unarmed_since > millis(60)) {
+        world().violation("fencing", fmt::format("{} accepts commit {} without an armed guard",
+                                                 m.name().str(), r.commit));
+      }
+      return;
+    }
+    state(m).unarmed_since = SimTime{-1};
+  }
+
+ private:
+  struct Sent {
+    MonoTime at;
+    Nanos fence_after;
+  };
+  struct State {
+    std::map<control::RequestId, Sent> sent;
+    std::optional<MonoTime> limit;
+    SimTime unarmed_since{-1};
+  };
+  State& state(Member& m) { return states_[static_cast<size_t>(m.host())]; }
+  std::array<State, kHostsMax> states_;
+};
+
+}  // namespace
+
+std::unique_ptr<Checker> make_fencing(Truth& truth) { return std::make_unique<Fencing>(truth); }
+
+}  // namespace bascule::sim

@@ -1,0 +1,77 @@
+// Invariant 1: the holder of an epoch can no longer acknowledge a write once the holder of a later
+// one has accepted its first. A timeline belongs to one epoch (checked by wal_identity.cc), so
+// timelines stand for epochs here.
+#include <array>
+
+#include "sim/checkers/checker.h"
+
+namespace bascule::sim {
+namespace {
+
+class OneWriter : public Checker {
+ public:
+  using Checker::Checker;
+
+  void commit_inserted(Endpoint host, const WalRecord& r) override {
+    if (r.timeline <= newest_) return;
+    newest_ = r.timeline;
+    newest_host_ = host;
+    since_ = world().now();
+  }
+
+  void commit_released(Endpoint host, const WalRecord& r, const Release& release) override {
+    if (r.timeline >= newest_) return;
+    const bool synchronous = release.by == Release::By::kStandby;
+    if (!synchronous) {
+      // Proxies answer for their own clients: they check the permit. A direct client of a guest
+      // that was frozen is the documented exception (control-plane.md, Timing).
+      if (!is_direct(r.commit)) return;
+      const auto thawed = thawed_[static_cast<size_t>(host)];
+      const Nanos grace = truth_.initial.fence_after() * 11 / 10 + millis(300);
+      if (thawed >= SimTime{0} && world().now() - thawed < grace) {
+        world().count("exception.direct_client_of_frozen_host");
+        return;
+      }
+    }
+    report(host, r,
+           fmt::format("released it ({}{})", synchronous ? "acknowledged by " : "no standby asked",
+                       release.standby));
+  }
+
+  void proxy_forwarded(Endpoint proxy, const WalRecord& r, Epoch epoch) override {
+    if (r.timeline >= newest_) return;
+    report(proxy, r, fmt::format("a proxy forwarded it as of epoch {}", epoch.value));
+  }
+
+  void host_thawed(Endpoint host, World::FrozenClock) override {
+    thawed_[static_cast<size_t>(host)] = world().now();
+  }
+
+ private:
+  void report(Endpoint where, const WalRecord& r, const std::string& how) {
+    world().violation(
+        "one_writer",
+        fmt::format(
+            "commit {} on timeline {} at endpoint {}: {}, {} ms after timeline {} on host {} "
+            "had accepted its first write",
+            r.commit, r.timeline, where, how, to_ms(world().now() - since_), newest_,
+            newest_host_));
+  }
+
+  uint32_t newest_ = 0;
+  Endpoint newest_host_ = -1;
+  SimTime since_{0};
+  std::array<SimTime, kHostsMax> thawed_ = [] {
+    std::array<SimTime, kHostsMax> a{};
+    a.fill(SimTime{-1});
+    return a;
+  }();
+};
+
+}  // namespace
+
+std::unique_ptr<Checker> make_one_writer(Truth& truth) {
+  return std::make_unique<OneWriter>(truth);
+}
+
+}  // namespace bascule::sim

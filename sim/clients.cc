@@ -1,0 +1,163 @@
+#include "sim/clients.h"
+
+#include <algorithm>
+
+namespace bascule::sim {
+
+Proxy::Proxy(Truth& truth, Observer& observer, Endpoint me)
+    : truth_(truth),
+      observer_(observer),
+      me_(me),
+      random_(truth.world.stream(fmt::format("proxy {}", me))) {}
+
+void Proxy::start() {
+  process_ = truth_.world.spawn(me_);
+  truth_.store.watch(me_, process_, [this] { poll(); });
+  poll();
+}
+
+void Proxy::poll() {
+  if (reading_) return;
+  reading_ = true;
+  const MonoTime begun = truth_.world.local(me_);
+  truth_.store.read_key(
+      me_, process_, truth_.keys.leader(), [this, begun](Result<store::Snapshot> result) {
+        reading_ = false;
+        if (result) seen(begun, *result);
+        truth_.world.after(random_ms(random_, 250, 500), process_, [this] { poll(); });
+      });
+}
+
+void Proxy::seen(MonoTime begun, const store::Snapshot& snapshot) {
+  const MonoTime previous = std::exchange(last_read_begun_, begun);
+  const bool first = !std::exchange(read_before_, true);
+  if (snapshot.entries.empty() || snapshot.entries[0].revision == leader_revision_) return;
+  leader_revision_ = snapshot.entries[0].revision;
+  auto record = control::decode_leader(snapshot.entries[0].value);
+  if (!record || record->vacant()) {
+    route_.reset();
+    return;
+  }
+  route_ = std::move(*record);
+  // The change lies between the read that did not show it and the one that does: counting from the
+  // earlier one is safe, from the later one is not (the record may be about to expire).
+  permit_until_ = first ? begun : previous + route_->ttl * 6 / 10;
+}
+
+bool Proxy::permitted() const {
+  const bool open = route_ && (route_->phase == control::LeaderPhase::kRunning ||
+                               route_->phase == control::LeaderPhase::kDraining ||
+                               route_->phase == control::LeaderPhase::kStopping);
+  return open && truth_.world.local(me_) < permit_until_;
+}
+
+void Proxy::write(uint64_t commit, uint32_t bytes, std::function<void(bool)> done) {
+  // Draining: new transactions are held; the client tries again.
+  if (!permitted() || route_->phase != control::LeaderPhase::kRunning) return done(false);
+  const auto it = std::ranges::find_if(
+      truth_.members, [this](const auto& m) { return m->name() == route_->holder; });
+  if (it == truth_.members.end()) return done(false);
+  Member* target = it->get();
+  const Epoch epoch = route_->epoch;
+  World& world = truth_.world;
+  world.send(me_, target->host(), target->pg().process(), [=, this, &world] {
+    target->pg().commit(commit, bytes, [=, this, &world](bool acknowledged) {
+      const DataDirectory& data = target->pg().data();
+      const uint32_t timeline = data.timeline;
+      world.send(target->host(), me_, process_, [=, this] {
+        if (!acknowledged) return done(false);
+        if (!permitted() || route_->epoch != epoch) {
+          truth_.world.count("proxy.withheld");
+          return;
+        }
+        WalRecord record;
+        record.commit = commit;
+        record.timeline = timeline;
+        observer_.proxy_forwarded(me_, record, epoch);
+        done(true);
+      });
+    });
+  });
+}
+
+Clients::Clients(Truth& truth, Observer& observer, Workload workload)
+    : truth_(truth),
+      observer_(observer),
+      workload_(workload),
+      random_(truth.world.stream("clients")) {
+  for (int i = 0; i < kProxies; ++i) {
+    proxies_.push_back(std::make_unique<Proxy>(truth, observer, kFirstProxy + i));
+  }
+}
+
+void Clients::start() {
+  for (auto& p : proxies_) p->start();
+  for (int i = 0; i < workload_.clients_per_proxy * kProxies; ++i) {
+    proxied(static_cast<size_t>(i));
+  }
+  for (int i = 0; i < workload_.direct_clients; ++i) {
+    direct_target_.push_back(0);
+    direct(static_cast<size_t>(i));
+  }
+}
+
+namespace {
+// The first of answer and time-out goes on with the client's next transaction.
+struct Turn {
+  bool over = false;
+};
+}  // namespace
+
+void Clients::proxied(size_t client) {
+  const Nanos think = micros(
+      random_.between(workload_.think_low.count() / 1000, workload_.think_high.count() / 1000));
+  truth_.world.after(think, ProcessId::kWorld, [this, client] {
+    if (!running_) return;
+    auto turn = std::make_shared<Turn>();
+    const auto next = [this, client, turn] {
+      if (!std::exchange(turn->over, true)) proxied(client);
+    };
+    proxies_[client % proxies_.size()]->write(
+        next_id(0), static_cast<uint32_t>(random_.between(100, 4000)), [this, next](bool ok) {
+          if (ok) {
+            ++acknowledged_;
+            if (last_proxied_ack_ > SimTime{0}) {
+              longest_gap_ = std::max(longest_gap_, truth_.world.now() - last_proxied_ack_);
+            }
+            last_proxied_ack_ = truth_.world.now();
+          }
+          next();
+        });
+    if (!turn->over) truth_.world.after(millis(3000), ProcessId::kWorld, next);
+  });
+}
+
+void Clients::direct(size_t client) {
+  const Nanos think = micros(
+      random_.between(workload_.think_low.count() / 1000, workload_.think_high.count() / 1000));
+  truth_.world.after(think, ProcessId::kWorld, [this, client] {
+    if (!running_) return;
+    auto turn = std::make_shared<Turn>();
+    const auto next = [this, client, turn](bool ok) {
+      if (std::exchange(turn->over, true)) return;
+      // libpq with several hosts and target_session_attrs=read-write tries the next one.
+      if (!ok) direct_target_[client] = static_cast<Endpoint>(random_.below(truth_.members.size()));
+      direct(client);
+    };
+    Member* target = truth_.members[static_cast<size_t>(direct_target_[client])].get();
+    World& world = truth_.world;
+    const uint64_t id = next_id(1);
+    const auto bytes = static_cast<uint32_t>(random_.between(100, 4000));
+    world.send(kDirectClients, target->host(), target->pg().process(), [=, this, &world] {
+      target->pg().commit(id, bytes, [=, this, &world](bool acknowledged) {
+        world.send(target->host(), kDirectClients, ProcessId::kWorld, [=, this] {
+          if (acknowledged) ++acknowledged_;
+          next(acknowledged);
+        });
+      });
+    });
+    world.after(millis(2000), ProcessId::kWorld, [next] { next(false); });
+  });
+}
+
+}  // namespace bascule::sim

@@ -1,0 +1,72 @@
+// Clients, and proxies as far as safety goes: a route read from the leader record, a permit that
+// expires, acknowledgements forwarded only under both. Some clients go directly to PostgreSQL.
+#pragma once
+
+#include <optional>
+
+#include "control/records.h"
+#include "sim/checkers/checker.h"
+
+namespace bascule::sim {
+
+struct Workload {
+  Nanos think_low = millis(20);
+  Nanos think_high = millis(250);
+  int clients_per_proxy = 2;
+  int direct_clients = 1;
+};
+
+class Proxy {
+ public:
+  Proxy(Truth& truth, Observer& observer, Endpoint me);
+  void start();
+  // `done(true)`: acknowledged to the client. Never called if the outcome stays unknown: the
+  // client's own time-out says so.
+  void write(uint64_t commit, uint32_t bytes, std::function<void(bool)> done);
+
+ private:
+  void poll();
+  void seen(MonoTime begun, const store::Snapshot& snapshot);
+  bool permitted() const;
+
+  Truth& truth_;
+  Observer& observer_;
+  Endpoint me_;
+  Prng random_;
+  ProcessId process_{};
+  bool reading_ = false;
+  store::Revision leader_revision_ = 0;
+  std::optional<control::LeaderRecord> route_;
+  MonoTime permit_until_{};
+  MonoTime last_read_begun_{};
+  bool read_before_ = false;
+};
+
+class Clients {
+ public:
+  Clients(Truth& truth, Observer& observer, Workload workload);
+  void start();
+  void stop() { running_ = false; }
+  uint64_t acknowledged() const { return acknowledged_; }
+  SimTime last_proxied_ack() const { return last_proxied_ack_; }
+  Nanos longest_gap() const { return longest_gap_; }
+
+ private:
+  void proxied(size_t client);
+  void direct(size_t client);
+  uint64_t next_id(uint64_t direct_bit) { return (++ids_ << 1) | direct_bit; }
+
+  Truth& truth_;
+  Observer& observer_;
+  Workload workload_;
+  Prng random_;
+  std::vector<std::unique_ptr<Proxy>> proxies_;
+  std::vector<Endpoint> direct_target_;
+  uint64_t ids_ = 0;
+  uint64_t acknowledged_ = 0;
+  SimTime last_proxied_ack_{0};
+  Nanos longest_gap_{0};
+  bool running_ = true;
+};
+
+}  // namespace bascule::sim

@@ -1,0 +1,323 @@
+#include "sim/cluster.h"
+
+#include <algorithm>
+
+#include "sim/nemesis.h"
+
+namespace bascule::sim {
+
+using namespace control;
+
+std::string_view to_string(Profile profile) {
+  switch (profile) {
+    case Profile::kBlips:
+      return "blips";
+    case Profile::kSingle:
+      return "single";
+    case Profile::kStorm:
+      return "storm";
+    case Profile::kAimed:
+      return "aimed";
+  }
+  return "?";
+}
+
+Plan draw_plan(uint64_t seed) {
+  Prng r = Prng::stream(seed, "plan");
+  Plan p;
+  p.seed = seed;
+  const uint64_t kind = r.below(100);
+  p.profile = kind < 8    ? Profile::kBlips
+              : kind < 30 ? Profile::kSingle
+              : kind < 65 ? Profile::kStorm
+                          : Profile::kAimed;
+  const uint64_t size = r.below(100);
+  p.nodes = size < 12 ? 2 : size < 88 ? 3 : size < 95 ? 4 : 5;
+  ClusterConfig& c = p.config;
+  c.ttl = r.chance(0.25) ? Millis(2000) : Millis(5000);
+  c.sync_mode = r.chance(0.7) ? SyncMode::kOn : SyncMode::kOff;
+  c.sync_strict = r.chance(0.25);
+  const uint64_t crash = r.below(3);
+  c.on_crash = crash == 0   ? OnCrash::kFailover
+               : crash == 1 ? OnCrash::kRestart
+                            : OnCrash::kRestartThenFailover;
+  c.maximum_lag_bytes = r.chance(0.5) ? 64 << 10 : 16 << 20;
+  c.rejoin_timeout = Millis(r.between(4000, 12000));
+  c.promote_timeout = Millis(r.between(3000, 10000));
+  p.fault_time = millis(r.between(12000, 30000));
+  p.clock_error = r.chance(0.5) ? static_cast<double>(r.between(5, 50)) / 1000 : 0;
+  p.store.client_timeout = millis(r.chance(0.5) ? 1000 : r.between(300, 2500));
+  if (p.profile == Profile::kBlips) {
+    p.store.client_timeout = millis(r.between(300, 600));
+    c.ttl = Millis(5000);
+    p.shell.op_fails = p.shell.op_unknown = 0;
+  } else {
+    p.shell.op_fails = static_cast<double>(r.below(4)) / 100;
+    p.shell.op_unknown = static_cast<double>(r.below(3)) / 100;
+    p.damage_store = r.chance(0.02);
+  }
+  return p;
+}
+
+namespace {
+struct Mutation {
+  std::string name;
+  bool UnsafeMutations::* flag;
+};
+const std::vector<Mutation>& mutations() {
+  static const std::vector<Mutation> all = {
+      {"skip_fence", &UnsafeMutations::skip_fence},
+      {"ignore_ballots", &UnsafeMutations::ignore_ballots},
+      {"promote_shorter_log", &UnsafeMutations::promote_shorter_log},
+      {"renew_after_deadline", &UnsafeMutations::renew_after_deadline},
+      {"skip_receiver_stop", &UnsafeMutations::skip_receiver_stop},
+      {"sync_before_record", &UnsafeMutations::sync_before_record},
+      {"reuse_timeline", &UnsafeMutations::reuse_timeline},
+  };
+  return all;
+}
+}  // namespace
+
+const std::vector<std::string>& mutation_names() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> n;
+    for (const Mutation& m : mutations()) n.push_back(m.name);
+    return n;
+  }();
+  return names;
+}
+
+std::string apply_mutation(Plan& plan, std::string_view name) {
+  for (const Mutation& m : mutations()) {
+    if (m.name == name) {
+      plan.unsafe.*m.flag = true;
+      return {};
+    }
+  }
+  return fmt::format("there is no mutation \"{}\"; there are: {}", name,
+                     fmt::join(mutation_names(), ", "));
+}
+
+Cluster::Cluster(const Plan& plan, bool tracing)
+    : plan_(plan),
+      world_(plan.seed),
+      store_(world_),
+      keys_("sim"),
+      fabric_{world_, observers_, {}, {}, 1, 1, millis(500), millis(5000)},
+      truth_{world_, store_, keys_, plan_.config, members_} {
+  world_.set_tracing(tracing);
+  store_.faults() = plan.store;
+  store_.on_applied = [this](const store::Txn& txn, store::Revision revision, Endpoint by) {
+    if (world_.tracing()) {
+      for (const store::Write& w : txn.writes) {
+        if (w.key == keys_.leader() && w.value)
+          world_.trace("store r{} leader {}", revision, *w.value);
+        else
+          world_.trace("store r{} by {} {}", revision, by, w.key.substr(keys_.prefix.size()));
+      }
+    }
+    observers_.store_applied(txn, revision, by);
+  };
+  observers_.checkers = all_checkers(truth_);
+  Prng r = world_.stream("cluster");
+  for (Endpoint e = 0; e < kEndpoints; ++e) {
+    HostClock& clock = world_.clock(e);
+    clock.offset_ns = r.between(1'000'000'000, 1'000'000'000'000);
+    if (plan.clock_error > 0) {
+      clock.rate = 1 + plan.clock_error * static_cast<double>(r.between(-1000, 1000)) / 1000;
+    }
+  }
+  for (Endpoint host = 0; host < plan.nodes; ++host) {
+    AgentConfig config;
+    config.cluster = "sim";
+    config.name = *NodeName::parse(fmt::format("n{}", host + 1));
+    config.host = fmt::format("10.0.0.{}", host + 1);
+    config.port = 5432;
+    config.api_url = fmt::format("http://10.0.0.{}:8008", host + 1);
+    config.priority = r.chance(0.2) ? 50 : 100;
+    // Never everybody: somebody must be electable.
+    config.nofailover = host >= 2 && r.chance(0.12);
+    config.initial = plan.config;
+    members_.push_back(std::make_unique<Member>(world_, store_, fabric_, observers_, host,
+                                                std::move(config), plan.unsafe));
+    members_.back()->faults() = plan.shell;
+    fabric_.servers.push_back(&members_.back()->pg());
+  }
+  fabric_.host_of = [this](const NodeName& name) -> std::optional<Endpoint> {
+    for (const auto& m : members_) {
+      if (m->name() == name) return m->host();
+    }
+    return std::nullopt;
+  };
+  clients_ = std::make_unique<Clients>(truth_, observers_, plan.workload);
+}
+
+Cluster::~Cluster() = default;
+
+void Cluster::boot() {
+  Prng r = world_.stream("boot");
+  for (auto& m : members_) {
+    world_.after(random_ms(r, 0, 800), ProcessId::kWorld, [member = m.get()] { member->boot(); });
+  }
+  clients_->start();
+}
+
+bool Cluster::run_until(const std::function<bool()>& condition, Nanos bound) {
+  const SimTime end = world_.now() + bound;
+  while (world_.now() < end) {
+    if (!run_for(millis(100))) return false;
+    if (condition()) return true;
+  }
+  return false;
+}
+
+Member* Cluster::leader() {
+  for (auto& m : members_) {
+    if (m->agent() != nullptr && m->agent()->phase() == Phase::kLeading) return m.get();
+  }
+  return nullptr;
+}
+
+bool Cluster::writable() {
+  const Member* l = truth_.leading();
+  return l != nullptr && l->pg().accepts_writes() &&
+         world_.now() - clients_->last_proxied_ack() < millis(2000);
+}
+
+bool Cluster::settled() {
+  if (!writable()) return false;
+  const Member* l = truth_.leading();
+  for (const auto& m : members_) {
+    if (m.get() == l) continue;
+    if (m->agent() == nullptr || m->agent()->phase() != Phase::kFollowing ||
+        !m->pg().receiver_streaming()) {
+      return false;
+    }
+  }
+  if (const std::string* text = store_.value(keys_.request())) {
+    const auto request = decode_request(*text);
+    if (request && request->outcome.empty()) return false;
+  }
+  const std::string* text = store_.value(keys_.config());
+  const auto config = text != nullptr ? decode_config(*text) : Result<ClusterConfig>(plan_.config);
+  return !config || config->sync_mode == SyncMode::kOff || members_.size() < 2 ||
+         !l->pg().sync_setting().empty();
+}
+
+void Cluster::heal_and_settle() {
+  truth_.healed_at = world_.now();
+  world_.trace("everything heals");
+  if (!run_until([this] { return clients_->last_proxied_ack() > truth_.healed_at && writable(); },
+                 millis(45000))) {
+    if (world_.violations().empty() && !truth_.store_damaged) {
+      std::string who;
+      for (const auto& m : members_) {
+        who +=
+            fmt::format("; {} {}", m->name().str(),
+                        m->agent() ? fmt::format("{}: {}", control::to_string(m->agent()->phase()),
+                                                 m->agent()->reason())
+                                   : "agent down");
+      }
+      world_.violation("liveness", "no writable primary 45 s after everything healed" + who);
+    }
+    return;
+  }
+  world_.count("healing.writable_ms",
+               static_cast<uint64_t>(to_ms(world_.now() - truth_.healed_at)));
+  if (!run_until([this] { return settled(); }, millis(90000))) {
+    if (world_.violations().empty() && !truth_.store_damaged) {
+      std::string who;
+      for (const auto& m : members_) {
+        who +=
+            fmt::format("; {} {}{}", m->name().str(),
+                        m->agent() ? fmt::format("{}: {}", control::to_string(m->agent()->phase()),
+                                                 m->agent()->reason())
+                                   : "agent down",
+                        m->pg().receiver_streaming() ? " (streams)" : "");
+      }
+      world_.violation("liveness",
+                       "the cluster has not come together 90 s after it was writable" + who);
+    }
+    return;
+  }
+  world_.count("healing.settled");
+  run_for(millis(2000));
+}
+
+RunResult Cluster::finish() {
+  clients_->stop();
+  if (world_.violations().empty()) {
+    for (auto& c : observers_.checkers) c->finish();
+  }
+  RunResult result;
+  result.seed = plan_.seed;
+  result.hash = world_.hash();
+  result.events = world_.events_run();
+  result.simulated = world_.now();
+  result.acknowledged = clients_->acknowledged();
+  result.violations = world_.violations();
+  result.counts = world_.counts();
+  return result;
+}
+
+RunResult Cluster::run_standard() {
+  world_.count(fmt::format("profile.{}", to_string(plan_.profile)));
+  boot();
+  if (!run_until([this] { return settled(); }, millis(60000))) {
+    if (world_.violations().empty()) {
+      world_.violation("liveness", "the cluster has not bootstrapped within 60 s");
+    }
+    return finish();
+  }
+  // So that permits, sampling and renewals of everybody are at a random point of their cycle.
+  run_for(millis(500 + static_cast<int64_t>(plan_.seed % 977)));
+  Nemesis nemesis(*this);
+  nemesis.start(world_.now() + plan_.fault_time);
+  if (run_for(plan_.fault_time)) {
+    nemesis.heal_everything();
+    heal_and_settle();
+  }
+  return finish();
+}
+
+bool Cluster::request(RequestKind kind, const NodeName& candidate, bool force) {
+  const std::string* text = store_.value(keys_.request());
+  if (text != nullptr) {
+    const auto open = decode_request(*text);
+    if (open && open->outcome.empty()) return false;
+  }
+  RequestRecord record;
+  record.id = fmt::format("req-{}", ++requests_);
+  record.kind = kind;
+  record.candidate = candidate;
+  record.force = force;
+  record.by = "operator";
+  ++truth_.disturbances;
+  world_.trace("operator asks for {} {} {}",
+               kind == RequestKind::kSwitchover ? "switchover" : "failover", candidate.str(),
+               force ? "(forced)" : "");
+  store_.apply(store::Txn{{{keys_.request(), store_.revision_of(keys_.request())}},
+                          {{keys_.request(), encode(record)}}},
+               kDirectClients);
+  return true;
+}
+
+void Cluster::pause(bool on) {
+  world_.trace("operator {} automatic failover", on ? "pauses" : "resumes");
+  store_.apply(
+      store::Txn{{}, {{keys_.pause(), on ? std::optional<std::string>("{}") : std::nullopt}}},
+      kDirectClients);
+}
+
+void Cluster::change_config(const std::function<void(ClusterConfig&)>& change) {
+  const std::string* text = store_.value(keys_.config());
+  if (text == nullptr) return;
+  auto config = decode_config(*text);
+  if (!config) return;
+  change(*config);
+  ++truth_.disturbances;
+  world_.trace("operator changes the configuration: {}", encode(*config));
+  store_.apply(store::Txn{{}, {{keys_.config(), encode(*config)}}}, kDirectClients);
+}
+
+}  // namespace bascule::sim

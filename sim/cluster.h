@@ -1,0 +1,98 @@
+// One run: a plan drawn from the seed, a cluster built by it, faults, healing, a quiet end,
+// verdict.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "sim/checkers/checker.h"
+#include "sim/clients.h"
+
+namespace bascule::sim {
+
+enum class Profile {
+  kBlips,   // every disturbance is shorter than the tolerance: nothing may happen
+  kSingle,  // one fault at a time
+  kStorm,   // faults overlap
+  kAimed,   // as storm, and death strikes in the middle of chosen phases and operations
+};
+std::string_view to_string(Profile profile);
+
+struct Plan {
+  uint64_t seed = 0;
+  Profile profile = Profile::kSingle;
+  int nodes = 3;
+  control::ClusterConfig config;
+  Nanos fault_time = millis(25000);
+  StoreFaults store;
+  ShellFaults shell;
+  Workload workload;
+  double clock_error = 0;  // each host's rate is 1 +- this at most
+  bool damage_store = false;
+  control::UnsafeMutations unsafe;
+};
+Plan draw_plan(uint64_t seed);
+// Empty on success, else what is wrong with the name.
+std::string apply_mutation(Plan& plan, std::string_view name);
+const std::vector<std::string>& mutation_names();
+
+struct RunResult {
+  uint64_t seed = 0;
+  uint64_t hash = 0;
+  uint64_t events = 0;
+  SimTime simulated{0};
+  uint64_t acknowledged = 0;
+  std::vector<World::Violation> violations;
+  std::map<std::string, uint64_t, std::less<>> counts;
+};
+
+class Cluster {
+ public:
+  explicit Cluster(const Plan& plan, bool tracing = false);
+  ~Cluster();
+
+  // The standard run: bootstrap, faults from the seed, healing, quiet, final checks.
+  RunResult run_standard();
+
+  // ---- for scripted scenarios -------------------------------------------------------------------
+  void boot();
+  bool run_for(Nanos time) { return world_.run_until(world_.now() + time); }
+  // Runs until `condition` or the bound; false if the bound came first or a violation was reported.
+  bool run_until(const std::function<bool()>& condition, Nanos bound);
+  bool settled();  // one leader, everybody follows, clients write
+  bool writable();
+  // Ends the faults' part: from here on liveness is promised. Reports a violation if it isn't kept.
+  void heal_and_settle();
+  RunResult finish();
+
+  World& world() { return world_; }
+  StoreModel& store() { return store_; }
+  Fabric& fabric() { return fabric_; }
+  Truth& truth() { return truth_; }
+  Clients& clients() { return *clients_; }
+  const Plan& plan() const { return plan_; }
+  const control::Keys& keys() const { return keys_; }
+  std::vector<std::unique_ptr<Member>>& members() { return members_; }
+  Member& member(size_t i) { return *members_[i]; }
+  Member* leader();
+  Observers& observers() { return observers_; }
+  // What an operator does through the API; false if another request is open.
+  bool request(control::RequestKind kind, const NodeName& candidate, bool force);
+  void pause(bool on);
+  void change_config(const std::function<void(control::ClusterConfig&)>& change);
+
+ private:
+  Plan plan_;
+  World world_;
+  StoreModel store_;
+  control::Keys keys_;
+  Observers observers_;
+  Fabric fabric_;
+  std::vector<std::unique_ptr<Member>> members_;
+  Truth truth_;
+  std::unique_ptr<Clients> clients_;
+  int requests_ = 0;
+};
+
+}  // namespace bascule::sim

@@ -1,0 +1,411 @@
+// Life, WAL, commits and synchronous replication. Streaming: replication_model.cc.
+#include "sim/postgres_model.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace bascule::sim {
+
+namespace {
+bool same_name(const std::string& a, const std::string& b) {  // pg_strcasecmp
+  return std::ranges::equal(
+      a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
+}
+}  // namespace
+
+Nanos Disk::flush_time(Prng& random, SimTime now) const {
+  Nanos t = micros(random.between(flush_low.count() / 1000, flush_high.count() / 1000));
+  if (hung_until > now) t += hung_until - now;
+  return t;
+}
+
+PostgresModel::PostgresModel(Fabric& fabric, Endpoint host, NodeName name)
+    : fabric_(fabric),
+      host_(host),
+      name_(std::move(name)),
+      random_(fabric.world.stream(fmt::format("postgres {}", host))) {}
+
+// ---- life ---------------------------------------------------------------------------------------
+
+void PostgresModel::begin_process(Run run) {
+  process_ = world().spawn(host_);
+  run_ = run;
+  orphans_ = false;
+  was_standby_ = false;
+  shutdown_record_written_ = false;
+  shutdown_done_ = nullptr;
+  flush_pending_ = false;
+  reaction_pending_ = false;
+  relaunch_pending_ = false;
+  receive_reported_ = 0;
+  upstream_end_ = 0;
+  released_ = 0;
+  replay_blocked_until_ = SimTime{0};
+  receiver_ = Receiver{};
+  data_.clean = false;
+  // Recovery reads, and syncs, what the page cache kept.
+  make_durable(data_.wal.size());
+  fabric_.observer.started(host_, data_);
+  world().after(millis(1000), process_, [this] { heartbeat(); });
+}
+
+void PostgresModel::start_primary(std::vector<std::string> sync, Done done) {
+  begin_process(Run::kStarting);
+  world().after(random_ms(random_, 40, 400), process_,
+                [this, sync = std::move(sync), done = std::move(done)] {
+                  if (run_ != Run::kStarting) return;
+                  append(WalKind::kCheckpoint, 120);
+                  make_durable(data_.wal.size());
+                  data_.checkpoint_timeline = data_.timeline;
+                  setting_ = sync;
+                  sync_defined_ = !sync.empty();
+                  replayed_ = data_.wal.size();
+                  run_ = Run::kPrimary;
+                  done(true);
+                });
+}
+
+void PostgresModel::start_standby(std::optional<control::Upstream> upstream,
+                                  std::string application_name, Done done) {
+  begin_process(Run::kStarting);
+  application_name_ = std::move(application_name);
+  conninfo_ = upstream;
+  startup_conninfo_ = std::move(upstream);
+  world().after(random_ms(random_, 40, 400), process_, [this, done = std::move(done)] {
+    if (run_ != Run::kStarting) return;
+    run_ = Run::kStandby;
+    replayed_ = data_.wal.size();
+    relaunch_later();
+    done(true);
+  });
+}
+
+void PostgresModel::lose_clients() {
+  for (Pending& p : std::exchange(unflushed_, {})) p.reply(false);
+  for (Pending& p : std::exchange(waiters_, {})) p.reply(false);
+  markers_.clear();
+}
+
+void PostgresModel::end_process() {
+  world().kill(process_);
+  process_ = ProcessId::kWorld;
+  run_ = Run::kDown;
+  orphans_ = false;
+  receiver_ = Receiver{};
+  senders_.clear();
+  shutdown_done_ = nullptr;
+}
+
+void PostgresModel::kill_all() {
+  if (!any_process()) return;
+  while (!senders_.empty()) drop_sender(senders_.back().session, true);
+  drop_receiver(true);
+  lose_clients();
+  end_process();
+  // What was written and not synced may or may not have reached the page cache.
+  const size_t unsynced = data_.wal.size() - data_.flushed;
+  data_.wal.resize(data_.flushed + random_.below(unsynced + 1));
+}
+
+void PostgresModel::power_loss() {
+  if (any_process()) {
+    lose_clients();
+    end_process();
+  }
+  data_.wal.resize(data_.flushed);
+}
+
+void PostgresModel::kill_postmaster(Nanos orphans_for) {
+  if (run_ == Run::kDown) return;
+  world().resume(process_);
+  run_ = Run::kDown;
+  orphans_ = true;
+  shutdown_done_ = nullptr;
+  // Auxiliary processes watch the postmaster and leave at once; a backend in the middle of a
+  // statement notices when it next waits.
+  world().after(std::min(orphans_for, random_ms(random_, 0, 5)), process_, [this] {
+    while (!senders_.empty()) drop_sender(senders_.back().session, true);
+    drop_receiver(true);
+  });
+  world().after(orphans_for, process_, [this] { exited("signal 9"); });
+}
+
+void PostgresModel::exited(std::string_view how) {
+  kill_all();
+  if (on_exit) on_exit(how);
+}
+
+void PostgresModel::fast_shutdown(Done done) {
+  if (run_ == Run::kDown) return;
+  shutdown_done_ = std::move(done);
+  if (run_ == Run::kStopping) return;
+  was_standby_ = run_ != Run::kPrimary;
+  run_ = Run::kStopping;
+  Nanos delay = random_ms(random_, 5, 120);
+  if (slow_shutdown_) delay += random_ms(random_, 2000, 60000);  // e.g. a broken archive_command
+  world().after(delay, process_, [this] {
+    // Backends were terminated: "already committed locally, might not have been replicated".
+    lose_clients();
+    if (was_standby_) {
+      drop_receiver(true);
+    } else {
+      append(WalKind::kShutdown, 120);
+      data_.checkpoint_timeline = data_.timeline;
+    }
+    make_durable(data_.wal.size());
+    shutdown_record_written_ = true;
+    pump_all();
+    maybe_finish_shutdown();
+  });
+}
+
+// Walsenders stay until their standbys have flushed the shutdown checkpoint too.
+void PostgresModel::maybe_finish_shutdown() {
+  if (run_ != Run::kStopping || !shutdown_record_written_) return;
+  for (const Sender& s : senders_) {
+    if (s.flush < data_.end()) return;
+  }
+  world().after(random_ms(random_, 1, 20), process_, [this] {
+    if (!shutdown_done_) return;
+    data_.clean = true;
+    const Done done = std::exchange(shutdown_done_, nullptr);
+    while (!senders_.empty()) drop_sender(senders_.back().session, true);
+    end_process();
+    done(true);
+  });
+}
+
+// ---- WAL ----------------------------------------------------------------------------------------
+
+WalRecord PostgresModel::append(WalKind kind, uint32_t bytes, uint64_t commit) {
+  const uint64_t start = data_.end();
+  data_.wal.push_back(
+      WalRecord{fabric_.next_content++, commit, start, start + bytes, data_.timeline, kind});
+  return data_.wal.back();
+}
+
+void PostgresModel::make_durable(size_t count) {
+  for (; data_.flushed < count; ++data_.flushed) {
+    const uint64_t previous = data_.flushed == 0 ? 0 : data_.wal[data_.flushed - 1].id;
+    fabric_.observer.wal_durable(host_, data_.wal[data_.flushed], previous);
+  }
+}
+
+void PostgresModel::flush_soon() {
+  if (flush_pending_) return;
+  flush_pending_ = true;
+  const size_t target = data_.wal.size();
+  world().after(disk_.flush_time(random_, world().now()), process_, [this, target] {
+    flush_pending_ = false;
+    make_durable(std::min(target, data_.wal.size()));
+    if (run_ == Run::kStandby || (run_ == Run::kStopping && was_standby_)) {
+      receive_reported_ = data_.flushed_end();
+      replay();
+      send_reply();
+    } else {
+      flushed_locally();
+    }
+    if (data_.flushed < data_.wal.size()) flush_soon();
+  });
+}
+
+void PostgresModel::flushed_locally() {
+  pump_all();
+  const uint64_t end = data_.flushed_end();
+  std::vector<Pending> ready;
+  while (!unflushed_.empty() && unflushed_.front().record.end <= end) {
+    ready.push_back(std::move(unflushed_.front()));
+    unflushed_.erase(unflushed_.begin());
+  }
+  for (Pending& p : ready) {
+    // SyncRepWaitForLSN: what counts is the flag in shared memory, which the checkpointer sets.
+    if (!sync_defined_) {
+      finish(std::move(p), Release{Release::By::kNoSync, {}, setting_});
+    } else if (p.record.end <= released_) {
+      finish(std::move(p), Release{Release::By::kStandby, "(already released)", setting_});
+    } else {
+      waiters_.push_back(std::move(p));
+    }
+  }
+  std::erase_if(markers_, [end](std::pair<uint64_t, Done>& m) {
+    if (m.first > end) return false;
+    m.second(true);
+    return true;
+  });
+}
+
+void PostgresModel::commit(uint64_t id, uint32_t bytes, Reply reply) {
+  if (!accepts_writes()) return reply(false);
+  const WalRecord record = append(WalKind::kCommit, bytes, id);
+  fabric_.observer.commit_inserted(host_, record);
+  unflushed_.push_back(Pending{record, std::move(reply)});
+  flush_soon();
+}
+
+uint64_t PostgresModel::write_marker(Done flushed) {
+  const uint64_t end = append(WalKind::kOther, 64).end;
+  markers_.emplace_back(end, std::move(flushed));
+  flush_soon();
+  return end;
+}
+
+void PostgresModel::write_checkpoint() {
+  append(WalKind::kCheckpoint, 120);
+  flush_soon();
+  data_.checkpoint_timeline = data_.timeline;
+  // Recycles what no slot and no wal_keep_size holds.
+  const uint64_t keep = data_.end() > kFirstLsn + (64 << 10) ? data_.end() - (64 << 10) : kFirstLsn;
+  uint64_t oldest = keep;
+  for (const auto& [slot, restart] : data_.slots) oldest = std::min(oldest, restart);
+  data_.oldest = std::max(data_.oldest, oldest);
+}
+
+void PostgresModel::checkpoint(Done done) {
+  world().after(random_ms(random_, 1, 30), process_, [this, done = std::move(done)] {
+    reload_checkpointer();  // it looks at SIGHUP before it begins a requested checkpoint
+    world().after(random_ms(random_, 10, 400), process_, [this, done] {
+      if (run_ == Run::kPrimary) write_checkpoint();
+      done(true);
+    });
+  });
+}
+
+void PostgresModel::ensure_slots(const std::vector<std::string>& slots,
+                                 const std::vector<std::string>& drop) {
+  // Created with immediately_reserve = true.
+  for (const std::string& s : slots) data_.slots.try_emplace(s, data_.flushed_end());
+  for (const std::string& s : drop) data_.slots.erase(s);
+}
+
+void PostgresModel::promote(uint32_t enforced, std::vector<std::string> sync,
+                            std::vector<std::string> slots,
+                            std::function<void(uint32_t timeline)> done) {
+  world().after(
+      random_ms(random_, 30, 500), process_,
+      [this, enforced, sync = std::move(sync), slots = std::move(slots), done = std::move(done)] {
+        if (run_ != Run::kStandby) return;
+        drop_receiver(true);
+        conninfo_.reset();
+        startup_conninfo_.reset();
+        make_durable(data_.wal.size());
+        const uint64_t fork = data_.end();
+        data_.ancestors.push_back(Fork{data_.timeline, fork});
+        data_.timeline = std::max(data_.max_timeline + 1, enforced);
+        data_.max_timeline = data_.timeline;
+        append(WalKind::kTimeline, 80);
+        make_durable(data_.wal.size());
+        replayed_ = data_.wal.size();
+        ensure_slots(slots, {});
+        setting_ = sync;
+        sync_defined_ = !sync.empty();
+        run_ = Run::kPrimary;
+        fabric_.observer.promoted(host_, data_.timeline, fork);
+        world().after(random_ms(random_, 50, 3000), process_, [this] {
+          if (run_ == Run::kPrimary) write_checkpoint();
+        });
+        done(data_.timeline);
+      });
+}
+
+// ---- synchronous replication (syncrep.c) --------------------------------------------------------
+
+Nanos PostgresModel::reload_delay() {
+  if (slow_reload_ || random_.chance(0.03)) {
+    world().count("model.slow_reload");
+    return random_ms(random_, 100, 2500);
+  }
+  return random_ms(random_, 0, 30);
+}
+
+void PostgresModel::set_sync(std::vector<std::string> names) {
+  setting_ = std::move(names);
+  for (const Sender& s : senders_) {
+    world().after(reload_delay(), process_, [this, session = s.session] {
+      if (Sender* sender = find_sender(session)) reload_sender(*sender);
+    });
+  }
+  world().after(reload_delay(), process_, [this] { reload_checkpointer(); });
+}
+
+void PostgresModel::reload_sender(Sender& sender) {
+  sender.setting = setting_;
+  sender.priority = 0;
+  for (size_t i = 0; i < setting_.size() && sender.priority == 0; ++i) {
+    if (same_name(setting_[i], sender.name)) sender.priority = i + 1;
+  }
+}
+
+void PostgresModel::reload_checkpointer() {
+  if (run_ != Run::kPrimary) return;
+  sync_defined_ = !setting_.empty();
+  if (!sync_defined_) {
+    release_up_to(UINT64_MAX, Release{Release::By::kSettingEmptied, {}, setting_});
+  }
+}
+
+// SyncRepReleaseWaiters, run by a walsender for itself after a reply, by its own copy of the
+// setting; the others' priorities are those that they computed from theirs.
+void PostgresModel::release_waiters(const Sender& sender) {
+  if (sender.priority == 0 || !sender.streaming || sender.flush == 0) return;
+  const Sender* first = nullptr;
+  for (const Sender& s : senders_) {
+    if (s.priority == 0 || !s.streaming || s.flush == 0) continue;
+    if (first == nullptr || s.priority < first->priority) first = &s;
+  }
+  if (first != &sender) return;
+  released_ = std::max(released_, sender.flush);
+  release_up_to(sender.flush, Release{Release::By::kStandby, sender.name, sender.setting});
+}
+
+void PostgresModel::release_up_to(uint64_t lsn, const Release& release) {
+  std::vector<Pending> released;
+  while (!waiters_.empty() && waiters_.front().record.end <= lsn) {
+    released.push_back(std::move(waiters_.front()));
+    waiters_.erase(waiters_.begin());
+  }
+  for (Pending& p : released) finish(std::move(p), release);
+}
+
+void PostgresModel::finish(Pending pending, const Release& release) {
+  fabric_.observer.commit_released(host_, pending.record, release);
+  pending.reply(true);
+}
+
+// ---- status -------------------------------------------------------------------------------------
+
+control::PgStatus PostgresModel::status() const {
+  using control::PgRun;
+  control::PgStatus s;
+  s.data = data_.state;
+  s.system_id = data_.system_id;
+  s.timeline = Timeline{any_process() ? data_.timeline : data_.checkpoint_timeline};
+  s.checkpoint_timeline = Timeline{data_.checkpoint_timeline};
+  const bool up = run_ == Run::kStandby || run_ == Run::kPrimary;
+  if (!up) {
+    s.run = any_process() ? PgRun::kStarting : PgRun::kStopped;
+    return s;
+  }
+  if (hung()) {
+    s.run = PgRun::kUnresponsive;
+    return s;
+  }
+  if (run_ == Run::kPrimary) {
+    s.run = PgRun::kPrimary;
+    s.flush_lsn = s.replay_lsn = Lsn{data_.flushed_end()};
+    for (const Sender& w : senders_) {
+      s.senders.push_back(control::WalSender{w.name, w.streaming, Lsn{w.flush}, Lsn{w.replay}});
+    }
+    s.sync_standbys = setting_;
+    s.running_transactions = static_cast<int>(unflushed_.size() + waiters_.size());
+    return s;
+  }
+  s.run = PgRun::kStandby;
+  s.flush_lsn = Lsn{receive_reported_};
+  s.replay_lsn = Lsn{replayed_ == 0 ? kFirstLsn : data_.wal[replayed_ - 1].end};
+  s.receiver_streaming = receiver_streaming();
+  s.upstream_lsn = Lsn{upstream_end_};
+  if (conninfo_) s.upstream = conninfo_->member;
+  return s;
+}
+
+}  // namespace bascule::sim

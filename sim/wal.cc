@@ -1,0 +1,61 @@
+#include "sim/wal.h"
+
+#include <algorithm>
+
+namespace bascule::sim {
+
+size_t DataDirectory::index_at(uint64_t lsn) const {
+  const auto it = std::ranges::lower_bound(wal, lsn, {}, &WalRecord::start);
+  return static_cast<size_t>(it - wal.begin());
+}
+
+uint64_t DataDirectory::left_at(uint32_t tli) const {
+  if (tli == timeline) return UINT64_MAX;
+  const auto it = std::ranges::find(ancestors, tli, &Fork::timeline);
+  return it == ancestors.end() ? 0 : it->end;
+}
+
+namespace {
+void copy_content(DataDirectory& target, const DataDirectory& source) {
+  target.wal.assign(source.wal.begin(), source.wal.begin() + static_cast<long>(source.flushed));
+  target.flushed = target.wal.size();
+  target.timeline = source.timeline;
+  target.ancestors = source.ancestors;
+  target.checkpoint_timeline = source.checkpoint_timeline;
+  target.max_timeline = std::max(target.max_timeline, source.max_timeline);
+  target.oldest = source.oldest;
+  target.clean = false;
+  target.state = control::DataDir::kReady;
+}
+}  // namespace
+
+RewindOutcome pg_rewind(DataDirectory& target, const DataDirectory& source) {
+  if (target.checkpoint_timeline == source.checkpoint_timeline) {
+    target.state = control::DataDir::kReady;
+    return RewindOutcome::kNotRequired;
+  }
+  // The last timeline that both went through ends, for each, where it left it (or ends now).
+  uint64_t divergence = 0;
+  std::vector<Fork> line = source.ancestors;
+  line.push_back(Fork{source.timeline, source.flushed_end()});
+  for (const Fork& f : line) {
+    const uint64_t left = target.left_at(f.timeline);
+    if (left == 0) continue;
+    divergence = std::max(divergence, std::min(f.end, left == UINT64_MAX ? target.end() : left));
+  }
+  if (divergence == 0) return RewindOutcome::kFailed;
+  if (target.end() <= divergence) {
+    target.state = control::DataDir::kReady;
+    return RewindOutcome::kNotRequired;
+  }
+  copy_content(target, source);
+  return RewindOutcome::kRewound;
+}
+
+void pg_basebackup(DataDirectory& target, const DataDirectory& source) {
+  target = DataDirectory{};
+  target.system_id = source.system_id;
+  copy_content(target, source);
+}
+
+}  // namespace bascule::sim
