@@ -22,7 +22,9 @@ inline constexpr char kGuardLockName[] = "guard.lock";
 
 enum class GuardAsk : uint16_t {
   kStatus = 1,
-  kStart,  // followed by strings, see encode_guard_start
+  // Followed by strings, see encode_guard_start. `deadline_ns` is when the operation that asks was
+  // begun: refused (ECANCELED) if a kill came since, so that a late start undoes no kill.
+  kStart,
   kArm,    // no process of PostgreSQL may live beyond `deadline_ns`
   kDisarm,
   kKill,    // now

@@ -8,6 +8,8 @@
 #include "base/result.h"
 #include "base/time.h"
 #include "control/agent.h"
+#include "env/disk.h"
+#include "env/process.h"
 
 namespace bascule::node {
 
@@ -52,5 +54,8 @@ struct NodeConfig {
 
 // Checks paths, names and parameters without touching the disk; the message names the setting.
 Status validate(const NodeConfig& config);
+
+// Validates, and fills in state_file, program and bin_dir where they are empty.
+Status complete(NodeConfig& config, env::Process& process, env::Disk& disk);
 
 }  // namespace bascule::node

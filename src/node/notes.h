@@ -35,7 +35,8 @@ class Notes {
   static constexpr size_t kFileBytesMax = 8 << 20;
 
   Notes(env::Disk& disk, std::string file);
-  void add(NoteRecord note);               // thread-safe; also logs
+  void add(NoteRecord note);               // thread-safe; also logs; touches no disk
+  void write_pending();                    // thread-safe, blocking: appends what was added since
   std::vector<NoteRecord> recent() const;  // thread-safe; oldest first
 
  private:
@@ -43,8 +44,9 @@ class Notes {
   const std::string file_;
   mutable std::mutex mutex_;
   std::deque<NoteRecord> kept_;
-  size_t file_bytes_ = 0;
-  bool file_failed_ = false;  // said once
+  std::string pending_;       // guarded by mutex_
+  std::mutex file_mutex_;     // one writer
+  bool file_failed_ = false;  // guarded by file_mutex_; said once
 };
 
 }  // namespace bascule::node

@@ -58,7 +58,7 @@ class Guard {
   void accept_clients();
   void read_client(Client& client);
   void handle(Client& client, const GuardRequest& request, size_t packet_bytes);
-  int start(size_t packet_bytes);
+  int start(const GuardRequest& request, size_t packet_bytes);
   [[noreturn]] void become_postmaster(const char* log_file, char** argv, char** envp);
   int arm(int64_t deadline_ns);
   void on_deadline();
@@ -79,6 +79,7 @@ class Guard {
   GuardState state_ = GuardState::kIdle;
   int wait_status_ = 0;
   int64_t deadline_ns_ = 0;
+  int64_t killed_at_ns_ = 0;
   uint64_t starts_ = 0;
   bool fenced_ = false;
   bool real_time_ = false;
@@ -232,7 +233,7 @@ void Guard::handle(Client& client, const GuardRequest& request, size_t packet_by
     case GuardAsk::kStatus:
       break;
     case GuardAsk::kStart:
-      error = start(packet_bytes);
+      error = start(request, packet_bytes);
       break;
     case GuardAsk::kArm:
       error = arm(request.deadline_ns);
@@ -241,6 +242,7 @@ void Guard::handle(Client& client, const GuardRequest& request, size_t packet_by
       error = arm(0);
       break;
     case GuardAsk::kKill:
+      killed_at_ns_ = boot_now().time_since_epoch().count();
       if (state_ == GuardState::kRunning) begin_kill();
       break;
     case GuardAsk::kSignal:
@@ -261,9 +263,10 @@ void Guard::handle(Client& client, const GuardRequest& request, size_t packet_by
 }
 
 // Splits packet_ into argv and envp in place: nothing is allocated.
-int Guard::start(size_t packet_bytes) {
+int Guard::start(const GuardRequest& request, size_t packet_bytes) {
   if (state_ != GuardState::kIdle) return EBUSY;
   if (expired()) return ETIME;
+  if (request.deadline_ns <= killed_at_ns_) return ECANCELED;
   packet_[packet_bytes] = '\0';
   char* at = packet_ + sizeof(GuardRequest);
   char* const end = packet_ + packet_bytes;
@@ -336,6 +339,7 @@ void Guard::on_deadline() {
 
 void Guard::begin_kill() {
   state_ = GuardState::kKilling;
+  killed_at_ns_ = boot_now().time_since_epoch().count();
   // Stopped first, it neither forks nor reaps while its children are found. Killed first, it would
   // hand them to us only once it is gone, which hung storage can delay.
   if (postmaster_ != 0) signal_by_fd(postmaster_fd_.get(), SIGSTOP);

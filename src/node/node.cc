@@ -1,0 +1,133 @@
+#include "node/node.h"
+
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "node/shell.h"
+
+namespace bascule::node {
+namespace {
+
+constexpr size_t kIncarnationBytes = 4;
+
+}  // namespace
+
+class Node::Impl {
+ public:
+  Impl(NodeConfig config, NodeDeps deps) : config_(std::move(config)), deps_(deps) {}
+  ~Impl() {
+    deps_.loop.cancel(wake_timer_);
+    if (watch_ != 0) deps_.store.unwatch(watch_);
+    *alive_ = false;
+  }
+
+  Status start() {
+    if (config_.agent.new_incarnation.empty()) {
+      config_.agent.new_incarnation = deps_.entropy.hex(kIncarnationBytes);
+    }
+    auto opened =
+        Shell::open(config_, {deps_.loop, deps_.pool, deps_.process, deps_.disk, deps_.store});
+    if (!opened) return std::unexpected(opened.error());
+    shell_ = std::move(opened->shell);
+    shell_->on_exit([this] { finish({}); });
+    shell_->start(
+        opened->state, [this](control::Event event) { step(event); },
+        [this, state = opened->state](Status ready) {
+          if (!ready) return finish(std::move(ready));
+          begin(state);
+        });
+    return {};
+  }
+
+  void begin(const control::LocalState& state) {
+    agent_.emplace(config_.agent, state, deps_.loop.now());
+    watch_ = deps_.store.watch(control::Keys(config_.agent.cluster).prefix, [this, a = alive_] {
+      if (*a) step(control::event::StoreChanged{});
+    });
+    carry_out(agent_->start(deps_.loop.now()));
+    if (shutdown_requested_) step(control::event::ShutdownRequested{});
+  }
+
+  void step(const control::Event& event) {
+    if (!agent_) {
+      // Samples taken before the agent was made: it asks for one of its own.
+      return;
+    }
+    if (const auto* seen = std::get_if<control::event::Observed>(&event)) postgres_ = seen->status;
+    carry_out(agent_->step(event, deps_.loop.now()));
+  }
+
+  void carry_out(control::Effects effects) {
+    shell_->perform(std::move(effects));
+    publish();
+    deps_.loop.cancel(wake_timer_);
+    const MonoTime when = agent_->next_wakeup();
+    wake_timer_ = when == MonoTime::max()
+                      ? env::TimerId::kNone
+                      : deps_.loop.call_at(when, [this] { step(control::event::Tick{}); });
+  }
+
+  void publish() {
+    NodeView view;
+    view.phase = agent_->phase();
+    view.reason = agent_->reason();
+    view.leading_epoch = agent_->leading_epoch();
+    view.deadline = agent_->deadline();
+    view.taken_at = deps_.loop.now();
+    view.postgres = postgres_;
+    view.cluster = agent_->cluster();
+    view.local = agent_->local();
+    view.guard = shell_->guard_description();
+    const std::lock_guard lock(mutex_);
+    view_ = std::move(view);
+  }
+
+  void request_shutdown() {
+    deps_.loop.post([this, a = alive_] {
+      if (!*a) return;
+      shutdown_requested_ = true;
+      if (agent_) step(control::event::ShutdownRequested{});
+    });
+  }
+
+  void finish(Status status) {
+    if (on_exit_) std::exchange(on_exit_, {})(std::move(status));
+  }
+
+  NodeView view() const {
+    NodeView out;
+    {
+      const std::lock_guard lock(mutex_);
+      out = view_;
+    }
+    if (shell_) out.notes = shell_->notes();
+    return out;
+  }
+
+  std::function<void(Status)> on_exit_;
+
+ private:
+  NodeConfig config_;
+  NodeDeps deps_;
+  std::unique_ptr<Shell> shell_;
+  std::optional<control::Agent> agent_;
+  control::PgStatus postgres_;
+  bool shutdown_requested_ = false;
+  env::TimerId wake_timer_ = env::TimerId::kNone;
+  uint64_t watch_ = 0;
+  // Callbacks that are under way when we go find it false; shared with them, hence shared_ptr.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  mutable std::mutex mutex_;
+  NodeView view_;  // guarded by mutex_
+};
+
+Node::Node(NodeConfig config, NodeDeps deps)
+    : impl_(std::make_unique<Impl>(std::move(config), deps)) {}
+Node::~Node() = default;
+void Node::on_exit(std::function<void(Status)> callback) { impl_->on_exit_ = std::move(callback); }
+Status Node::start() { return impl_->start(); }
+void Node::request_shutdown() { impl_->request_shutdown(); }
+NodeView Node::view() const { return impl_->view(); }
+
+}  // namespace bascule::node

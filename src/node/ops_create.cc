@@ -1,0 +1,121 @@
+// A data directory from nothing: initdb, or a copy of another member.
+#include <fmt/format.h>
+
+#include "node/ops.h"
+
+namespace bascule::node {
+namespace {
+
+using control::OpData;
+
+constexpr Nanos kInitWithin = 120s;
+constexpr Nanos kCloneWithin = 24h;
+constexpr Nanos kSmallWork = 10s;
+
+Status initialize(OpContext& context) {
+  Server& server = context.server;
+  const NodeConfig& config = server.config();
+  if (auto done = server.disk().make_directory(config.data_dir); !done) return done;
+  if (server.marked(Marker::kHalfInitialized)) {
+    if (auto done = server.disk().remove_contents(config.data_dir); !done) return done;
+  }
+  if (server.data_dir_state() != control::DataDir::kEmpty) {
+    return fail(ErrorCode::kConflict, config.data_dir + ": not empty",
+                "give an empty directory, or one that belongs to this cluster");
+  }
+  if (auto done = server.mark(Marker::kHalfInitialized); !done) return done;
+  if (auto done = server.mark(Marker::kRolesPending); !done) return done;
+  std::vector<std::string> arguments = {"-D",
+                                        config.data_dir,
+                                        "-U",
+                                        config.superuser,
+                                        "--data-checksums",
+                                        "--encoding=UTF8",
+                                        "--locale=C.UTF-8",
+                                        "--auth-local=peer",
+                                        "--auth-host=scram-sha-256",
+                                        "--no-instructions"};
+  const std::string pwfile = server.run("initdb.pw");
+  if (config.superuser_password.empty()) {
+    arguments[8] = "--auth-host=reject";  // initdb insists on a password otherwise; replaced below
+  } else {
+    auto done =
+        server.disk().write(pwfile, config.superuser_password + "\n", env::Durability::kNone);
+    if (!done) return done;
+    arguments.push_back("--pwfile=" + pwfile);
+  }
+  auto out = server.run_tool("initdb", arguments, context.within(kInitWithin));
+  (void)server.disk().remove(pwfile, env::Durability::kNone);
+  if (!out) return std::unexpected(out.error());
+  if (!out->ok()) return fail(ErrorCode::kUnavailable, out->how() + ": " + out->output);
+  if (auto done = server.write_configuration({}, nullptr); !done) return done;
+  if (auto done = server.set_standby_signal(); !done) return done;
+  return server.unmark(Marker::kHalfInitialized);
+}
+
+// WAL from now on is kept for us, also while the copy runs.
+Status reserve_slot(OpContext& context, const control::Upstream& source, const std::string& slot) {
+  const Bound bound = context.within(kSmallWork);
+  auto session = context.server.remote_session(source, bound);
+  if (!session) return std::unexpected(session.error());
+  const std::string name = session->identifier(slot);
+  // One that is there may have lost its WAL, and nothing of it is needed any more. It can't be
+  // dropped while our old server still streams through it; then it is alive and good.
+  (void)session->query("DROP_REPLICATION_SLOT " + name, bound);
+  auto done =
+      session->query(fmt::format("CREATE_REPLICATION_SLOT {} PHYSICAL RESERVE_WAL", name), bound);
+  if (!done && done.error().message.find("already exists") == std::string::npos) {
+    return std::unexpected(done.error());
+  }
+  return {};
+}
+
+Status copy(OpContext& context, const control::Upstream& source) {
+  Server& server = context.server;
+  const NodeConfig& config = server.config();
+  const std::string slot = control::slot_name(config.agent.name);
+  if (auto done = server.disk().make_directory(config.data_dir); !done) return done;
+  auto passfile =
+      server.disk().write(server.run("pgpass"), render_passfile(config), env::Durability::kFsync);
+  if (!passfile) return passfile;
+  // Before anything is destroyed: the source answers and lets us in.
+  if (auto done = reserve_slot(context, source, slot); !done) return done;
+  if (auto done = server.stop_fast(context.within(kSmallWork)); !done) return done;
+  if (auto done = server.mark(Marker::kHalfCloned); !done) return done;
+  if (auto done = server.disk().remove_contents(config.data_dir); !done) return done;
+  context.progress("cloning 0 %");
+  const auto on_output = [&](std::string_view piece) {
+    if (auto percent = parse_progress(piece)) {
+      context.progress(fmt::format("cloning {} %", *percent));
+    }
+  };
+  auto out =
+      server.run_tool("pg_basebackup",
+                      {"-D", config.data_dir, "-d", server.remote_conninfo(source, "replication"),
+                       "-X", "stream", "-S", slot, "-c", "fast", "-P", "--no-password"},
+                      context.within(kCloneWithin), on_output);
+  if (!out) return std::unexpected(out.error());
+  if (!out->ok()) return fail(ErrorCode::kUnavailable, out->how() + ": " + out->output);
+  if (auto done = server.write_configuration({}, nullptr); !done) return done;
+  if (auto done = server.set_standby_signal(); !done) return done;
+  (void)server.unmark(Marker::kHalfRewound);
+  (void)server.unmark(Marker::kHalfInitialized);
+  (void)server.unmark(Marker::kRolesPending);
+  return server.unmark(Marker::kHalfCloned);
+}
+
+}  // namespace
+
+OpResult init_db(OpContext& context, const control::op::InitDb&) {
+  if (auto done = initialize(context); !done) return in_context("initdb", done.error());
+  auto control = context.server.control_data(context.within(kSmallWork));
+  if (!control) return in_context("initdb", control.error());
+  return OpData{{}, control->system_id};
+}
+
+OpResult clone(OpContext& context, const control::op::Clone& o) {
+  if (auto done = copy(context, o.source); !done) return in_context("clone", done.error());
+  return OpData{};
+}
+
+}  // namespace bascule::node

@@ -1,0 +1,73 @@
+// Promotion to exactly the reserved timeline.
+//
+// PostgreSQL takes the lowest id above its own for which pg_wal has no history file
+// (findNewestTimeLine in src/backend/access/transam/timeline.c). To skip ids, files that hold only
+// a comment are placed for them. Followers fetch and keep them like any other history file, so the
+// new primary keeps them too; one that is left without a real history above it would be taken for
+// the newest timeline at the next start, hence remove_stray_gaps().
+#include <fmt/format.h>
+
+#include "node/ops.h"
+#include "node/timeline_gaps.h"
+
+namespace bascule::node {
+namespace {
+
+using control::OpData;
+
+constexpr Nanos kPrepareWithin = 5s;
+constexpr Nanos kPromoteWithin = 60s;  // the agent's promote_timeout ends it earlier, by Kill
+constexpr Millis kPoll = 2ms;
+
+Status await_writable(OpContext& context, PgConnection& session, const Bound& bound) {
+  for (;;) {
+    auto recovering = session.value("SELECT pg_is_in_recovery()", bound);
+    if (!recovering) return std::unexpected(recovering.error());
+    if (*recovering == "f") return {};
+    if (context.server.clock().now() >= bound.deadline) {
+      return fail(ErrorCode::kTimeout, "still in recovery");
+    }
+    context.server.process().sleep(kPoll);
+  }
+}
+
+Status promote_to(OpContext& context, const control::op::Promote& o) {
+  Server& server = context.server;
+  const Bound prepare = context.within(kPrepareWithin);
+  if (auto done = reconfigure(context, {{}, o.sync_standbys, false}, prepare); !done) return done;
+  auto session = server.session(prepare);
+  if (!session) return std::unexpected(session.error());
+  if (auto done = create_slots(*session, o.slots, prepare); !done) return done;
+  {
+    auto replication = server.replication_session(prepare);
+    if (!replication) return std::unexpected(replication.error());
+    auto found = identify_system(*replication, prepare);
+    if (!found) return std::unexpected(found.error());
+    const Timeline current = found->position.timeline;
+    if (auto done = fill_gaps(server, current, o.timeline); !done) return done;
+  }
+  const Bound bound = context.within(kPromoteWithin);
+  if (auto done = session->query("SELECT pg_promote(false)", bound); !done) {
+    return std::unexpected(done.error());
+  }
+  if (auto done = await_writable(context, *session, bound); !done) return done;
+  auto file = session->value("SELECT pg_walfile_name(pg_current_wal_insert_lsn())", bound);
+  if (!file) return std::unexpected(file.error());
+  const auto reached = static_cast<uint32_t>(strtoul(file->substr(0, 8).c_str(), nullptr, 16));
+  if (reached != o.timeline.value) {
+    return fail(ErrorCode::kInternal,
+                fmt::format("came out on timeline {}, reserved was {}", reached, o.timeline.value));
+  }
+  if (auto done = server.set_standby_signal(); !done) return done;
+  session->send_and_leave("CHECKPOINT");
+  return {};
+}
+
+}  // namespace
+
+OpResult promote(OpContext& context, const control::op::Promote& o) {
+  if (auto done = promote_to(context, o); !done) return in_context("promote", done.error());
+  return OpData{};
+}
+
+}  // namespace bascule::node

@@ -1,0 +1,138 @@
+// Starting PostgreSQL as a primary or as a standby.
+#include <fmt/format.h>
+
+#include "node/ops.h"
+
+namespace bascule::node {
+namespace {
+
+using control::OpData;
+
+constexpr Millis kConnectPause = 5ms;
+constexpr Nanos kConnectWithin = 2s;
+constexpr Nanos kSmallWork = 30s;
+
+// Until a session can be had. Recovery takes as long as it takes: it ends by success, by the
+// postmaster's end, or by cancellation.
+Result<PgConnection> await_session(OpContext& context, GuardSession& guard) {
+  Server& server = context.server;
+  for (;;) {
+    if (guard.exited()) {
+      return fail(ErrorCode::kUnavailable, "PostgreSQL ended while starting: " + server.log_tail());
+    }
+    auto session = server.session(context.within(kConnectWithin));
+    if (session) return session;
+    if (context.control.cancelled) return session;
+    context.progress(says_not_yet(session.error()) ? "recovering" : "starting");
+    server.process().sleep(kConnectPause);
+  }
+}
+
+Status write_conf(OpContext& context, const ServerSettings& settings) {
+  std::vector<std::string> overridden;
+  auto done = context.server.write_configuration(settings, &overridden);
+  for (const std::string& name : overridden) {
+    context.remark("setting removed", name + " in postgresql.auto.conf is managed by Bascule");
+  }
+  return done;
+}
+
+std::string role_sql(PgConnection& session, const std::string& name, const std::string& password,
+                     const char* options) {
+  return fmt::format(
+      "DO $bascule$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {0}) THEN "
+      "CREATE ROLE {1} LOGIN; END IF; END $bascule$; ALTER ROLE {1} LOGIN {2} PASSWORD {3}",
+      session.quote(name), session.identifier(name), options,
+      password.empty() ? std::string("NULL") : session.quote(password));
+}
+
+// Roles and databases of a new cluster. Can be repeated.
+Status create_roles(OpContext& context, PgConnection& session) {
+  const NodeConfig& config = context.server.config();
+  const Bound bound = context.within(kSmallWork);
+  // Passwords must not get into the log, not even with an error.
+  auto done = session.query(
+      "SET log_statement = 'none'; SET log_min_duration_statement = -1;"
+      " SET log_min_error_statement = 'panic'; SET synchronous_commit = 'local'",
+      bound);
+  if (!done) return std::unexpected(done.error());
+  done = session.query(
+      role_sql(session, config.replication_user, config.replication_password, "REPLICATION"),
+      bound);
+  if (!done) return in_context("replication role", done.error());
+  // What pg_rewind needs: https://www.postgresql.org/docs/15/app-pgrewind.html#id-1.9.5.10.8
+  const std::string to = session.identifier(config.replication_user);
+  done = session.query(fmt::format("GRANT EXECUTE ON FUNCTION pg_ls_dir(text, boolean, boolean),"
+                                   " pg_stat_file(text, boolean), pg_read_binary_file(text),"
+                                   " pg_read_binary_file(text, bigint, bigint, boolean) TO {}",
+                                   to),
+                       bound);
+  if (!done) return in_context("replication role", done.error());
+  for (const ClientUser& user : config.client_users) {
+    done = session.query(role_sql(session, user.name, user.password, ""), bound);
+    if (!done) return in_context("client role", done.error());
+    if (user.database.empty()) continue;
+    auto rows = session.query(
+        "SELECT FROM pg_database WHERE datname = " + session.quote(user.database), bound);
+    if (!rows) return std::unexpected(rows.error());
+    if (!rows->empty()) continue;
+    done =
+        session.query(fmt::format("CREATE DATABASE {} OWNER {}", session.identifier(user.database),
+                                  session.identifier(user.name)),
+                      bound);
+    if (!done) return in_context("client database", done.error());
+  }
+  return context.server.unmark(Marker::kRolesPending);
+}
+
+Status start_as_primary(OpContext& context, const std::vector<std::string>& sync_standbys) {
+  Server& server = context.server;
+  auto guard = server.guard();
+  if (!guard) return std::unexpected(guard.error());
+  if (auto done = write_conf(context, {{}, sync_standbys, false}); !done) return done;
+  if (auto done = server.remove_standby_signal(); !done) return done;
+  if (auto done = server.start_postmaster(*guard, context.control.begun); !done) return done;
+  auto session = await_session(context, *guard);
+  if (!session) return std::unexpected(session.error());
+  auto recovering = session->value("SELECT pg_is_in_recovery()", context.within(kSmallWork));
+  if (!recovering) return std::unexpected(recovering.error());
+  if (*recovering != "f") return fail(ErrorCode::kInternal, "started, but it is in recovery");
+  if (server.marked(Marker::kRolesPending)) return create_roles(context, *session);
+  return {};
+}
+
+}  // namespace
+
+OpResult start_primary(OpContext& context, const control::op::StartPrimary& o) {
+  const Status started = start_as_primary(context, o.sync_standbys);
+  // Also after a failure: whoever starts this directory next without holding the record gets a
+  // standby.
+  const Status signal = context.server.set_standby_signal();
+  if (!started) return in_context("start as primary", started.error());
+  if (!signal) return in_context("start as primary", signal.error());
+  return OpData{};
+}
+
+Status start_in_recovery(OpContext& context, const ServerSettings& settings) {
+  Server& server = context.server;
+  auto guard = server.guard();
+  if (!guard) return std::unexpected(guard.error());
+  if (auto done = write_conf(context, settings); !done) return done;
+  if (auto done = server.set_standby_signal(); !done) return done;
+  if (auto done = server.start_postmaster(*guard, context.control.begun); !done) return done;
+  auto session = await_session(context, *guard);
+  if (!session) return std::unexpected(session.error());
+  auto recovering = session->value("SELECT pg_is_in_recovery()", context.within(kSmallWork));
+  if (!recovering) return std::unexpected(recovering.error());
+  if (*recovering != "t") return fail(ErrorCode::kInternal, "started, but it is not in recovery");
+  return {};
+}
+
+OpResult start_standby(OpContext& context, const control::op::StartStandby& o) {
+  if (auto done = start_in_recovery(context, {o.upstream, {}, false}); !done) {
+    return in_context("start as standby", done.error());
+  }
+  return OpData{};
+}
+
+}  // namespace bascule::node

@@ -1,0 +1,111 @@
+// What a primary does for its standbys: the synchronous set, slots, senders, checkpoints.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "node/ops.h"
+
+namespace bascule::node {
+namespace {
+
+using control::OpData;
+
+constexpr Nanos kSmallWork = 5s;
+constexpr Nanos kCheckpointWithin = 120s;
+constexpr Millis kPause = 5ms;
+
+// A transaction with an id, so that its commit flushes; local, so that it waits for no standby.
+Result<Lsn> write_marker(PgConnection& session, const Bound& bound) {
+  if (auto done = session.query("SET synchronous_commit = 'local'", bound); !done) {
+    return std::unexpected(done.error());
+  }
+  auto text = session.value("SELECT pg_logical_emit_message(true, 'bascule', 'marker')", bound);
+  if (!text) return std::unexpected(text.error());
+  auto marker = Lsn::parse(*text);
+  if (!marker) return marker;
+  auto flushed =
+      session.value(fmt::format("SELECT pg_current_wal_flush_lsn() >= '{}'", *text), bound);
+  if (!flushed) return std::unexpected(flushed.error());
+  if (*flushed != "t") return fail(ErrorCode::kInternal, "marker is committed but not flushed");
+  return marker;
+}
+
+}  // namespace
+
+OpResult set_sync(OpContext& context, const control::op::SetSync& o) {
+  const Bound bound = context.within(kSmallWork);
+  if (auto done = reconfigure(context, {{}, o.standbys, false}, bound); !done) {
+    return in_context("synchronous_standby_names", done.error());
+  }
+  auto session = context.server.session(bound);
+  if (!session) return in_context("synchronous_standby_names", session.error());
+  if (o.from_empty) {
+    // Backends learn from the checkpointer whether to wait at all. It was told to reload before the
+    // session above could see the setting, and looks at that before it begins a checkpoint.
+    auto done = session->query("CHECKPOINT", context.within(kCheckpointWithin));
+    if (!done) return in_context("synchronous_standby_names", done.error());
+  }
+  auto marker = write_marker(*session, context.within(kSmallWork));
+  if (!marker) return in_context("synchronous_standby_names", marker.error());
+  auto timeline = session->value(
+      "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int", bound);
+  if (!timeline) return in_context("synchronous_standby_names", timeline.error());
+  return OpData{{Timeline{static_cast<uint32_t>(atoi(timeline->c_str()))}, *marker}, 0};
+}
+
+OpResult ensure_slots(OpContext& context, const control::op::EnsureSlots& o) {
+  const Bound bound = context.within(kSmallWork);
+  auto session = context.server.session(bound);
+  if (!session) return in_context("replication slots", session.error());
+  if (auto done = create_slots(*session, o.slots, bound); !done) {
+    return std::unexpected(done.error());
+  }
+  for (const std::string& slot : o.drop) {
+    const std::string name = session->quote(slot);
+    for (;;) {
+      auto rows = session->query(
+          fmt::format("SELECT active, pg_terminate_backend(active_pid) FROM pg_replication_slots"
+                      " WHERE slot_name = {}",
+                      name),
+          bound);
+      if (!rows) return in_context("replication slots", rows.error());
+      if (rows->empty()) break;
+      auto dropped =
+          session->query(fmt::format("SELECT pg_drop_replication_slot({})", name), bound);
+      if (dropped) break;
+      if (context.server.clock().now() >= bound.deadline) {
+        return in_context("replication slots", dropped.error());
+      }
+      context.server.process().sleep(kPause);
+    }
+  }
+  return OpData{};
+}
+
+OpResult terminate_senders(OpContext& context, const control::op::TerminateSenders& o) {
+  const Bound bound = context.within(kSmallWork);
+  auto session = context.server.session(bound);
+  if (!session) return in_context("terminate senders", session.error());
+  for (const std::string& name : o.names) {
+    // As synchronous_standby_names matches: without regard to case.
+    auto done =
+        session->query(fmt::format("SELECT pg_terminate_backend(pid) FROM pg_stat_replication"
+                                   " WHERE lower(application_name) = lower({})",
+                                   session->quote(name)),
+                       bound);
+    if (!done) return in_context("terminate senders", done.error());
+  }
+  return OpData{};
+}
+
+OpResult checkpoint(OpContext& context, const control::op::Checkpoint&) {
+  const Bound bound = context.within(kCheckpointWithin);
+  auto session = context.server.session(bound);
+  if (!session) return in_context("checkpoint", session.error());
+  if (auto done = session->query("CHECKPOINT", bound); !done) {
+    return in_context("checkpoint", done.error());
+  }
+  return OpData{};
+}
+
+}  // namespace bascule::node

@@ -1,0 +1,351 @@
+#include "node/pg_files.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+namespace bascule::node {
+namespace {
+
+constexpr std::string_view kIncludeLine = "include 'bascule.conf'";
+constexpr uint64_t kPageBytes = 8192;
+constexpr uint64_t kPageHeader = 24;
+constexpr uint64_t kSegmentPageHeader = 40;
+
+std::string_view trim(std::string_view text) {
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\r')) {
+    text.remove_suffix(1);
+  }
+  return text;
+}
+
+// Calls `each` with every line, its newline excluded.
+template <typename F>
+void for_lines(std::string_view text, F&& each) {
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    each(text.substr(0, end));
+    if (end == std::string_view::npos) return;
+    text.remove_prefix(end + 1);
+  }
+}
+
+template <typename T>
+bool parse_number(std::string_view text, T& out) {
+  text = trim(text);
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  return error == std::errc{} && end == text.data() + text.size();
+}
+
+std::string setting(std::string_view name, std::string_view value) {
+  return fmt::format("{} = {}\n", name, quote_conf(value));
+}
+
+// May be overridden by the user's parameters.
+std::vector<std::pair<std::string, std::string>> defaults(const ConfInputs& in) {
+  const std::string timeout = fmt::format("{}ms", in.config.replication_timeout.count());
+  return {
+      {"wal_level", "replica"},
+      {"max_wal_senders", "20"},
+      {"max_replication_slots", "20"},
+      {"wal_keep_size", "128MB"},
+      {"max_slot_wal_keep_size", "8GB"},
+      {"superuser_reserved_connections", "5"},
+      {"wal_sender_timeout", timeout},
+      {"wal_receiver_timeout", timeout},
+      {"wal_receiver_status_interval", "1s"},
+      {"tcp_keepalives_idle", "5"},
+      {"tcp_keepalives_interval", "2"},
+      {"tcp_keepalives_count", "3"},
+      {"log_line_prefix", "%m [%p] %q%u@%d "},
+  };
+}
+
+// Ours: correctness depends on each of them.
+std::vector<std::pair<std::string, std::string>> owned(const ConfInputs& in,
+                                                       const ServerSettings& settings) {
+  const NodeConfig& config = in.config;
+  std::vector<std::pair<std::string, std::string>> out = {
+      {"listen_addresses", config.listen.empty() ? config.agent.host : config.listen},
+      {"port", std::to_string(config.agent.port)},
+      {"unix_socket_directories", config.run_dir},
+      {"unix_socket_permissions", "0700"},
+      {"cluster_name", config.agent.name.str()},
+      {"hba_file", config.data_dir + "/pg_hba.conf"},
+      {"ident_file", config.data_dir + "/pg_ident.conf"},
+      {"logging_collector", "off"},
+      {"log_destination", "stderr"},
+      {"password_encryption", "scram-sha-256"},
+      {"hot_standby", "on"},
+      {"fsync", "on"},
+      {"full_page_writes", "on"},
+      // After a crash of a backend the agent decides, not the postmaster.
+      {"restart_after_crash", "off"},
+      {"wal_retrieve_retry_interval", "100ms"},
+      {"recovery_target_timeline", "latest"},
+      {"synchronous_standby_names", render_sync_standbys(settings.sync_standbys)},
+      {"primary_conninfo",
+       settings.upstream ? render_conninfo(in, *settings.upstream) : std::string()},
+      {"primary_slot_name",
+       settings.upstream ? control::slot_name(config.agent.name) : std::string()},
+      {"bascule.upstream", settings.upstream ? settings.upstream->member.str() : std::string()},
+  };
+  if (settings.cancel_conflicts) {
+    out.emplace_back("max_standby_streaming_delay", "0");
+    out.emplace_back("max_standby_archive_delay", "0");
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string quote_conf(std::string_view value) {
+  std::string out = "'";
+  for (const char c : value) {
+    if (c == '\'' || c == '\\') out += c;
+    out += c == '\n' ? ' ' : c;
+  }
+  return out + "'";
+}
+
+std::string quote_conninfo(std::string_view value) {
+  std::string out = "'";
+  for (const char c : value) {
+    if (c == '\'' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + "'";
+}
+
+std::string render_conninfo(const ConfInputs& in, const control::Upstream& upstream) {
+  return fmt::format(
+      "host={} port={} user={} passfile={} application_name={} connect_timeout=2 "
+      "keepalives_idle=1 keepalives_interval=1 keepalives_count=3 tcp_user_timeout={} "
+      "sslmode=prefer",
+      quote_conninfo(upstream.host), upstream.port, quote_conninfo(in.config.replication_user),
+      quote_conninfo(in.passfile), quote_conninfo(in.sync_name),
+      in.config.replication_timeout.count());
+}
+
+std::string render_sync_standbys(const std::vector<std::string>& names) {
+  if (names.empty()) return {};
+  std::string out = "FIRST 1 (";
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (i != 0) out += ",";
+    out += '"';
+    for (const char c : names[i]) {
+      if (c == '"') out += '"';
+      out += c;
+    }
+    out += '"';
+  }
+  return out + ")";
+}
+
+Result<std::vector<std::string>> parse_sync_standbys(std::string_view text) {
+  std::vector<std::string> names;
+  const std::string_view whole = text = trim(text);
+  if (text.empty()) return names;
+  constexpr std::string_view kHead = "FIRST 1 (";
+  const auto foreign = [&] {
+    return fail(ErrorCode::kInvalid,
+                fmt::format("synchronous_standby_names: not set by Bascule: {}", whole));
+  };
+  if (!text.starts_with(kHead) || !text.ends_with(")")) return foreign();
+  text = text.substr(kHead.size(), text.size() - kHead.size() - 1);
+  while (true) {
+    if (!text.starts_with('"')) return foreign();
+    text.remove_prefix(1);
+    std::string name;
+    for (;;) {
+      const size_t quote = text.find('"');
+      if (quote == std::string_view::npos) return foreign();
+      name += text.substr(0, quote);
+      text.remove_prefix(quote + 1);
+      if (!text.starts_with('"')) break;
+      name += '"';
+      text.remove_prefix(1);
+    }
+    names.push_back(std::move(name));
+    if (text.empty()) return names;
+    if (!text.starts_with(',')) return foreign();
+    text.remove_prefix(1);
+  }
+}
+
+std::string render_conf(const ConfInputs& in, const ServerSettings& settings) {
+  std::string out =
+      "# Written by Bascule, replaced at every change. Own settings belong into its "
+      "configuration.\n";
+  for (const auto& [name, value] : defaults(in)) {
+    if (!in.config.parameters.contains(name)) out += setting(name, value);
+  }
+  for (const auto& [name, value] : in.config.parameters) out += setting(name, value);
+  for (const auto& [name, value] : owned(in, settings)) out += setting(name, value);
+  return out;
+}
+
+const std::vector<std::string>& owned_parameters() {
+  static const std::vector<std::string> names = [] {
+    const NodeConfig config;
+    std::vector<std::string> out;
+    for (const auto& [name, value] : owned({config, 15, "", ""}, {{}, {}, true})) {
+      out.push_back(name);
+    }
+    // Never set by us, and never to be set by others: each changes where recovery ends.
+    for (const char* name :
+         {"recovery_target", "recovery_target_lsn", "recovery_target_name", "recovery_target_time",
+          "recovery_target_xid", "recovery_target_action", "recovery_min_apply_delay",
+          "promote_trigger_file", "data_directory", "config_file"}) {
+      out.push_back(name);
+    }
+    std::sort(out.begin(), out.end());
+    return out;
+  }();
+  return names;
+}
+
+std::string render_hba(const NodeConfig& config) {
+  std::string out = "# Written by Bascule.\n";
+  out += fmt::format("local all,replication \"{}\" peer map=bascule\n", config.superuser);
+  out += "local all all scram-sha-256\n";
+  out +=
+      fmt::format("host replication,postgres \"{}\" all scram-sha-256\n", config.replication_user);
+  if (config.hba.empty()) out += "host all all all scram-sha-256\n";
+  for (const std::string& line : config.hba) out += line + "\n";
+  return out;
+}
+
+std::string render_ident(const NodeConfig& config, std::string_view os_user) {
+  return fmt::format("# Written by Bascule.\nbascule \"{}\" \"{}\"\n", os_user, config.superuser);
+}
+
+std::string render_passfile(const NodeConfig& config) {
+  const auto escape = [](std::string_view text) {
+    std::string out;
+    for (const char c : text) {
+      if (c == ':' || c == '\\') out += '\\';
+      out += c;
+    }
+    return out;
+  };
+  return fmt::format("*:*:*:{}:{}\n", escape(config.replication_user),
+                     escape(config.replication_password));
+}
+
+std::string with_include(std::string_view postgresql_conf) {
+  std::string_view last;
+  for_lines(postgresql_conf, [&](std::string_view line) {
+    if (!trim(line).empty()) last = trim(line);
+  });
+  std::string out(postgresql_conf);
+  if (last == kIncludeLine) return out;
+  if (!out.empty() && out.back() != '\n') out += '\n';
+  return out.append(kIncludeLine) + "\n";
+}
+
+std::string without_owned(std::string_view auto_conf, std::vector<std::string>& removed) {
+  std::string out;
+  const std::vector<std::string>& names = owned_parameters();
+  for_lines(auto_conf, [&](std::string_view line) {
+    std::string name(trim(line.substr(0, line.find('='))));
+    std::transform(name.begin(), name.end(), name.begin(),
+                   [](unsigned char c) { return static_cast<char>(tolower(c)); });
+    if (std::binary_search(names.begin(), names.end(), name)) {
+      removed.push_back(name);
+    } else {
+      out.append(line) += '\n';
+    }
+  });
+  return out;
+}
+
+Result<ControlData> parse_controldata(std::string_view output) {
+  ControlData out;
+  bool valid = true;
+  for_lines(output, [&](std::string_view line) {
+    const size_t colon = line.find(':');
+    if (colon == std::string_view::npos) return;
+    const std::string_view key = line.substr(0, colon);
+    const std::string_view value = trim(line.substr(colon + 1));
+    if (key == "Database system identifier") {
+      valid &= parse_number(value, out.system_id);
+    } else if (key == "Database cluster state") {
+      out.state = value;
+    } else if (key == "Latest checkpoint's TimeLineID") {
+      valid &= parse_number(value, out.checkpoint_timeline.value);
+    } else if (key == "Latest checkpoint location") {
+      const auto lsn = Lsn::parse(value);
+      valid &= lsn.has_value();
+      if (lsn) out.checkpoint = *lsn;
+    } else if (key == "Bytes per WAL segment") {
+      valid &= parse_number(value, out.segment_bytes);
+    }
+  });
+  if (!valid || out.system_id == 0 || out.state.empty() || out.segment_bytes == 0) {
+    return fail(ErrorCode::kInvalid, "pg_controldata: output not understood");
+  }
+  return out;
+}
+
+Lsn wal_record_end(Lsn start, uint64_t total_bytes, uint64_t segment_bytes) {
+  const auto header_at = [&](uint64_t page) {
+    return page % segment_bytes == 0 ? kSegmentPageHeader : kPageHeader;
+  };
+  uint64_t at = start.value;
+  for (;;) {
+    const uint64_t room = kPageBytes - at % kPageBytes;
+    if (total_bytes <= room) {
+      const uint64_t end = at + total_bytes;
+      return Lsn{(end + 7) / 8 * 8};
+    }
+    total_bytes -= room;
+    at += room;
+    at += header_at(at);
+  }
+}
+
+Result<WalRecord> parse_waldump_line(std::string_view output) {
+  // rmgr: XLOG        len (rec/tot):    114/   114, tx: …, lsn: …, prev …, desc: CHECKPOINT_…
+  const std::string_view line = output.substr(0, output.find('\n'));
+  constexpr std::string_view kManager = "rmgr: ", kLength = "len (rec/tot):", kText = "desc: ";
+  const size_t manager = line.find(kManager), length = line.find(kLength), text = line.find(kText);
+  WalRecord out;
+  if (manager == std::string_view::npos || length == std::string_view::npos ||
+      text == std::string_view::npos) {
+    return fail(ErrorCode::kInvalid, "pg_waldump: output not understood");
+  }
+  const std::string_view name =
+      trim(line.substr(manager + kManager.size(), length - manager - kManager.size()));
+  const std::string_view numbers = line.substr(length + kLength.size());
+  const size_t slash = numbers.find('/');
+  const size_t comma = numbers.find(',');
+  if (slash == std::string_view::npos || comma == std::string_view::npos || slash > comma ||
+      !parse_number(numbers.substr(slash + 1, comma - slash - 1), out.total_bytes)) {
+    return fail(ErrorCode::kInvalid, "pg_waldump: output not understood");
+  }
+  out.manager = name;
+  out.description = trim(line.substr(text + kText.size()));
+  return out;
+}
+
+std::optional<int> parse_progress(std::string_view piece) {
+  const size_t end = piece.rfind("%)");
+  if (end == std::string_view::npos) return std::nullopt;
+  const size_t begin = piece.rfind('(', end);
+  int percent = 0;
+  if (begin == std::string_view::npos ||
+      !parse_number(piece.substr(begin + 1, end - begin - 1), percent)) {
+    return std::nullopt;
+  }
+  return std::clamp(percent, 0, 100);
+}
+
+std::string history_file_name(Timeline timeline) {
+  return fmt::format("{:08X}.history", timeline.value);
+}
+
+}  // namespace bascule::node

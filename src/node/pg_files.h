@@ -1,0 +1,88 @@
+// Texts that PostgreSQL reads and writes, as pure functions: configuration, connection strings,
+// names of synchronous standbys, output of pg_controldata and pg_waldump.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "base/types.h"
+#include "control/events.h"
+#include "node/config.h"
+
+namespace bascule::node {
+
+inline constexpr char kConfName[] = "bascule.conf";
+
+// What changes in bascule.conf from operation to operation.
+struct ServerSettings {
+  std::optional<control::Upstream> upstream;
+  std::vector<std::string> sync_standbys;
+  // While a ballot is out: conflicts never hold replay up.
+  bool cancel_conflicts = false;
+};
+
+struct ConfInputs {
+  const NodeConfig& config;
+  int version_major = 15;
+  std::string sync_name;  // application_name of our receiver
+  std::string passfile;
+};
+
+// bascule.conf in full. Parameters of the user first: the last one wins.
+std::string render_conf(const ConfInputs& inputs, const ServerSettings& settings);
+std::string render_hba(const NodeConfig& config);
+std::string render_ident(const NodeConfig& config, std::string_view os_user);
+std::string render_passfile(const NodeConfig& config);
+// Names of the parameters that render_conf sets for safety: nobody else may.
+const std::vector<std::string>& owned_parameters();
+
+// 'it''s' as in postgresql.conf: ' and \ doubled.
+std::string quote_conf(std::string_view value);
+// A value inside a libpq connection string: 'it\'s'.
+std::string quote_conninfo(std::string_view value);
+std::string render_conninfo(const ConfInputs& inputs, const control::Upstream& upstream);
+
+// FIRST 1 ("a","b"); empty for none.
+std::string render_sync_standbys(const std::vector<std::string>& names);
+// Back from what the server shows. Not of our form: kInvalid.
+Result<std::vector<std::string>> parse_sync_standbys(std::string_view text);
+
+// postgresql.conf with our include as its last line; unchanged when it is there.
+std::string with_include(std::string_view postgresql_conf);
+// postgresql.auto.conf without parameters that we own; `removed` gets their names.
+std::string without_owned(std::string_view auto_conf, std::vector<std::string>& removed);
+
+struct ControlData {
+  uint64_t system_id = 0;
+  int version_major = 0;  // from the catalog version's file, not here: 0
+  std::string state;      // "shut down", "in production", …
+  Timeline checkpoint_timeline;
+  Lsn checkpoint;  // start of the latest checkpoint record
+  uint64_t segment_bytes = 0;
+  bool cleanly_stopped() const { return state == "shut down" || state == "shut down in recovery"; }
+};
+Result<ControlData> parse_controldata(std::string_view output);
+
+// End of the WAL record of `total_bytes` that begins at `start`: page headers counted in, aligned
+// to 8 (src/include/access/xlog_internal.h: 24 bytes a page, 40 on a segment's first).
+Lsn wal_record_end(Lsn start, uint64_t total_bytes, uint64_t segment_bytes);
+
+struct WalRecord {
+  std::string manager;      // "XLOG"
+  std::string description;  // "CHECKPOINT_SHUTDOWN redo …"
+  uint64_t total_bytes = 0;
+};
+// The first line of pg_waldump's output.
+Result<WalRecord> parse_waldump_line(std::string_view output);
+
+// Percentage in a progress line of pg_basebackup or pg_rewind ("12/67 kB (18%), …").
+std::optional<int> parse_progress(std::string_view piece);
+
+// The name of a timeline's history file: "00000003.history".
+std::string history_file_name(Timeline timeline);
+
+}  // namespace bascule::node

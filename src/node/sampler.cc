@@ -1,0 +1,160 @@
+#include "node/sampler.h"
+
+#include <fmt/format.h>
+
+namespace bascule::node {
+namespace {
+
+using control::PgRun;
+using control::PgStatus;
+
+constexpr Nanos kSessionLife = 1s;
+constexpr Nanos kToolWithin = 10s;
+
+// In recovery or not is asked first of all columns, and positions last, so that a promotion in
+// between can at worst show a primary as a standby for one more sample.
+constexpr char kQuery[] =
+    "SELECT pg_is_in_recovery(),"
+    " (SELECT timeline_id FROM pg_control_checkpoint()),"
+    " coalesce(pg_last_wal_replay_lsn()::text, ''),"
+    " coalesce((SELECT status = 'streaming' FROM pg_stat_wal_receiver), false),"
+    " coalesce((SELECT latest_end_lsn::text FROM pg_stat_wal_receiver), ''),"
+    " coalesce(current_setting('bascule.upstream', true), ''),"
+    " current_setting('synchronous_standby_names'),"
+    " current_setting('primary_conninfo')";
+
+constexpr char kPrimaryQuery[] =
+    "SELECT application_name, state = 'streaming', coalesce(flush_lsn::text, ''),"
+    " coalesce(replay_lsn::text, '') FROM pg_stat_replication"
+    " WHERE pid <> pg_backend_pid() AND state IN ('catchup', 'streaming')"
+    " ORDER BY application_name, pid";
+
+constexpr char kTransactionsQuery[] =
+    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    " AND xact_start IS NOT NULL AND application_name NOT LIKE 'bascule%'";
+
+constexpr char kPendingRestartQuery[] =
+    "SELECT EXISTS (SELECT FROM pg_settings WHERE pending_restart)";
+
+Lsn lsn_of(const std::optional<std::string>& text) {
+  return text ? Lsn::parse(*text).value_or(Lsn{}) : Lsn{};
+}
+
+bool is_true(const std::optional<std::string>& text) { return text == "t"; }
+
+}  // namespace
+
+void Sampler::forget_stopped() {
+  const std::lock_guard lock(mutex_);
+  stopped_.reset();
+  progress_.clear();
+}
+
+void Sampler::set_progress(std::string progress) {
+  const std::lock_guard lock(mutex_);
+  progress_ = std::move(progress);
+}
+
+void Sampler::look_at_files(PgStatus& status) {
+  if (status.data != control::DataDir::kReady) return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopped_) {
+      status.system_id = stopped_->system_id;
+      status.timeline = status.checkpoint_timeline = stopped_->checkpoint_timeline;
+      return;
+    }
+  }
+  auto control = server_.control_data(server_.within(kToolWithin));
+  if (!control) return;
+  status.system_id = control->system_id;
+  status.timeline = status.checkpoint_timeline = control->checkpoint_timeline;
+  const std::lock_guard lock(mutex_);
+  stopped_ = *control;
+}
+
+Status Sampler::ensure_session(const Bound& bound) {
+  if (session_ && server_.clock().now() - session_since_ < kSessionLife) return {};
+  session_.reset();
+  auto session = server_.replication_session(bound);
+  if (!session) return std::unexpected(session.error());
+  session_ = std::move(*session);
+  session_since_ = server_.clock().now();
+  return {};
+}
+
+Status Sampler::look_at_primary(PgStatus& status, const Bound& bound) {
+  auto senders = session_->query(kPrimaryQuery, bound);
+  if (!senders) return std::unexpected(senders.error());
+  for (const Row& row : *senders) {
+    status.senders.push_back(
+        {row[0].value_or(""), is_true(row[1]), lsn_of(row[2]), lsn_of(row[3])});
+  }
+  auto running = session_->value(kTransactionsQuery, bound);
+  if (!running) return std::unexpected(running.error());
+  status.running_transactions = atoi(running->c_str());
+  return {};
+}
+
+Status Sampler::look_at_server(PgStatus& status, const Bound& bound) {
+  if (auto done = ensure_session(bound); !done) return done;
+  auto rows = session_->query(kQuery, bound);
+  if (!rows) return std::unexpected(rows.error());
+  const Row& row = rows->at(0);
+  auto system = identify_system(*session_, bound);
+  if (!system) return std::unexpected(system.error());
+  status.run = is_true(row[0]) ? PgRun::kStandby : PgRun::kPrimary;
+  status.system_id = system->system_id;
+  status.timeline = system->position.timeline;
+  status.flush_lsn = system->position.lsn;
+  status.checkpoint_timeline.value =
+      static_cast<uint32_t>(strtoul(row[1].value_or("0").c_str(), nullptr, 10));
+  status.receiver_streaming = is_true(row[3]);
+  status.upstream_lsn = lsn_of(row[4]);
+  if (row[5] && !row[5]->empty()) {
+    if (auto name = NodeName::parse(*row[5])) status.upstream = *name;
+  }
+  if (auto names = parse_sync_standbys(row[6].value_or(""))) {
+    status.sync_standbys = *names;
+  } else {
+    status.sync_standbys = {row[6].value_or("")};  // somebody else's: shown as it is
+  }
+  status.replay_lsn = lsn_of(row[2]);
+  if (status.run == PgRun::kStandby) return {};
+  status.replay_lsn = status.flush_lsn;
+  status.upstream.reset();
+  return look_at_primary(status, bound);
+}
+
+PgStatus Sampler::sample(env::Pid postmaster, bool processes) {
+  PgStatus status;
+  status.sampled_at = server_.clock().now();
+  status.data = server_.data_dir_state();
+  {
+    const std::lock_guard lock(mutex_);
+    status.progress = progress_;
+  }
+  if (postmaster != session_of_) {
+    session_.reset();
+    connected_once_ = false;
+    session_of_ = postmaster;
+  }
+  if (postmaster == 0) {
+    if (processes) status.run = PgRun::kStarting;
+    if (!processes) look_at_files(status);
+    return status;
+  }
+  const auto bound = server_.within(server_.config().probe_deadline);
+  if (auto done = look_at_server(status, bound); !done) {
+    session_.reset();
+    status.run =
+        !connected_once_ || says_not_yet(done.error()) ? PgRun::kStarting : PgRun::kUnresponsive;
+    return status;
+  }
+  connected_once_ = true;
+  auto pending = session_->value(kPendingRestartQuery, bound);
+  status.pending_restart = pending && *pending == "t";
+  return status;
+}
+
+}  // namespace bascule::node

@@ -1,0 +1,129 @@
+// Carries out control::Effects on one real PostgreSQL and reports control::Events. Knows nothing of
+// why. On the loop's thread; blocking work in the pool. See the duties in control/events.h.
+//
+// Operations wait until the guard has confirmed the deadline that was set before them.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "control/events.h"
+#include "env/disk.h"
+#include "env/loop.h"
+#include "env/process.h"
+#include "node/config.h"
+#include "node/guard_client.h"
+#include "node/notes.h"
+#include "node/ops.h"
+#include "node/sampler.h"
+#include "node/server.h"
+#include "store/store.h"
+
+namespace bascule::node {
+
+struct ShellDeps {
+  env::Loop& loop;
+  env::BlockingPool& pool;
+  env::Process& process;
+  env::Disk& disk;
+  store::Store& store;
+};
+
+class Shell {
+ public:
+  // Events are delivered in a later turn of the loop, in order.
+  using EventSink = std::function<void(control::Event)>;
+
+  // Fills in what may be left empty, checks, creates directories, takes run_dir/agent.lock, reads
+  // the version of PostgreSQL and the state file (absent: a default state; unreadable: an error).
+  // Blocking (tens of ms), before the loop runs.
+  struct Opened {
+    std::unique_ptr<Shell> shell;
+    control::LocalState state;
+  };
+  static Result<Opened> open(NodeConfig config, ShellDeps deps);
+
+  // Lets go of PostgreSQL and the guard, which go on. Work in the pool ends by itself and reports
+  // to nobody; the pool must be joined before the loop and the other dependencies go.
+  ~Shell();
+  Shell(const Shell&) = delete;
+  Shell& operator=(const Shell&) = delete;
+
+  // Attaches to the guard, or kills what a lost guard has left and starts a new one; `ready` is
+  // called when the guard is there (a running PostgreSQL is adopted), or with an error.
+  void start(const control::LocalState& state, EventSink sink, std::function<void(Status)> ready);
+  void perform(control::Effects effects);
+  void on_exit(std::function<void()> callback);  // effect::Exit, after the guard was told to end
+
+  std::vector<NoteRecord> notes() const;  // thread-safe
+  std::string guard_description() const;  // loop's thread
+  const NodeConfig& config() const;
+
+ private:
+  struct Shared;  // what work in the pool needs, also should it end after us
+  struct RunningOp {
+    control::OpId id = 0;
+    std::string name;
+    std::shared_ptr<OpControl> control;  // shared with the pool's thread
+  };
+
+  Shell(std::shared_ptr<Shared> shared, ShellDeps deps, std::unique_ptr<env::FileLock> lock);
+
+  void perform_one(control::effect::ReadStore&& e);
+  void perform_one(control::effect::CommitStore&& e);
+  void perform_one(control::effect::StartOp&& e);
+  void perform_one(control::effect::ArmGuard&& e);
+  void perform_one(control::effect::DisarmGuard&& e);
+  void perform_one(control::effect::Persist&& e);
+  void perform_one(control::effect::SetSampling&& e);
+  void perform_one(control::effect::Note&& e);
+  void perform_one(control::effect::Exit&& e);
+
+  void emit(control::Event event);
+  void note(NoteRecord record);
+  void remark(std::string what, std::string why);
+  GuardClient::Handlers guard_handlers();
+  void start_guard();
+  void guard_attached(const env::GuardReport& report);
+  void guard_exited(const env::GuardReport& report);
+  void guard_lost(const std::string& how);
+  void leftovers_killed(const std::string& how, bool ran);
+  void begin_kill(control::OpId id);
+  void finish_kills_if_dead();
+  void finish_kills();
+  void next_op();
+  void run_in_pool();
+  void op_done(control::OpId id, const std::string& name, Result<control::OpData> result);
+  void apply_identity();
+  void next_persist();
+  void persisted(const Status& status);
+  void sample_now();
+  void sampled(control::PgStatus status);
+
+  std::shared_ptr<Shared> shared_;
+  ShellDeps deps_;
+  std::unique_ptr<env::FileLock> lock_;
+  EventSink sink_;
+  std::function<void(Status)> ready_;
+  std::function<void()> on_exit_;
+  std::unique_ptr<GuardClient> guard_;
+  bool guard_lost_ = false;  // and its leftovers are being killed
+
+  std::deque<control::effect::StartOp> ops_;  // waiting; the running one is not among them
+  RunningOp running_;                         // id 0: none
+  std::vector<control::OpId> kills_;          // waiting for everything to be dead
+
+  control::LocalState persisted_;
+  std::deque<control::effect::Persist> persists_;  // the first is being written
+  env::TimerId persist_timer_ = env::TimerId::kNone;
+
+  Millis sample_every_;
+  bool sampling_ = false;
+  bool sample_again_ = false;
+  env::TimerId sample_timer_ = env::TimerId::kNone;
+};
+
+}  // namespace bascule::node
