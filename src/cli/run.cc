@@ -9,6 +9,8 @@
 #include <optional>
 
 #include "base/log.h"
+#include "cli/api_glue.h"
+#include "cli/app.h"
 #include "cli/cluster_watch.h"
 #include "cli/exit_code.h"
 #include "cli/pid_file.h"
@@ -114,10 +116,13 @@ class Daemon {
         loop_(platform.make_loop()),
         store_pool_(platform.make_pool(kStoreThreads)),
         node_pool_(platform.make_pool(config.node ? kNodeThreads : 1)),
+        api_pool_(platform.make_pool(1)),  // its accept loop occupies a thread
         hint_(platform.make_hint(*loop_)) {}
 
   ~Daemon() {
     watch_.reset();
+    api_.reset();
+    api_pool_.reset();
     if (proxy_) proxy_->stop();
     node_.reset();
     node_pool_.reset();  // its work may still post to the loop and use the store
@@ -133,6 +138,9 @@ class Daemon {
     }
     if (config_.proxy) {
       if (auto s = start_proxy(); !s) return s;
+    }
+    if (config_.api) {
+      if (auto s = start_api(); !s) return s;
     }
     watch_ = std::make_unique<ClusterWatch>(
         *loop_, *store_, control::Keys(config_.cluster),
@@ -185,7 +193,41 @@ class Daemon {
     return proxy_->start();
   }
 
+  Status start_api() {
+    const HostPort& at = config_.api->listen;
+    api::HttpOptions options;
+    options.host = at.host;
+    options.port = at.port;
+    api_ = std::make_unique<api::HttpServer>(
+        options, platform_.clock, *api_pool_,
+        command_handler(platform_, {config_.cluster, config_.store_path, ""}));
+    publish_snapshot({}, std::nullopt);
+    const auto port = api_->start();
+    if (!port) return std::unexpected(port.error());
+    log(LogLevel::kInfo, who_, "api listens", {{"address", at.to_string()}});
+    return {};
+  }
+
+  void publish_snapshot(const control::ClusterView& view, std::optional<MonoTime> seen_at) {
+    api::Snapshot snapshot;
+    snapshot.cluster = config_.cluster;
+    snapshot.version = kVersion;
+    snapshot.instance = config_.api->listen.to_string();
+    snapshot.wall = platform_.clock.wall_now();
+    snapshot.taken_at = loop_->now();
+    if (node_) snapshot.local = local_member(config_.node->name, node_->view());
+    snapshot.view = view;
+    snapshot.store_seen_at = seen_at;
+    if (proxy_) add_proxy(proxy_->stats(), snapshot);
+    api_->publish(std::move(snapshot));
+  }
+
   void on_view(const control::ClusterView& view, MonoTime begun) {
+    route(view, begun);
+    if (api_) publish_snapshot(view, begun);
+  }
+
+  void route(const control::ClusterView& view, MonoTime begun) {
     if (!proxy_) return;
     RouteTracker::Change change = tracker_.on_read(view, begun);
     if (change.publish) {
@@ -216,11 +258,12 @@ class Daemon {
   const DaemonConfig& config_;
   const std::string who_;
   std::unique_ptr<env::Loop> loop_;
-  std::unique_ptr<env::BlockingPool> store_pool_, node_pool_;
+  std::unique_ptr<env::BlockingPool> store_pool_, node_pool_, api_pool_;
   std::unique_ptr<env::ChangeHint> hint_;
   std::unique_ptr<store::Store> store_;
   std::unique_ptr<node::Node> node_;
   std::unique_ptr<proxy::Proxy> proxy_;
+  std::unique_ptr<api::HttpServer> api_;
   std::unique_ptr<ClusterWatch> watch_;
   RouteTracker tracker_;
   Status outcome_;

@@ -1,0 +1,21 @@
+// What the API is told by the daemon: snapshots made of node, proxy and store, and the handler that
+// turns an operator's POST into a request in the store.
+#pragma once
+
+#include "api/http_server.h"
+#include "cli/platform.h"
+#include "cli/store_session.h"
+#include "node/node.h"
+#include "proxy/stats.h"
+
+namespace bascule::cli {
+
+api::LocalMember local_member(const NodeName& name, const node::NodeView& view);
+// bascule_proxy_… metrics and one loop sample a worker.
+void add_proxy(const proxy::ProxyStats& stats, api::Snapshot& snapshot);
+
+// Opens the store anew for each command, on the thread that calls: no state is shared with the
+// daemon's own loop. `platform` must outlive it.
+api::CommandHandler command_handler(const Platform& platform, ClusterAt at);
+
+}  // namespace bascule::cli

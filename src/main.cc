@@ -1,0 +1,50 @@
+// The only place where the operating system is chosen: fills cli::Platform with posix/.
+#include <signal.h>
+#include <stdlib.h>
+
+#include <string_view>
+#include <thread>
+
+#include "cli/app.h"
+#include "posix/blocking_pool.h"
+#include "posix/clock.h"
+#include "posix/disk.h"
+#include "posix/entropy.h"
+#include "posix/file_watch.h"
+#include "posix/guard_process.h"
+#include "posix/process.h"
+#include "posix/reactor.h"
+#include "posix/worker_engine.h"
+
+int main(int argc, char** argv) {
+  using namespace bascule;
+  // The guard does one thing and shares nothing with the rest.
+  if (argc > 1 && std::string_view(argv[1]) == "guard") {
+    argv[1] = argv[0];
+    return posix::guard_main(argc - 1, argv + 1);
+  }
+  signal(SIGPIPE, SIG_IGN);
+  posix::SystemClock clock;
+  posix::PosixProcess process;
+  posix::PosixDisk disk;
+  posix::SystemEntropy entropy;
+  posix::EpollEngineFactory engines;
+  const cli::Platform platform{
+      .make_loop = [] { return std::make_unique<posix::Reactor>(); },
+      .make_pool = [](int threads) { return std::make_unique<posix::ThreadPool>(threads); },
+      .make_hint = [](env::Loop& loop) { return std::make_unique<posix::InotifyHint>(loop); },
+      .clock = clock,
+      .process = process,
+      .disk = disk,
+      .entropy = entropy,
+      .engines = engines,
+      .environment = [](const char* name) -> std::optional<std::string> {
+        const char* value = getenv(name);
+        return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+      },
+      .set_environment = [](const char* name,
+                            const std::string& value) { setenv(name, value.c_str(), 1); },
+      .cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency())),
+  };
+  return cli::run_cli(argc, argv, platform);
+}
