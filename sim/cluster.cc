@@ -45,6 +45,7 @@ Plan draw_plan(uint64_t seed) {
   c.rejoin_timeout = Millis(r.between(4000, 12000));
   c.promote_timeout = Millis(r.between(3000, 10000));
   p.fault_time = millis(r.between(12000, 30000));
+  p.wal_keep_bytes = r.chance(0.2) ? 64 << 10 : 1 << 20;
   p.clock_error = r.chance(0.5) ? static_cast<double>(r.between(5, 50)) / 1000 : 0;
   p.store.client_timeout = millis(r.chance(0.5) ? 1000 : r.between(300, 2500));
   if (p.profile == Profile::kBlips) {
@@ -103,10 +104,11 @@ Cluster::Cluster(const Plan& plan, bool tracing)
       world_(plan.seed),
       store_(world_),
       keys_("sim"),
-      fabric_{world_, observers_, {}, {}, 1, 1, millis(500), millis(5000)},
+      fabric_{world_, observers_, {}, {}},
       truth_{world_, store_, keys_, plan_.config, members_} {
   world_.set_tracing(tracing);
   store_.faults() = plan.store;
+  fabric_.wal_keep_bytes = plan.wal_keep_bytes;
   store_.on_applied = [this](const store::Txn& txn, store::Revision revision, Endpoint by) {
     if (world_.tracing()) {
       for (const store::Write& w : txn.writes) {
@@ -246,6 +248,19 @@ void Cluster::heal_and_settle() {
 
 RunResult Cluster::finish() {
   clients_->stop();
+  if (world_.tracing()) {
+    for (const auto& m : members_) {
+      world_.trace("{} {} guard {} | {}", m->name().str(),
+                   m->agent() == nullptr
+                       ? "no agent"
+                       : fmt::format("{}: {}", control::to_string(m->agent()->phase()),
+                                     m->agent()->reason()),
+                   m->guard_deadline()
+                       ? fmt::format("{} ms", to_ms(*m->guard_deadline() - world_.local(m->host())))
+                       : "unarmed",
+                   m->pg().describe());
+    }
+  }
   if (world_.violations().empty()) {
     for (auto& c : observers_.checkers) c->finish();
   }

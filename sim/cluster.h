@@ -28,6 +28,7 @@ struct Plan {
   StoreFaults store;
   ShellFaults shell;
   Workload workload;
+  uint64_t wal_keep_bytes = 1 << 20;
   double clock_error = 0;  // each host's rate is 1 +- this at most
   bool damage_store = false;
   control::UnsafeMutations unsafe;

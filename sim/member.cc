@@ -108,7 +108,6 @@ void Member::carry_out_one(effect::Persist& e) {
 }
 
 void Member::carry_out_one(effect::SetSampling& e) {
-  if (sampling_ == e.every) return;
   sampling_ = e.every;
   schedule_sample(Nanos{0});
 }

@@ -254,8 +254,8 @@ void PostgresModel::write_checkpoint() {
   flush_soon();
   data_.checkpoint_timeline = data_.timeline;
   // Recycles what no slot and no wal_keep_size holds.
-  const uint64_t keep = data_.end() > kFirstLsn + (64 << 10) ? data_.end() - (64 << 10) : kFirstLsn;
-  uint64_t oldest = keep;
+  const uint64_t keep = fabric_.wal_keep_bytes;
+  uint64_t oldest = data_.end() > kFirstLsn + keep ? data_.end() - keep : kFirstLsn;
   for (const auto& [slot, restart] : data_.slots) oldest = std::min(oldest, restart);
   data_.oldest = std::max(data_.oldest, oldest);
 }
@@ -272,8 +272,8 @@ void PostgresModel::checkpoint(Done done) {
 
 void PostgresModel::ensure_slots(const std::vector<std::string>& slots,
                                  const std::vector<std::string>& drop) {
-  // Created with immediately_reserve = true.
-  for (const std::string& s : slots) data_.slots.try_emplace(s, data_.flushed_end());
+  // Created with immediately_reserve = true: from the oldest WAL that is certainly there.
+  for (const std::string& s : slots) data_.slots.try_emplace(s, data_.oldest);
   for (const std::string& s : drop) data_.slots.erase(s);
 }
 
@@ -406,6 +406,25 @@ control::PgStatus PostgresModel::status() const {
   s.upstream_lsn = Lsn{upstream_end_};
   if (conninfo_) s.upstream = conninfo_->member;
   return s;
+}
+
+std::string PostgresModel::describe() const {
+  static constexpr const char* kRuns[] = {"down", "starting", "standby", "primary", "stopping"};
+  std::string text = fmt::format(
+      "{}{}{} timeline {} end {:X} flushed {:X} waiters {} unflushed {} sync '{}'{} receiver {} "
+      "upstream {}/{}",
+      kRuns[static_cast<size_t>(run_)], orphans_ ? " orphans" : "", hung() ? " hung" : "",
+      data_.timeline, data_.end(), data_.flushed_end(), waiters_.size(), unflushed_.size(),
+      fmt::join(setting_, ","), sync_defined_ ? " defined" : "", static_cast<int>(receiver_.state),
+      conninfo_ ? conninfo_->member.str() : "-",
+      startup_conninfo_ ? startup_conninfo_->member.str() : "-");
+  for (const Sender& w : senders_) {
+    text += fmt::format(" [{} prio {} flush {:X}{}{}{}]", w.name, w.priority, w.flush,
+                        w.started ? "" : " not started", w.in_flight ? " in flight" : "",
+                        w.streaming ? "" : " catching up");
+  }
+  for (const Fork& f : data_.ancestors) text += fmt::format(" {}@{:X}", f.timeline, f.end);
+  return text;
 }
 
 }  // namespace bascule::sim

@@ -54,6 +54,7 @@ struct Fabric {
   uint64_t next_content = 1;
   uint64_t next_session = 1;
   Nanos retry_interval = millis(500);   // wal_retrieve_retry_interval
+  uint64_t wal_keep_bytes = 1 << 20;    // wal_keep_size
   Nanos stream_timeout = millis(5000);  // wal_sender_timeout, wal_receiver_timeout
 };
 
@@ -108,6 +109,7 @@ class PostgresModel {
   // Reply(false): refused, or the connection broke and the outcome is unknown.
   void commit(uint64_t id, uint32_t bytes, Reply reply);
   size_t waiters() const { return waiters_.size(); }
+  std::string describe() const;  // for traces
   const std::vector<std::string>& sync_setting() const { return setting_; }
 
   // ---- faults -----------------------------------------------------------------------------------
@@ -127,6 +129,7 @@ class PostgresModel {
     std::vector<std::string> setting;  // its own copy of synchronous_standby_names
     size_t priority = 0;               // by that copy; 0: not synchronous
     size_t next = 0;                   // index of the next record to send
+    bool started = false;              // the receiver has asked for WAL (START_REPLICATION)
     bool in_flight = false;
     bool streaming = false;
     uint64_t flush = 0;

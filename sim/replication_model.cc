@@ -195,9 +195,6 @@ bool PostgresModel::accept_standby(PostgresModel& standby, uint64_t session,
   w.last_contact = world().now();
   senders_.push_back(std::move(w));
   reload_sender(senders_.back());
-  world().after(random_ms(random_, 0.1, 5), process_, [this, session] {
-    if (Sender* sender = find_sender(session)) pump(*sender);
-  });
   return true;
 }
 
@@ -206,7 +203,7 @@ void PostgresModel::pump_all() {
 }
 
 void PostgresModel::pump(Sender& sender) {
-  if (sender.in_flight) return;
+  if (!sender.started || sender.in_flight) return;
   if (sender.next >= data_.flushed) {
     sender.streaming = true;
     return;
@@ -245,6 +242,7 @@ void PostgresModel::handle_reply(uint64_t session, uint64_t flush, uint64_t repl
   const auto slot =
       data_.slots.find(control::slot_name(fabric_.servers[static_cast<size_t>(s->standby)]->name_));
   if (slot != data_.slots.end()) slot->second = std::max(slot->second, flush);
+  if (!std::exchange(s->started, true)) pump(*s);
   release_waiters(*s);
   if (run_ == Run::kStopping) maybe_finish_shutdown();
 }

@@ -70,7 +70,8 @@ class SyncRule : public Checker {
     const auto& all = record->generations;
     const auto mine = std::ranges::find_if(all.rbegin(), all.rend(),
                                            [&](const auto& g) { return g.leader == m.name(); });
-    if (mine == all.rend()) return;
+    // No voters: only the leader itself may be elected, which is right under every setting.
+    if (mine == all.rend() || mine->voters.empty()) return;
     std::vector<std::string> joined = mine->voters;
     bool within = true;
     for (const std::string& name : *setting) {
@@ -78,8 +79,7 @@ class SyncRule : public Checker {
       joined.push_back(name);
       within = false;
     }
-    const bool covered =
-        setting->empty() ? mine->voters.empty() : within && joined.size() < mine->quorum + 1;
+    const bool covered = !setting->empty() && within && joined.size() < mine->quorum + 1;
     if (!covered) {
       world().violation("sync_rule",
                         fmt::format("{} {} sets '{}' while the record has {} voters, quorum {}",
