@@ -136,7 +136,7 @@ class ScramServer {
 
  private:
   enum class State { kStart, kSentFirst, kDone, kFailed };
-  Result<std::string> refuse(ScramFailure failure, std::string message);
+  Result<std::string> refuse(ScramFailure failure, std::string_view message);
   State state_ = State::kStart;
   ScramFailure failure_ = ScramFailure::kNone;
   ScramVerifier verifier_;

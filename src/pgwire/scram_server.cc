@@ -38,10 +38,10 @@ ScramServer::~ScramServer() {
   scram::wipe(verifier_.server_key);
 }
 
-Result<std::string> ScramServer::refuse(ScramFailure failure, std::string message) {
+Result<std::string> ScramServer::refuse(ScramFailure failure, std::string_view message) {
   state_ = State::kFailed;
   failure_ = failure;
-  return fail(ErrorCode::kInvalid, "SCRAM: " + message);
+  return fail(ErrorCode::kInvalid, "SCRAM: " + std::string(message));
 }
 
 Result<std::string> ScramServer::on_first(std::string_view mechanism,

@@ -16,8 +16,8 @@ constexpr uint32_t kGssEncCode = 80877104;
 constexpr std::string_view kProtocolOptionPrefix = "_pq_.";
 constexpr char kTlsHandshake = 0x16;
 
-std::unexpected<Error> bad(std::string message) {
-  return fail(ErrorCode::kInvalid, "start-up packet: " + message);
+std::unexpected<Error> bad(std::string_view message) {
+  return fail(ErrorCode::kInvalid, "start-up packet: " + std::string(message));
 }
 
 char ascii_lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
