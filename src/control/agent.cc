@@ -253,6 +253,11 @@ void Agent::Impl::run(Op op) {
   const bool keeps_receiver_stopped =
       std::holds_alternative<op::StopReceiver>(op) || std::holds_alternative<op::Promote>(op);
   if (!keeps_receiver_stopped) located_.reset();
+  const bool writes =
+      std::holds_alternative<op::StartPrimary>(op) || std::holds_alternative<op::Promote>(op);
+  if (writes && held_ && !unsafe_.skip_fence) {
+    out_.push_back(effect::ArmGuard{held_->deadline});  // the guard may be a new one
+  }
   out_.push_back(effect::StartOp{id, std::move(op)});
 }
 

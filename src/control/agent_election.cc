@@ -131,9 +131,9 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
   std::vector<std::string> standbys;
   if (config().sync_mode == SyncMode::kOn) {
     standbys = first_standby(election, line);
-    sync.generations.push_back({epoch, config_.name, standbys, standbys.size()});
+    sync.generations.push_back({epoch, config_.name, sync_name(), standbys, standbys.size()});
   } else if (!sync.generations.empty()) {
-    sync.generations.push_back({epoch, config_.name, {}, 0});
+    sync.generations.push_back({epoch, config_.name, sync_name(), {}, 0});
   }
 
   LeaderRecord leader{.holder = config_.name,
@@ -145,7 +145,7 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
                       .why = why,
                       .handover_to = {},
                       .final_position = {},
-                      .request_id = last.request_id};
+                      .request_id = ""};
   HistoryRecord history{.epoch = epoch,
                         .leader = config_.name,
                         .parent_epoch = parent,

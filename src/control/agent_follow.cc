@@ -17,8 +17,11 @@ void Agent::Impl::follow() {
     return;
   }
   const bool initialised = view_.init && view_.init->value.system_id != 0;
-  if (initialised && pg_.system_id != 0 && pg_.data != DataDir::kEmpty &&
-      pg_.system_id != view_.init->value.system_id) {
+  const bool foreign = initialised && pg_.system_id != 0 && pg_.data != DataDir::kEmpty &&
+                       pg_.system_id != view_.init->value.system_id;
+  if (foreign && local_.bootstrapping && pg_down()) {
+    pg_.data = DataDir::kHalfCloned;  // remains of our own attempt to create the cluster
+  } else if (foreign) {
     set_phase(Phase::kRefused,
               fmt::format("the data directory belongs to another cluster (system identifier {}, "
                           "this cluster has {}): move it away and restart the agent",
@@ -105,7 +108,8 @@ void Agent::Impl::bootstrap() {
                       .final_position = {},
                       .request_id = ""};
   SyncRecord sync;
-  if (config().sync_mode == SyncMode::kOn) sync.generations.push_back({epoch, config_.name, {}, 0});
+  if (config().sync_mode == SyncMode::kOn)
+    sync.generations.push_back({epoch, config_.name, sync_name(), {}, 0});
   HistoryRecord history{.epoch = epoch,
                         .leader = config_.name,
                         .parent_epoch = {},
@@ -251,8 +255,9 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
     if (leader.phase == LeaderPhase::kRunning && !pg_.receiver_streaming &&
         waited > config().rejoin_timeout) {
       not_streaming_since_ = now_;
-      return resync(leader, fmt::format("could not stream from {} for {} s", leader.holder.str(),
-                                        to_ms(waited) / 1000));
+      // On the line and yet not served: the WAL that it needs is gone. pg_rewind would not help.
+      return clone(leader, fmt::format("could not stream from {} for {} s", leader.holder.str(),
+                                       to_ms(waited) / 1000));
     }
     return set_phase(Phase::kFollowing,
                      pg_.receiver_streaming ? "" : "connecting to " + leader.holder.str());

@@ -127,7 +127,12 @@ void Agent::Impl::promote() {
     }
     return wake_at(limit);
   }
-  if (promote_started_) return;  // its end is being recorded
+  if (promote_started_) {
+    if (pg_.run != PgRun::kPrimary && persists_.empty()) {
+      return stand_down("PostgreSQL was lost during the promotion", Release::kYes);
+    }
+    return;  // its end is being recorded
+  }
   // Rule 7: one further renewal confirmed, well before the deadline.
   if (held_->renewals < 1) return renew(/*force=*/true);
   if (!settled()) {
@@ -211,7 +216,7 @@ void Agent::Impl::start_bootstrap() {
     run(op::StartPrimary{{}});
     return;
   }
-  if (promote_started_) return;
+  if (promote_started_) return stand_down("initdb was broken off", Release::kYes);
   promote_started_ = true;
   note(LogLevel::kInfo, "bootstrapping", "initdb");
   run(op::InitDb{});
@@ -287,6 +292,15 @@ void Agent::Impl::run_cluster() {
   }
   handle_request();
   if (phase_ != Phase::kLeading || !settled()) return;
+  if (held_->record.phase != LeaderPhase::kRunning && pg_.run == PgRun::kPrimary) {
+    // An operation that changed the record was given up (its answer was lost): writable it is.
+    LeaderRecord record = held_->record;
+    record.phase = LeaderPhase::kRunning;
+    record.handover_to = {};
+    record.request_id = "";
+    leader_commit(std::move(record), {});
+    return;
+  }
   keep_roster();
   if (settled()) keep_sync();
 }
@@ -347,7 +361,8 @@ void Agent::Impl::op_done(const op::EnsureSlots& o, const OpData&) { known_slots
 
 void Agent::Impl::keep_sync() {
   if (op_running() || pg_.run != PgRun::kPrimary || !settled() || !may_retry()) return;
-  apply_sync_step(sync_set_.plan(sync_record(), held_->record.epoch, config_.name, config(), now_));
+  apply_sync_step(sync_set_.plan(sync_record(), held_->record.epoch, {config_.name, sync_name()},
+                                 config(), now_));
   wake_at(sync_set_.next_change());
 }
 
@@ -452,6 +467,7 @@ void Agent::Impl::finish_standing_down() {
   record.holder = {};
   record.why = standing_down_;
   record.final_position = {};
+  record.request_id = "";
   leader_commit(std::move(record), {}, [this](TxnOutcome outcome) {
     if (outcome == TxnOutcome::kCommitted) {
       released_by_us_ = last_commit_;

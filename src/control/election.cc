@@ -81,8 +81,16 @@ class Count {
 
   std::string lag_obstacle(const Voter& v) const {
     if (has_final(v)) return "";
+    if (v.ballot->led_epoch == record_.epoch) return "";
     const uint64_t limit = config().maximum_lag_bytes;
-    uint64_t behind = v.ballot->led_epoch == record_.epoch ? 0 : v.ballot->receiver_lag_bytes;
+    uint64_t behind = v.ballot->receiver_lag_bytes;
+    // What the lost primary last published; a member that was away knows nothing newer itself.
+    const auto last = view_.history.find(record_.epoch);
+    const MemberRecord* lost =
+        last == view_.history.end() ? nullptr : view_.member(last->second.leader);
+    if (lost && lost->timeline == record_.timeline && lost->flush_lsn > v.ballot->position.lsn) {
+      behind = std::max(behind, lost->flush_lsn.value - v.ballot->position.lsn.value);
+    }
     if (behind <= limit) return "";
     return fmt::format("is {} bytes behind the lost primary, more than maximum_lag {}", behind,
                        limit);
@@ -95,7 +103,7 @@ class Count {
   }
 
   std::string generation_obstacle(const Voter& v, const Generation& g) const {
-    if (v.ballot->member == g.leader && v.ballot->led_epoch == g.epoch) return "";
+    if (v.ballot->sync_name == g.leader_sync_name) return "";
     const Segment& segment = line_[v.place->segment];
     if (segment.epoch > g.epoch && v.place->lsn > segment.begin && on_line(g.epoch)) return "";
     if (g.quorum == 0) {

@@ -5,7 +5,7 @@
 // Safe for a generation g (Election 5; the R + W > N argument):
 //   every commit acknowledged in g is on g's leader and on at least one of any q voters, so a
 //   member has all of them if
-//     (a) its data directory is that of g's leader (led_epoch), or
+//     (a) it is g's leader in the same incarnation: neither rewound nor cloned since, or
 //     (b) q voters of g have ballots and it is at least as advanced as the most advanced of these,
 //     or (c) it stands on a later segment of the line than g, beyond the fork: that fork was made
 //     by a

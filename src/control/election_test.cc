@@ -46,7 +46,8 @@ class ElectionTest : public ::testing::Test {
   void generation(uint64_t epoch, std::string_view leader, std::vector<std::string> voters) {
     if (!view.sync) view.sync = Versioned<SyncRecord>{{}, 5};
     const size_t q = voters.size();
-    view.sync->value.generations.push_back({Epoch{epoch}, name(leader), std::move(voters), q});
+    view.sync->value.generations.push_back(
+        {Epoch{epoch}, name(leader), std::string(leader) + "_1", std::move(voters), q});
   }
   bool safe(std::string_view member) {
     for (const Candidate& c : elect(view).ranking) {
@@ -184,7 +185,7 @@ TEST(RecordsTest, EveryRecordSurvivesItsJsonAndGarbageIsRefused) {
     EXPECT_FALSE(decode_leader(bad)) << bad;
   }
   SyncRecord s;
-  s.generations.push_back({Epoch{1}, name("a"), {"b_1"}, 1});
+  s.generations.push_back({Epoch{1}, name("a"), "a_1", {"b_1"}, 1});
   EXPECT_EQ(*decode_sync(encode(s)), s);
   EXPECT_FALSE(
       decode_sync("{\"generations\":[{\"epoch\":1,\"leader\":\"a\",\"voters\":[],"

@@ -234,6 +234,7 @@ std::string encode(const SyncRecord& s) {
   for (const Generation& g : s.generations) {
     list.push_back({{"epoch", g.epoch.value},
                     {"leader", g.leader.str()},
+                    {"leaderSyncName", g.leader_sync_name},
                     {"voters", g.voters},
                     {"quorum", g.quorum}});
   }
@@ -247,6 +248,7 @@ Result<SyncRecord> decode_sync(std::string_view text) {
     Generation generation;
     g.required("epoch", generation.epoch.value);
     g.name("leader", generation.leader);
+    g.text("leaderSyncName", generation.leader_sync_name);
     g.texts("voters", generation.voters);
     g.number("quorum", generation.quorum);
     g.check(!generation.leader.empty(), "leader is missing");

@@ -115,6 +115,7 @@ struct Ballot {
 struct Generation {
   Epoch epoch;
   NodeName leader;
+  std::string leader_sync_name;  // its incarnation: one that was rebuilt is not the leader it was
   std::vector<std::string> voters;  // sorted
   size_t quorum = 0;                // election size q; 0 iff no voters
   bool operator==(const Generation&) const = default;

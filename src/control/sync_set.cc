@@ -14,10 +14,10 @@ bool contains(const std::vector<std::string>& list, const std::string& item) {
   return std::ranges::find(list, item) != list.end();
 }
 
-Generation make(Epoch epoch, const NodeName& self, std::vector<std::string> voters) {
+Generation make(Epoch epoch, const Leader& self, std::vector<std::string> voters) {
   std::ranges::sort(voters);
   const size_t q = voters.size();
-  return {epoch, self, std::move(voters), q};
+  return {epoch, self.name, self.sync_name, std::move(voters), q};
 }
 
 }  // namespace
@@ -118,7 +118,7 @@ std::string SyncSet::wanted(const ClusterConfig& config, MonoTime now) const {
   return "";
 }
 
-SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const NodeName& self,
+SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self,
                        const ClusterConfig& config, MonoTime now) const {
   using Kind = SyncStep::Kind;
   if (applying_) return {};

@@ -41,6 +41,11 @@ struct SyncStep {
   std::string why;
 };
 
+struct Leader {
+  NodeName name;
+  std::string sync_name;
+};
+
 // What the leader remembers about its setting; a fresh one knows nothing and is safe.
 class SyncSet {
  public:
@@ -64,7 +69,7 @@ class SyncSet {
                Millis patience, MonoTime now);
 
   // The next step. `record` is what the store is known to hold.
-  SyncStep plan(const SyncRecord& record, Epoch epoch, const NodeName& self,
+  SyncStep plan(const SyncRecord& record, Epoch epoch, const Leader& self,
                 const ClusterConfig& config, MonoTime now) const;
 
   const std::vector<std::string>& setting() const { return setting_; }

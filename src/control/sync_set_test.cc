@@ -19,7 +19,7 @@ NodeName name(std::string_view text) { return *NodeName::parse(text); }
 class Model {
  public:
   Model(uint64_t seed, UnsafeMutations unsafe) : unsafe_(unsafe), set(unsafe_), prng(seed) {
-    record.generations.push_back({kEpoch, name("a"), {}, 0});
+    record.generations.push_back({kEpoch, name("a"), "a_1", {}, 0});
     set.in_force_from_start({}, SyncSet::Confirm::kNo, now);
     for (const char* n : kNames) standbys[n] = {};
   }
@@ -79,7 +79,7 @@ class Model {
   }
 
   void act() {
-    const SyncStep step = set.plan(record, kEpoch, name("a"), config, now);
+    const SyncStep step = set.plan(record, kEpoch, {name("a"), "a_1"}, config, now);
     ++steps[step.kind];
     if (step.kind == SyncStep::Kind::kRecord) {
       if (!prng.chance(0.1)) record = step.record;  // else: the store did not take it
