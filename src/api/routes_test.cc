@@ -416,14 +416,11 @@ TEST_F(RoutesTest, CommandsOfWebPagesAreRefused) {
 
 TEST_F(RoutesTest, OperationIsFollowedByItsId) {
   auto snapshot = primary;
-  snapshot.view.request = {{.id = "op-7",
-                            .kind = control::RequestKind::kSwitchover,
-                            .candidate = name("n2"),
-                            .force = false,
-                            .by = "api",
-                            .progress = "draining",
-                            .outcome = ""},
-                           7};
+  control::RequestRecord request;
+  request.id = "op-7";
+  request.candidate = name("n2");
+  request.progress = "draining";
+  snapshot.view.request = {request, 7};
   const auto open = document(snapshot, "/operations/op-7");
   EXPECT_EQ(open["done"], false);
   EXPECT_EQ(open["progress"], "draining");

@@ -38,28 +38,32 @@ inline control::ClusterView healthy_view() {
   view.leader = {leader, 98};
   view.config = {control::ClusterConfig{}, 3};
   view.roster = {control::RosterRecord{{name("n1"), name("n2"), name("n3")}}, 4};
-  view.sync = {control::SyncRecord{{{Epoch{2}, name("n1"), {"n2_a1"}, 1}}}, 5};
+  control::Generation generation;
+  generation.epoch = Epoch{2};
+  generation.leader = name("n1");
+  generation.voters = {"n2_a1"};
+  generation.quorum = 1;
+  view.sync = {control::SyncRecord{{generation}}, 5};
   view.members[name("n1")] = member("n1", "primary", Lsn{0x5000});
   view.members[name("n2")] = member("n2", "replica", Lsn{0x5000});
   view.members[name("n3")] = member("n3", "replica", Lsn{0x4000});
-  view.history[Epoch{1}] = {.epoch = Epoch{1},
-                            .leader = name("n3"),
-                            .parent_epoch = Epoch{0},
-                            .timeline = Timeline{1},
-                            .fork = {},
-                            .reason = "first start",
-                            .trigger = "bootstrap",
-                            .at = WallTime{Millis(1000)},
-                            .gap_ms = -1};
-  view.history[Epoch{2}] = {.epoch = Epoch{2},
-                            .leader = name("n1"),
-                            .parent_epoch = Epoch{1},
-                            .timeline = Timeline{2},
-                            .fork = {Timeline{1}, Lsn{0x3000}},
-                            .reason = "record expired",
-                            .trigger = "expired",
-                            .at = WallTime{Millis(61000)},
-                            .gap_ms = 420};
+  auto& first = view.history[Epoch{1}];
+  first.epoch = Epoch{1};
+  first.leader = name("n3");
+  first.timeline = Timeline{1};
+  first.reason = "first start";
+  first.trigger = "bootstrap";
+  first.at = WallTime{Millis(1000)};
+  auto& second = view.history[Epoch{2}];
+  second.epoch = Epoch{2};
+  second.leader = name("n1");
+  second.parent_epoch = Epoch{1};
+  second.timeline = Timeline{2};
+  second.fork = {Timeline{1}, Lsn{0x3000}};
+  second.reason = "record expired";
+  second.trigger = "expired";
+  second.at = WallTime{Millis(61000)};
+  second.gap_ms = 420;
   return view;
 }
 
