@@ -20,10 +20,12 @@ Result<PgConnection> await_session(OpContext& context, GuardSession& guard) {
     if (guard.exited()) {
       return fail(ErrorCode::kUnavailable, "PostgreSQL ended while starting: " + server.log_tail());
     }
-    auto session = server.session(context.within(kConnectWithin));
-    if (session) return session;
-    if (context.control.cancelled) return session;
-    context.progress(says_not_yet(session.error()) ? "recovering" : "starting");
+    if (context.control.cancelled) return fail(ErrorCode::kUnavailable, "cancelled");
+    if (server.says_ready(guard.last().postmaster_pid)) {
+      auto session = server.session(context.within(kConnectWithin));
+      if (session) return session;
+    }
+    context.progress("recovering");
     server.process().sleep(kConnectPause);
   }
 }

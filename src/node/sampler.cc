@@ -144,6 +144,10 @@ PgStatus Sampler::sample(env::Pid postmaster, bool processes) {
     if (!processes) look_at_files(status);
     return status;
   }
+  if (!connected_once_ && !server_.says_ready(postmaster)) {
+    status.run = PgRun::kStarting;
+    return status;
+  }
   const auto bound = server_.within(server_.config().probe_deadline);
   if (auto done = look_at_server(status, bound); !done) {
     session_.reset();

@@ -173,6 +173,19 @@ env::Pid Server::postmaster_pid() {
   return std::find(ours.begin(), ours.end(), pid) != ours.end() ? pid : 0;
 }
 
+bool Server::says_ready(env::Pid postmaster) {
+  // Its eighth line: https://www.postgresql.org/docs/15/storage-file-layout.html
+  auto text = deps_.disk.read(data("postmaster.pid"), 4096);
+  if (!text || atoi(text->c_str()) != postmaster) return false;
+  size_t at = 0;
+  for (int line = 1; line < 8; ++line) {
+    at = text->find('\n', at);
+    if (at == std::string::npos) return false;
+    ++at;
+  }
+  return text->compare(at, 5, "ready") == 0;
+}
+
 Result<GuardSession> Server::guard() {
   return GuardSession::open(deps_.process, deps_.clock, config().run_dir);
 }
@@ -180,6 +193,15 @@ Result<GuardSession> Server::guard() {
 Status Server::start_postmaster(GuardSession& guard, MonoTime begun) {
   if (auto state = data_dir_state(); state != control::DataDir::kReady) {
     return fail(ErrorCode::kConflict, config().data_dir + ": not a complete data directory");
+  }
+  if (auto done = remove_stray_gaps(*this); !done) return done;
+  // PostgreSQL would refuse to start as long as the old postmaster is a zombie that init has not
+  // reaped. What is dead is told by the processes themselves.
+  if (deps_.process.in_directory(config().data_dir, "postgres").empty()) {
+    const std::string socket = fmt::format(".s.PGSQL.{}.lock", config().agent.port);
+    for (const std::string& path : {data("postmaster.pid"), run(socket)}) {
+      if (auto done = deps_.disk.remove(path, env::Durability::kNone); !done) return done;
+    }
   }
   auto started = guard.start(run("postgresql.log"), {binary("postgres"), "-D", config().data_dir},
                              {"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "TZ=UTC",

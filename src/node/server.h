@@ -73,6 +73,9 @@ class Server {
 
   // -- processes
   env::Pid postmaster_pid();  // from postmaster.pid; 0 when there is none or it is not alive
+  // Whether that postmaster has announced that it accepts connections. Asking it instead would fill
+  // its log with refusals.
+  bool says_ready(env::Pid postmaster);
   Result<GuardSession> guard();
   // `begun`: when the operation was; a kill since then wins.
   Status start_postmaster(GuardSession& guard, MonoTime begun);

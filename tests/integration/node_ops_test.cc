@@ -1,0 +1,449 @@
+// The operations of node/ against real PostgreSQL servers. As root, runs as user "postgres".
+#include <fmt/format.h>
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <iostream>
+#include <string_view>
+
+#include "posix/guard_process.h"
+#include "tests/integration/node_world.h"
+
+namespace bascule::node {
+namespace {
+
+namespace op = control::op;
+namespace effect = control::effect;
+using control::PgRun;
+
+#define ASSERT_DONE(expression)                                  \
+  do {                                                           \
+    const auto done_ = (expression);                             \
+    ASSERT_TRUE(done_.has_value()) << done_.error().to_string(); \
+  } while (false)
+
+class NodeOps : public ::testing::Test {
+ protected:
+  World world;
+};
+
+TEST_F(NodeOps, ANewClusterHasWhatItsMembersAndClientsNeed) {
+  auto& n1 = world.add("n1");
+  EXPECT_EQ(world.sample(n1).data, control::DataDir::kEmpty);
+  const auto initialized = world.run(n1, op::InitDb{});
+  ASSERT_DONE(initialized);
+  EXPECT_NE(initialized->system_id, 0u);
+  EXPECT_EQ(world.sample(n1).run, PgRun::kStopped);
+  EXPECT_EQ(world.sample(n1).system_id, initialized->system_id);
+  ASSERT_DONE(world.run(n1, op::StartPrimary{}));
+  const auto status = world.sample(n1);
+  EXPECT_EQ(status.run, PgRun::kPrimary);
+  EXPECT_EQ(status.timeline, Timeline{1});
+  EXPECT_EQ(status.system_id, initialized->system_id);
+  EXPECT_TRUE(status.flush_lsn.valid());
+  EXPECT_TRUE(std::filesystem::exists(n1.config.data_dir + "/standby.signal"));
+  EXPECT_EQ(world.value(n1,
+                        "SELECT string_agg(rolname, ',' ORDER BY rolname) FROM pg_roles "
+                        "WHERE rolcanlogin"),
+            "app,bascule_replication,postgres");
+  EXPECT_EQ(world.value(n1, "SHOW data_checksums"), "on");
+  EXPECT_EQ(world.value(n1, "SELECT datdba::regrole FROM pg_database WHERE datname = 'app'"),
+            "app");
+  EXPECT_EQ(world.value(n1, "SHOW restart_after_crash"), "off");
+  auto log = world.disk.read(n1.config.run_dir + "/postgresql.log", 1 << 20);
+  ASSERT_TRUE(log);
+  EXPECT_EQ(log->find("secret"), std::string::npos);
+}
+
+TEST_F(NodeOps, AStandbyStreamsAndItsReceiverStopsForSure) {
+  auto [n1, n2] = world.pair();
+  ASSERT_TRUE(world.sql(*n1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS i"));
+  ASSERT_DONE(world.run(*n1, op::SetSync{{"n2_incn2"}, true}));
+  EXPECT_EQ(world.sample(*n1).sync_standbys, std::vector<std::string>{"n2_incn2"});
+  ASSERT_TRUE(world.sql(*n1, "INSERT INTO t VALUES (0)"));
+  const auto senders = world.sample(*n1).senders;
+  ASSERT_EQ(senders.size(), 1u);
+  EXPECT_EQ(senders[0].application_name, "n2_incn2");
+  EXPECT_TRUE(senders[0].streaming);
+  EXPECT_EQ(world.sample(*n2).upstream, n1->config.agent.name);
+
+  const MonoTime before = world.loop.now();
+  const auto stopped = world.run(*n2, op::StopReceiver{});
+  const auto took = to_ms(world.loop.now() - before);
+  ASSERT_DONE(stopped);
+  std::cout << "receiver stopped within " << took << " ms\n";
+  EXPECT_LT(took, 300);
+  EXPECT_EQ(stopped->position.timeline, Timeline{1});
+  EXPECT_EQ(stopped->position.lsn.to_string(), world.value(*n2, "SELECT pg_last_wal_replay_lsn()"));
+  const auto status = world.sample(*n2);
+  EXPECT_FALSE(status.receiver_streaming);
+  EXPECT_FALSE(status.upstream.has_value());
+  // Nothing acknowledges any more.
+  auto blocked = world.sql(*n1, "INSERT INTO t VALUES (-1)", 500ms);
+  EXPECT_FALSE(blocked);
+  EXPECT_EQ(world.value(*n2, "SELECT count(*) FROM t WHERE i = -1"), "0");
+  ASSERT_DONE(world.run(*n2, op::SetUpstream{world.upstream(*n1)}));
+  EXPECT_TRUE(world.until([&] { return world.sample(*n2).receiver_streaming; }));
+  EXPECT_TRUE(
+      world.until([&] { return world.value(*n2, "SELECT count(*) FROM t WHERE i = -1") == "1"; }));
+}
+
+TEST_F(NodeOps, ReceiverStopsAlthoughReplayIsPaused) {
+  auto [n1, n2] = world.pair();
+  ASSERT_TRUE(world.sql(*n2, "SELECT pg_wal_replay_pause()"));
+  ASSERT_TRUE(world.sql(*n1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS i"));
+  const std::string end = world.value(*n1, "SELECT pg_current_wal_flush_lsn()");
+  ASSERT_TRUE(world.until([&] {
+    return world.value(*n2, fmt::format("SELECT pg_last_wal_receive_lsn() >= '{}'", end)) == "t";
+  }));
+  const auto stopped = world.run(*n2, op::StopReceiver{});
+  ASSERT_DONE(stopped);
+  EXPECT_GE(stopped->position.lsn, Lsn::parse(end).value());
+  EXPECT_EQ(world.value(*n2, "SELECT count(*) FROM t"), "1000");  // all of it replayed
+}
+
+TEST_F(NodeOps, ReceiverStopsAlthoughAQueryHoldsReplayUp) {
+  auto [n1, n2] = world.pair();
+  ASSERT_TRUE(world.sql(*n1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS i"));
+  const std::string there = world.value(*n1, "SELECT pg_current_wal_flush_lsn()");
+  ASSERT_TRUE(world.until([&] {
+    return world.value(*n2, fmt::format("SELECT pg_last_wal_replay_lsn() >= '{}'", there)) == "t";
+  }));
+  auto reader = world.session(*n2);
+  ASSERT_TRUE(reader);
+  const Bound bound{world.loop, world.loop.now() + 60s};
+  ASSERT_TRUE(reader->query("BEGIN; SELECT count(*) FROM t", bound));  // idle in transaction
+  ASSERT_TRUE(world.sql(*n1, "DROP TABLE t"));
+  ASSERT_TRUE(world.sql(*n1, "CREATE TABLE u AS SELECT 1 AS i"));
+  const std::string end = world.value(*n1, "SELECT pg_current_wal_flush_lsn()");
+  ASSERT_TRUE(world.until([&] {
+    return world.value(*n2,
+                       "SELECT wait_event_type FROM pg_stat_activity WHERE "
+                       "backend_type = 'startup'") == "Lock";
+  }));
+  const MonoTime before = world.loop.now();
+  const auto stopped = world.run(*n2, op::StopReceiver{});
+  ASSERT_DONE(stopped);
+  std::cout << "receiver stopped within " << to_ms(world.loop.now() - before) << " ms\n";
+  EXPECT_GE(stopped->position.lsn, Lsn::parse(end).value());
+  EXPECT_EQ(world.value(*n2, "SELECT i FROM u"), "1");
+}
+
+TEST_F(NodeOps, PromotionYieldsTheReservedTimelineAndOthersFollowOrRewind) {
+  auto [n1, n2] = world.pair();
+  auto& n3 = world.add("n3");
+  ASSERT_DONE(world.run(n3, op::Clone{world.upstream(*n1)}));
+  ASSERT_DONE(world.run(n3, op::StartStandby{world.upstream(*n1)}));
+  ASSERT_TRUE(world.sql(*n1, "CREATE TABLE t AS SELECT 1 AS i"));
+  ASSERT_TRUE(world.until([&] { return world.sample(n3).receiver_streaming; }));
+  ASSERT_DONE(world.run(*n2, op::StopReceiver{}));
+  ASSERT_TRUE(world.sql(*n1, "INSERT INTO t VALUES (666)"));  // nobody waits for it: diverges
+  ASSERT_TRUE(world.sql(*n1, "CHECKPOINT"));
+  // n3 must not have it either, or it would have to be rewound.
+  ASSERT_DONE(world.run(*n1, op::Kill{}));
+  EXPECT_TRUE(n1->exits.empty());
+  EXPECT_EQ(world.sample(*n1).run, PgRun::kStopped);
+
+  const std::vector<std::string> slots = {"bascule_n1", "bascule_n3"};
+  const MonoTime before = world.loop.now();
+  ASSERT_DONE(world.run(*n2, op::Promote{Timeline{5}, {}, slots}));
+  std::cout << "promoted within " << to_ms(world.loop.now() - before) << " ms\n";
+  auto status = world.sample(*n2);
+  EXPECT_EQ(status.run, PgRun::kPrimary);
+  EXPECT_EQ(status.timeline, Timeline{5});
+  EXPECT_TRUE(std::filesystem::exists(n2->config.data_dir + "/standby.signal"));
+  ASSERT_TRUE(world.until([&] { return world.sample(*n2).checkpoint_timeline == Timeline{5}; }));
+  EXPECT_EQ(world.value(*n2, "SELECT count(*) FROM t WHERE i = 666"), "0");
+
+  // The killed one is rewound and follows over the gap.
+  ASSERT_DONE(world.run(*n1, op::Rewind{world.upstream(*n2)}));
+  EXPECT_EQ(world.sample(*n1).data, control::DataDir::kReady);
+  ASSERT_DONE(world.run(*n1, op::StartStandby{world.upstream(*n2)}));
+  ASSERT_TRUE(world.until([&] { return world.sample(*n1).receiver_streaming; }));
+  ASSERT_TRUE(world.sql(*n2, "INSERT INTO t VALUES (2)"));
+  ASSERT_TRUE(world.until([&] { return world.value(*n1, "SELECT count(*) FROM t") == "2"; }));
+  EXPECT_EQ(world.sample(*n1).timeline, Timeline{5});
+  EXPECT_EQ(world.value(*n1, "SHOW cluster_name"), "n1");
+  EXPECT_EQ(world.value(*n1, "SHOW port"), std::to_string(n1->config.agent.port));
+
+  // The other standby: rewound as well (it may have the diverged row), then follows.
+  ASSERT_DONE(world.run(n3, op::Rewind{world.upstream(*n2)}));
+  ASSERT_DONE(world.run(n3, op::StartStandby{world.upstream(*n2)}));
+  ASSERT_TRUE(world.until([&] { return world.sample(n3).receiver_streaming; }));
+
+  // Planned: stop cleanly, verify, promote again over a gap; the stopped one follows unrewound.
+  const auto stopped = world.run(*n2, op::CleanStop{15000ms});
+  ASSERT_DONE(stopped);
+  EXPECT_TRUE(n2->exits.empty());
+  EXPECT_EQ(stopped->position.timeline, Timeline{5});
+  ASSERT_DONE(world.run(*n2, op::VerifyReceived{world.upstream(*n1), stopped->position, 3000ms}));
+  Position beyond = stopped->position;
+  beyond.lsn.value += 8;
+  EXPECT_FALSE(world.run(*n2, op::VerifyReceived{world.upstream(*n1), beyond, 100ms}));
+  const auto position = world.run(*n1, op::StopReceiver{});
+  ASSERT_DONE(position);
+  EXPECT_EQ(position->position, stopped->position);
+  ASSERT_DONE(world.run(*n1, op::Promote{Timeline{8}, {}, {"bascule_n2", "bascule_n3"}}));
+  ASSERT_DONE(world.run(*n2, op::StartStandby{world.upstream(*n1)}));
+  ASSERT_DONE(world.run(n3, op::SetUpstream{world.upstream(*n1)}));
+  ASSERT_TRUE(world.sql(*n1, "INSERT INTO t VALUES (3)"));
+  for (auto* standby : {n2, &n3}) {
+    ASSERT_TRUE(
+        world.until([&] { return world.value(*standby, "SELECT count(*) FROM t") == "3"; }));
+    ASSERT_TRUE(world.until([&] { return world.sample(*standby).timeline == Timeline{8}; }));
+  }
+  // Restarts on the new timeline, gap files and all.
+  ASSERT_DONE(world.run(n3, op::Kill{}));
+  ASSERT_DONE(world.run(n3, op::StartStandby{world.upstream(*n1)}));
+  ASSERT_TRUE(world.until([&] { return world.sample(n3).receiver_streaming; }));
+  EXPECT_EQ(world.sample(n3).timeline, Timeline{8});
+}
+
+TEST_F(NodeOps, APromotionThatWasKilledHalfwayLeavesADirectoryThatStarts) {
+  auto [n1, n2] = world.pair();
+  ASSERT_DONE(world.run(*n2, op::StopReceiver{}));
+  // As left by a promotion that died between the gap files and pg_promote.
+  for (const char* id : {"00000002", "00000003", "00000004"}) {
+    ASSERT_TRUE(world.disk.write(n2->config.data_dir + "/pg_wal/" + id + ".history",
+                                 "# reserved by Bascule, never used\n", env::Durability::kNone,
+                                 0600));
+  }
+  ASSERT_DONE(world.run(*n2, op::Kill{}));
+  ASSERT_DONE(world.run(*n2, op::StartStandby{world.upstream(*n1)}));
+  EXPECT_TRUE(world.until([&] { return world.sample(*n2).receiver_streaming; }));
+  EXPECT_EQ(world.sample(*n2).timeline, Timeline{1});
+}
+
+TEST_F(NodeOps, ABallotIntentKeepsEveryStartIsolated) {
+  auto [n1, n2] = world.pair();
+  auto state = n2->state;
+  state.ballot_intent = 7;
+  world.persist(*n2, state);
+  ASSERT_DONE(world.run(*n2, op::Kill{}));
+  ASSERT_DONE(world.run(*n2, op::StartStandby{world.upstream(*n1)}));
+  EXPECT_EQ(world.value(*n2, "SHOW primary_conninfo"), "");
+  EXPECT_FALSE(world.run(*n2, op::SetUpstream{world.upstream(*n1)}));
+  state.ballot_intent.reset();
+  world.persist(*n2, state);
+  ASSERT_DONE(world.run(*n2, op::SetUpstream{world.upstream(*n1)}));
+  EXPECT_TRUE(world.until([&] { return world.sample(*n2).receiver_streaming; }));
+}
+
+TEST_F(NodeOps, ACrashedPrimaryRestartsInPlaceOnItsTimeline) {
+  auto& n1 = world.add("n1");
+  ASSERT_DONE(world.run(n1, op::InitDb{}));
+  ASSERT_DONE(world.run(n1, op::StartPrimary{}));
+  ASSERT_TRUE(world.sql(n1, "CREATE TABLE t AS SELECT 1 AS i"));
+  ::kill(world.postmaster(n1), SIGKILL);
+  ASSERT_TRUE(world.until([&] { return !n1.exits.empty(); }));
+  EXPECT_EQ(n1.exits, std::vector<std::string>{"signal 9"});
+  EXPECT_TRUE(world.process.in_directory(n1.config.data_dir, "postgres").empty());
+  ASSERT_DONE(world.run(n1, op::StartPrimary{}));
+  EXPECT_EQ(world.value(n1, "SELECT i FROM t"), "1");
+  EXPECT_EQ(world.sample(n1).timeline, Timeline{1});
+  // Started by accident, it is a standby without upstream.
+  ASSERT_DONE(world.run(n1, op::Kill{}));
+  ASSERT_DONE(world.run(n1, op::StartStandby{}));
+  EXPECT_EQ(world.sample(n1).run, PgRun::kStandby);
+}
+
+TEST_F(NodeOps, SettingsOfOursInPostgresqlAutoConfAreRemoved) {
+  auto& n1 = world.add("n1");
+  ASSERT_DONE(world.run(n1, op::InitDb{}));
+  ASSERT_DONE(world.run(n1, op::StartPrimary{}));
+  ASSERT_TRUE(world.sql(n1, "ALTER SYSTEM SET synchronous_standby_names = 'mine'"));
+  ASSERT_TRUE(world.sql(n1, "ALTER SYSTEM SET work_mem = '5MB'"));
+  ASSERT_DONE(world.run(n1, op::SetSync{{}, false}));
+  EXPECT_EQ(world.value(n1, "SHOW synchronous_standby_names"), "");
+  EXPECT_EQ(world.value(n1, "SHOW work_mem"), "5MB");
+}
+
+TEST_F(NodeOps, ARewindFromAnUnreachableSourceLeavesTheDirectoryUsable) {
+  auto& n1 = world.add("n1");
+  ASSERT_DONE(world.run(n1, op::InitDb{}));
+  ASSERT_DONE(world.run(n1, op::StartPrimary{}));
+  ASSERT_DONE(world.run(n1, op::Kill{}));
+  auto nowhere = world.upstream(n1);
+  nowhere.port = 1;
+  EXPECT_FALSE(world.run(n1, op::Rewind{nowhere}));
+  EXPECT_EQ(world.sample(n1).data, control::DataDir::kReady);
+}
+
+// ---- guard
+// -----------------------------------------------------------------------------------------
+
+class NodeGuard : public NodeOps {
+ protected:
+  World::Member& primary() {
+    auto& n1 = world.add("n1");
+    EXPECT_TRUE(world.run(n1, op::InitDb{}));
+    EXPECT_TRUE(world.run(n1, op::StartPrimary{}));
+    return n1;
+  }
+  void arm(World::Member& member, MonoTime deadline) {
+    control::Effects effects;
+    effects.push_back(effect::ArmGuard{deadline});
+    member.shell->perform(std::move(effects));
+  }
+  bool all_dead(World::Member& member) {
+    return world.process.in_directory(member.config.data_dir, "postgres").empty();
+  }
+};
+
+TEST_F(NodeGuard, KillsEverythingAtTheDeadline) {
+  auto& n1 = primary();
+  auto busy = world.session(n1);
+  ASSERT_TRUE(busy);
+  const MonoTime deadline = world.loop.now() + 300ms;
+  arm(n1, deadline);
+  EXPECT_TRUE(world.until([&] { return world.loop.now() >= deadline - 20ms; }));
+  EXPECT_FALSE(all_dead(n1));
+  ASSERT_TRUE(world.until([&] { return !n1.exits.empty(); }, 2s));
+  std::cout << "dead " << to_ms(world.loop.now() - deadline) << " ms after the deadline\n";
+  EXPECT_LT(world.loop.now() - deadline, 300ms);
+  EXPECT_TRUE(all_dead(n1));
+  // Nothing starts while the deadline has passed.
+  EXPECT_FALSE(world.run(n1, op::StartPrimary{}));
+  EXPECT_TRUE(std::filesystem::exists(n1.config.data_dir + "/standby.signal"));
+  arm(n1, world.loop.now() + 60s);
+  ASSERT_DONE(world.run(n1, op::StartPrimary{}));
+}
+
+TEST_F(NodeGuard, KillsAtTheDeadlineThoughTheAgentIsGone) {
+  auto& n1 = primary();
+  const MonoTime deadline = world.loop.now() + 1s;
+  arm(n1, deadline);
+  // The guard has the deadline before an operation begins.
+  ASSERT_DONE(world.run(n1, op::TerminateSenders{}));
+  n1.shell.reset();
+  EXPECT_TRUE(world.until([&] { return all_dead(n1); }, 2s));
+  EXPECT_LT(world.loop.now() - deadline, 300ms);
+}
+
+TEST_F(NodeGuard, KillsAStoppedPostmasterAtTheDeadline) {
+  auto& n1 = primary();
+  ::kill(world.postmaster(n1), SIGSTOP);
+  const MonoTime deadline = world.loop.now() + 100ms;
+  arm(n1, deadline);
+  EXPECT_TRUE(world.until([&] { return all_dead(n1); }, 2s));
+  EXPECT_LT(world.loop.now() - deadline, 300ms);
+}
+
+TEST_F(NodeGuard, AStoppedPostmasterIsUnresponsive) {
+  auto& n1 = primary();
+  ASSERT_EQ(world.sample(n1).run, PgRun::kPrimary);
+  const env::Pid pid = world.postmaster(n1);
+  ::kill(pid, SIGSTOP);
+  EXPECT_TRUE(world.until([&] { return n1.status.run == PgRun::kUnresponsive; }, 5s));
+  ::kill(pid, SIGCONT);
+  EXPECT_TRUE(world.until([&] { return n1.status.run == PgRun::kPrimary; }, 5s));
+}
+
+TEST_F(NodeGuard, ItsOwnDeathTakesPostgresqlDown) {
+  auto& n1 = primary();
+  const env::Pid guard = world.guard_pid(n1);
+  ASSERT_NE(guard, 0);
+  ::kill(guard, SIGKILL);
+  ASSERT_TRUE(world.until([&] { return !n1.losses.empty() && !n1.exits.empty(); }));
+  EXPECT_TRUE(all_dead(n1));
+  // A new one takes its place.
+  ASSERT_DONE(world.run(n1, op::StartPrimary{}));
+  EXPECT_NE(world.guard_pid(n1), guard);
+}
+
+TEST_F(NodeGuard, ItsDeathTakesPostgresqlDownThoughTheAgentIsGone) {
+  auto& n1 = primary();
+  const env::Pid guard = world.guard_pid(n1);
+  n1.shell.reset();
+  ::kill(guard, SIGKILL);
+  EXPECT_TRUE(world.until([&] { return all_dead(n1); }, 10s));
+}
+
+TEST_F(NodeGuard, AHangingGuardIsReplacedAndPostgresqlKilled) {
+  auto& n1 = primary();
+  ::kill(world.guard_pid(n1), SIGSTOP);
+  const MonoTime deadline = world.loop.now() + 2s;
+  arm(n1, deadline);
+  ASSERT_TRUE(world.until([&] { return !n1.losses.empty(); }));
+  EXPECT_LT(world.loop.now(), deadline);
+  EXPECT_TRUE(all_dead(n1));
+}
+
+TEST_F(NodeGuard, OrphanBackendsAreReapedBeforeTheExitIsReported) {
+  auto& n1 = primary();
+  auto busy = world.session(n1);
+  ASSERT_TRUE(busy);
+  busy->send_and_leave("DO $$ BEGIN LOOP END LOOP; END $$");  // never looks whether it is orphaned
+  ASSERT_TRUE(world.until([&] {
+    return world.value(n1,
+                       "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO%' AND "
+                       "state = 'active' AND pid <> pg_backend_pid()") == "1";
+  }));
+  ::kill(world.postmaster(n1), SIGKILL);
+  const MonoTime before = world.loop.now();
+  ASSERT_TRUE(world.until([&] { return !n1.exits.empty(); }));
+  EXPECT_LT(world.loop.now() - before, 500ms);
+  EXPECT_TRUE(all_dead(n1));
+}
+
+TEST_F(NodeGuard, ANewAgentAdoptsARunningPostgresql) {
+  auto& n1 = primary();
+  ASSERT_TRUE(world.sql(n1, "CREATE TABLE t AS SELECT 1 AS i"));
+  const env::Pid postmaster = world.postmaster(n1), guard = world.guard_pid(n1);
+  n1.shell.reset();
+  world.open(n1);
+  const auto status = world.sample(n1);
+  EXPECT_EQ(status.run, PgRun::kPrimary);
+  EXPECT_EQ(world.postmaster(n1), postmaster);
+  EXPECT_EQ(world.guard_pid(n1), guard);
+  EXPECT_TRUE(n1.exits.empty());
+  ASSERT_DONE(world.run(n1, op::Checkpoint{}));
+  ASSERT_DONE(world.run(n1, op::Kill{}));
+  EXPECT_TRUE(all_dead(n1));
+}
+
+TEST_F(NodeGuard, KillEndsAnOperationThatIsUnderWay) {
+  auto [n1, n2] = world.pair();
+  ASSERT_DONE(world.run(*n1, op::SetSync{{"nobody"}, false}));
+  const auto verify =
+      world.begin(*n2, op::VerifyReceived{world.upstream(*n1), {Timeline{9}, Lsn{1}}, 60000ms});
+  ASSERT_DONE(world.run(*n2, op::Kill{}, 2s));
+  EXPECT_FALSE(world.finish(*n2, verify, 3s));
+  EXPECT_TRUE(all_dead(*n2));
+  ASSERT_DONE(world.run(*n2, op::StartStandby{}));
+}
+
+TEST_F(NodeGuard, ASecondAgentInTheSameDirectoryIsRefused) {
+  auto& n1 = world.add("n1");
+  store::MemoryBackend backend("x");
+  store::MemoryStore store(backend, world.loop);
+  posix::ThreadPool pool(1);
+  auto second = Shell::open(n1.config, {world.loop, pool, world.process, world.disk, store});
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code, ErrorCode::kConflict);
+}
+
+}  // namespace
+}  // namespace bascule::node
+
+int main(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "guard") {
+    argv[1] = argv[0];
+    return bascule::posix::guard_main(argc - 1, argv + 1);
+  }
+  if (geteuid() == 0) {
+    const passwd* user = getpwnam("postgres");
+    if (user == nullptr || initgroups("postgres", user->pw_gid) != 0 || setgid(user->pw_gid) != 0 ||
+        setuid(user->pw_uid) != 0) {
+      std::cerr << "cannot become user postgres\n";
+      return 77;
+    }
+  }
+  signal(SIGPIPE, SIG_IGN);
+  bascule::configure_logging({bascule::LogLevel::kDebug, bascule::LogFormat::kText, ""});
+  ::testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
