@@ -10,8 +10,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
-#include <vector>
 
 #include "base/result.h"
 #include "env/net.h"
@@ -20,10 +18,6 @@
 #include "proxy/stats.h"
 
 namespace bascule::proxy {
-
-class Worker;
-struct Shared;
-struct Route;
 
 class Proxy {
  public:
@@ -50,11 +44,8 @@ class Proxy {
   bool drained() const;
 
  private:
-  std::unique_ptr<Shared> shared_;
-  env::EngineFactory& factory_;
-  std::vector<std::unique_ptr<Worker>> workers_;
-  mutable std::mutex mutex_;
-  std::shared_ptr<const Route> route_;  // guarded by mutex_; shared: each worker keeps its own view
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace bascule::proxy

@@ -1,0 +1,329 @@
+#include "proxy/client_connection.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "pgwire/messages.h"
+#include "proxy/dispatcher.h"
+#include "proxy/worker.h"
+
+namespace bascule::proxy {
+
+ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, PortKind port, Handle self)
+    : worker_(worker), stream_(&stream), port_(port), self_(self) {
+  stream.set_handler(*this);
+  login_ = std::make_unique<ClientLogin>(worker.shared().users, worker.entropy());
+  login_timer_ = worker.loop().call_after(worker.shared().config.auth_timeout, [this] {
+    login_timer_ = env::TimerId::kNone;
+    worker_.counters().logins_failed.add();
+    fail("57014", "canceling authentication due to timeout");
+  });
+}
+
+// ---- Log-in ------------------------------------------------------------------------------------
+
+size_t ClientConnection::on_data(std::string_view bytes) {
+  switch (phase_) {
+    case Phase::kLogin:
+      return on_login_data(bytes);
+    case Phase::kWaitingForParameters:
+      stream_->pause();
+      return 0;
+    case Phase::kSession:
+      return on_session_data(bytes);
+    case Phase::kGone:
+      return bytes.size();
+  }
+  return bytes.size();
+}
+
+size_t ClientConnection::on_login_data(std::string_view bytes) {
+  std::string reply;
+  const size_t done = login_->on_bytes(bytes, reply);
+  switch (login_->state()) {
+    case ClientLogin::State::kAuthenticated:
+      stream_->send(reply);
+      on_authenticated();
+      break;
+    case ClientLogin::State::kCancel: {
+      const pgwire::CancelKey key = login_->cancel_key();
+      worker_.crew().cancel(Worker::worker_of(key.pid), Worker::client_of(key.pid), key.secret);
+      close();
+      break;
+    }
+    case ClientLogin::State::kFailed:
+      worker_.counters().logins_failed.add();
+      finish(reply);
+      break;
+    default:
+      if (!reply.empty()) stream_->send(reply);
+      break;
+  }
+  return done;
+}
+
+void ClientConnection::on_authenticated() {
+  worker_.loop().cancel(std::exchange(login_timer_, env::TimerId::kNone));
+  const std::string user(login_->startup().user());
+  const std::string database(login_->startup().database());
+  Parameters startup;
+  for (const auto& [name, value] : login_->startup().parameters) {
+    if (name != "user" && name != "database" && name != "replication") {
+      set_parameter(startup, name, value);
+    }
+  }
+  worker_.dispatcher().remember_keys(user, login_->keys());
+  login_.reset();
+  pool_ = &worker_.dispatcher().pool(user, database, std::move(startup));
+  ++pool_->clients;
+  session_ = std::make_unique<Session>(port_, worker_.shared().limits);
+  if (const Parameters* reported = pool_->side(port_).reported) return welcome(*reported);
+  // The first client of its kind: what to tell it only a server knows.
+  phase_ = Phase::kWaitingForParameters;
+  worker_.dispatcher().acquire(*this);
+}
+
+void ClientConnection::welcome(const Parameters& parameters) {
+  phase_ = Phase::kSession;
+  told_ = &parameters;
+  const std::string secret = random_bytes(worker_.entropy(), sizeof secret_);
+  std::copy(secret.begin(), secret.end(), secret_);
+  std::string reply;
+  for (const auto& [name, value] : parameters) {
+    pgwire::append_parameter_status(reply, name, value);
+  }
+  pgwire::append_backend_key_data(reply, {worker_.cancel_pid(self_), secret});
+  pgwire::append_ready_for_query(reply, pgwire::TransactionStatus::kIdle);
+  stream_->send(reply);
+  stream_->resume();
+}
+
+// ---- Relay -------------------------------------------------------------------------------------
+
+Session::Gate ClientConnection::gate() const {
+  if (server_ == nullptr || server_->target().role == PortKind::kReader) {
+    return Session::Gate::kOpen;
+  }
+  return worker_.dispatcher().gate_open(PortKind::kWriter) ? Session::Gate::kOpen
+                                                           : Session::Gate::kShut;
+}
+
+size_t ClientConnection::on_session_data(std::string_view bytes) {
+  size_t done = 0;
+  for (;;) {
+    const Session::Intake intake = session_->on_client(bytes.substr(done), gate(), *this);
+    done += intake.consumed;
+    if (intake.next == Session::Next::kNeedServer) {
+      if (worker_.dispatcher().acquire(*this) != Dispatcher::Acquired::kWaiting && open()) continue;
+      if (open()) stream_->pause();
+    } else if (intake.next == Session::Next::kTerminate) {
+      close();
+      return bytes.size();
+    } else if (intake.next == Session::Next::kBroken) {
+      fail("08P01", "invalid frontend message");
+      return bytes.size();
+    }
+    break;
+  }
+  if (!open()) return bytes.size();
+  if (server_ != nullptr && server_->congested()) stream_->pause();
+  count_active();
+  return done;
+}
+
+void ClientConnection::to_server(std::string_view bytes) { server_->send(bytes); }
+
+void ClientConnection::to_client(std::string_view bytes) { stream_->send(bytes); }
+
+void ClientConnection::on_parameter(std::string_view name, std::string_view value) {
+  set_parameter(server_->parameters(), name, value);
+  set_parameter(told_changes_, name, value);
+}
+
+void ClientConnection::after_server_data() {
+  count_active();
+  if (leaving_server_ && session_->idle()) {
+    move_if_idle();
+  } else if (stream_->congested()) {
+    server_->pause();
+  }
+}
+
+void ClientConnection::on_drained() {
+  if (server_ != nullptr) server_->resume();
+}
+
+void ClientConnection::count_active() {
+  WorkerCounters& counters = worker_.counters();
+  const bool active =
+      server_ != nullptr && server_->target().role == PortKind::kWriter && session_->active();
+  if (active != counted_active_) {
+    counted_active_ = active;
+    active ? counters.active_transactions.add() : counters.active_transactions.sub();
+  }
+  if (session_->transactions() != transactions_seen_) {
+    counters.transactions.add(session_->transactions() - transactions_seen_);
+    transactions_seen_ = session_->transactions();
+  }
+  if (session_->errors() != errors_seen_) {
+    counters.errors_outage.add(session_->errors() - errors_seen_);
+    errors_seen_ = session_->errors();
+  }
+}
+
+// ---- Servers come and go -----------------------------------------------------------------------
+
+void ClientConnection::take(ServerConnection& server) {
+  server_ = &server;
+  leaving_server_ = false;
+  const SessionMemory::Script script = session_->script();
+  server.attach(*this, script);
+  if (script.ready_count == 0) on_attached();
+}
+
+void ClientConnection::on_attached() {
+  if (phase_ == Phase::kWaitingForParameters) {
+    ServerConnection& server = *std::exchange(server_, nullptr);
+    welcome(*pool_->intern(server.parameters()));
+    worker_.dispatcher().release(server, ServerConnection::Use::kClean);
+    return;
+  }
+  tell_parameters();
+  if (std::exchange(had_server_, true)) worker_.counters().moved.add();
+  if (session_->wants_retry()) worker_.counters().retried.add();
+  session_->attach(*this);
+  count_active();
+  stream_->resume();
+}
+
+// Another server may have other values (in_hot_standby, server_version): the client's driver must
+// not go on with the old ones.
+void ClientConnection::tell_parameters() {
+  if (told_changes_.empty() && *told_ == server_->parameters()) return;
+  std::string reply;
+  for (const auto& [name, value] : server_->parameters()) {
+    std::string_view known = find_parameter(told_changes_, name);
+    if (known.empty()) known = find_parameter(*told_, name);
+    if (known == value) continue;
+    pgwire::append_parameter_status(reply, name, value);
+  }
+  told_ = pool_->intern(server_->parameters());
+  told_changes_.clear();
+  if (!reply.empty()) stream_->send(reply);
+}
+
+void ClientConnection::on_restore_failed(std::string_view why) {
+  server_ = nullptr;
+  worker_.counters().clients_dropped.add();
+  fail("57P01", "the session could not be set up again on another server: " + std::string(why));
+}
+
+void ClientConnection::give_up(std::string_view sqlstate, const std::string& message) {
+  if (phase_ != Phase::kSession) return fail(sqlstate, message);
+  session_->refuse(sqlstate, message, *this);
+  count_active();
+  stream_->resume();
+}
+
+void ClientConnection::on_server_lost(Loss loss, const std::string& who) {
+  server_ = nullptr;
+  leaving_server_ = false;
+  if (phase_ == Phase::kWaitingForParameters) {
+    worker_.dispatcher().acquire(*this);
+    return;
+  }
+  const bool restoring = !session_->attached();
+  const Session::After after = session_->on_lost(loss, who, *this);
+  count_active();
+  if (after == Session::After::kClose) {
+    worker_.counters().clients_dropped.add();
+    return finish({});
+  }
+  if (hold_.ticket != 0) return;  // waits already: for the gate, now for a server too
+  if (restoring || session_->wants_retry()) {
+    stream_->pause();
+    if (worker_.dispatcher().acquire(*this) == Dispatcher::Acquired::kWaiting) return;
+  }
+  if (open()) stream_->resume();
+}
+
+void ClientConnection::move_if_idle() {
+  leaving_server_ = true;
+  if (!session_->idle()) return;
+  if (!session_->movable()) return;  // stays until the server itself goes
+  ServerConnection& server = *std::exchange(server_, nullptr);
+  leaving_server_ = false;
+  session_->detach();
+  worker_.dispatcher().drop(server);
+}
+
+bool ClientConnection::cancel(std::string_view secret) {
+  if (phase_ != Phase::kSession ||
+      !pgwire::secrets_equal(secret, std::string_view(secret_, sizeof secret_))) {
+    return false;
+  }
+  if (hold_.ticket != 0) {
+    worker_.dispatcher().stop_waiting(*this);
+    give_up("57014", "canceling statement due to user request");
+    return false;
+  }
+  return server_ != nullptr && !server_->restoring();
+}
+
+// ---- The end -----------------------------------------------------------------------------------
+
+void ClientConnection::fail(std::string_view sqlstate, std::string_view message) {
+  std::string reply;
+  pgwire::append_error_response(reply,
+                                {.severity = "FATAL", .sqlstate = sqlstate, .message = message});
+  finish(reply);
+}
+
+void ClientConnection::finish(std::string_view last_words) {
+  if (!open()) return;
+  env::Stream* stream = std::exchange(stream_, nullptr);
+  leave();
+  stream->send(last_words);
+  stream->close_after_flush();
+}
+
+void ClientConnection::close() {
+  if (!open()) return;
+  std::exchange(stream_, nullptr)->close();
+  leave();
+}
+
+void ClientConnection::leave() {
+  phase_ = Phase::kGone;
+  worker_.loop().cancel(std::exchange(login_timer_, env::TimerId::kNone));
+  worker_.dispatcher().stop_waiting(*this);
+  if (ServerConnection* server = std::exchange(server_, nullptr)) {
+    const bool clean_end = session_->reusable() && server->at_boundary() && !server->restoring();
+    if (clean_end) {
+      worker_.dispatcher().release(*server, session_->touched() ? ServerConnection::Use::kDirty
+                                                                : ServerConnection::Use::kClean);
+    } else {
+      // PostgreSQL notices that a client has gone only when it writes to it: stop what runs.
+      if (session_->active() && !server->restoring()) worker_.dispatcher().cancel(*server);
+      worker_.dispatcher().drop(*server);
+    }
+  }
+  if (session_) {
+    session_->detach();
+    count_active();
+  }
+  if (pool_ != nullptr) --pool_->clients;
+  worker_.remove_client(self_);
+}
+
+void ClientConnection::on_peer_gone() {
+  // Nobody is there for what waits in the queue. Otherwise its last bytes are read first.
+  if (hold_.ticket != 0 || phase_ == Phase::kWaitingForParameters) close();
+}
+
+void ClientConnection::on_closed(int) {
+  stream_ = nullptr;
+  leave();
+}
+
+}  // namespace bascule::proxy

@@ -1,0 +1,98 @@
+// One client: its socket, its log-in, then its Session, relayed to the server that the dispatcher
+// gives it. Belongs to its worker.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "proxy/client_login.h"
+#include "proxy/pool.h"
+#include "proxy/session.h"
+
+namespace bascule::proxy {
+
+class ServerConnection;
+class Worker;
+
+class ClientConnection final : public env::StreamHandler, public SessionOutput {
+ public:
+  ClientConnection(Worker& worker, env::Stream& stream, PortKind port, Handle self);
+  ~ClientConnection() override = default;
+
+  Handle self() const { return self_; }
+  PortKind port() const { return port_; }
+  Pool& pool() { return *pool_; }
+  Session& session() { return *session_; }
+  ServerConnection* server() const { return server_; }
+  bool open() const { return phase_ != Phase::kGone; }
+
+  // ---- The dispatcher's half -----------------------------------------------------------------
+  // Waiting for a server: since when, and by which ticket.
+  struct Hold {
+    uint32_t ticket = 0;  // 0: does not wait
+    MonoTime since{};
+    env::TimerId timer = env::TimerId::kNone;
+  };
+  Hold& hold() { return hold_; }
+  void take(ServerConnection& server);  // a server is given; on_attached() follows, perhaps at once
+  void on_attached();
+  void on_restore_failed(std::string_view why);
+  void resume() { stream_->resume(); }  // what it waited for is there
+  // What it waits for will not come: an error for the statement, or the end during log-in.
+  void give_up(std::string_view sqlstate, const std::string& message);
+  void fail(std::string_view sqlstate, std::string_view message);  // FATAL, then the end
+  void on_server_lost(Loss loss, const std::string& who);
+  void move_if_idle();                   // its server is to be left: at once if nothing runs
+  bool cancel(std::string_view secret);  // true: the server has something to cancel
+
+  // ---- The server's half ---------------------------------------------------------------------
+  void after_server_data();
+  void on_server_drained() { stream_->resume(); }
+
+  void on_peer_gone() override;
+  size_t on_data(std::string_view bytes) override;
+  void on_drained() override;
+  void on_closed(int error) override;
+
+  void to_server(std::string_view bytes) override;
+  void to_client(std::string_view bytes) override;
+  void on_parameter(std::string_view name, std::string_view value) override;
+
+  void close();  // at once; the worker forgets it
+
+ private:
+  enum class Phase { kLogin, kWaitingForParameters, kSession, kGone };
+
+  size_t on_login_data(std::string_view bytes);
+  void on_authenticated();
+  void welcome(const Parameters& parameters);
+  size_t on_session_data(std::string_view bytes);
+  void leave();  // the client is gone: what becomes of its server
+  void finish(std::string_view last_words);
+  void count_active();
+  void tell_parameters();
+  Session::Gate gate() const;
+
+  Worker& worker_;
+  env::Stream* stream_;
+  const PortKind port_;
+  const Handle self_;
+  Phase phase_ = Phase::kLogin;
+  bool counted_active_ = false;
+  bool had_server_ = false;
+  bool leaving_server_ = false;  // as soon as nothing runs on it
+  std::unique_ptr<ClientLogin> login_;
+  env::TimerId login_timer_ = env::TimerId::kNone;
+  Pool* pool_ = nullptr;
+  std::unique_ptr<Session> session_;
+  ServerConnection* server_ = nullptr;
+  Hold hold_;
+  uint64_t transactions_seen_ = 0, errors_seen_ = 0;
+  char secret_[4] = {};
+  // The reported parameters as this client knows them: a common set, and where it differs.
+  const Parameters* told_ = nullptr;
+  Parameters told_changes_;
+};
+
+}  // namespace bascule::proxy

@@ -1,0 +1,496 @@
+#include "proxy/dispatcher.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "proxy/client_connection.h"
+#include "proxy/worker.h"
+
+namespace bascule::proxy {
+namespace {
+
+constexpr PortKind kKinds[] = {PortKind::kWriter, PortKind::kReader};
+
+}  // namespace
+
+// Opens a connection of its own, says what to cancel, and waits for the server to close it:
+// https://www.postgresql.org/docs/15/protocol-flow.html (canceling requests in progress)
+class Dispatcher::CancelRequest final : public env::StreamHandler {
+ public:
+  CancelRequest(Worker& worker, ServerConnection& server)
+      : worker_(worker), server_(server.self()), key_(server.cancel_key()) {
+    server.cancel_begins();
+    stream_ = &worker.net().connect(server.target().endpoint, *this);
+    timer_ = worker.loop().call_after(5s, [this] { end(); });
+  }
+  ~CancelRequest() override {
+    worker_.loop().cancel(timer_);
+    if (stream_ != nullptr) stream_->close();
+  }
+  void on_connected() override {
+    std::string packet;
+    pgwire::append_cancel_request(packet, key_);
+    stream_->send(packet);
+  }
+  size_t on_data(std::string_view bytes) override { return bytes.size(); }
+  void on_closed(int) override {
+    stream_ = nullptr;
+    end();
+  }
+  bool done() const { return done_; }
+
+ private:
+  void end() {
+    if (std::exchange(done_, true)) return;
+    worker_.loop().cancel(timer_);
+    if (stream_ != nullptr) std::exchange(stream_, nullptr)->close();
+    Dispatcher& dispatcher = worker_.dispatcher();
+    if (ServerConnection* server = dispatcher.servers_.find(server_)) server->cancel_ended();
+    dispatcher.bury_later();
+  }
+  Worker& worker_;
+  Handle server_;
+  pgwire::CancelKey key_;
+  env::Stream* stream_ = nullptr;
+  env::TimerId timer_ = env::TimerId::kNone;
+  bool done_ = false;
+};
+
+Dispatcher::Dispatcher(Worker& worker) : worker_(worker), prng_(0) {
+  uint64_t seed = 0;
+  const std::string random = random_bytes(worker.entropy(), sizeof seed);
+  std::copy(random.begin(), random.end(), reinterpret_cast<char*>(&seed));
+  prng_ = Prng(seed);
+}
+
+Dispatcher::~Dispatcher() = default;
+
+Pool& Dispatcher::pool(const std::string& user, const std::string& database, Parameters startup) {
+  std::sort(startup.begin(), startup.end());
+  auto& pool = pools_[{user, database, startup}];
+  if (!pool) {
+    pool = std::make_unique<Pool>();
+    pool->user = user;
+    pool->database = database;
+    pool->startup = std::move(startup);
+  }
+  return *pool;
+}
+
+bool Dispatcher::gate_open(PortKind kind) const {
+  const Route* route = worker_.route();
+  if (route == nullptr) return false;
+  const RouteTable& table = route->table;
+  if (kind == PortKind::kReader &&
+      std::any_of(table.replicas.begin(), table.replicas.end(),
+                  [&](const RouteMember& r) { return r.healthy && !avoid_.contains(r.name); })) {
+    return true;
+  }
+  return table.primary && table.state == RouteState::kOpen;
+}
+
+std::optional<Target> Dispatcher::choose(PortKind kind) {
+  const Route* route = worker_.route();
+  if (route == nullptr) return std::nullopt;
+  const RouteTable& table = route->table;
+  if (kind == PortKind::kReader) {
+    std::erase_if(avoid_, [now = worker_.loop().now()](const auto& a) { return a.second <= now; });
+    const RouteMember* best = nullptr;
+    for (const RouteMember& replica : table.replicas) {
+      if (!replica.healthy || avoid_.contains(replica.name)) continue;
+      if (best == nullptr || load_[replica.name] < load_[best->name]) best = &replica;
+    }
+    if (best != nullptr) {
+      return Target{best->name, best->endpoint, PortKind::kReader, table.epoch, nullptr};
+    }
+  }
+  if (!table.primary || table.state != RouteState::kOpen) return std::nullopt;
+  return Target{table.primary->name, table.primary->endpoint, PortKind::kWriter, table.epoch,
+                route->permit};
+}
+
+bool Dispatcher::stale(const ServerConnection& server) const {
+  const RouteTable& table = worker_.route()->table;
+  const Target& target = server.target();
+  if (target.role == PortKind::kWriter) {
+    return target.epoch != table.epoch || (table.primary && table.primary->name != target.name);
+  }
+  return std::none_of(table.replicas.begin(), table.replicas.end(), [&](const RouteMember& r) {
+    return r.healthy && r.name == target.name && r.endpoint == target.endpoint;
+  });
+}
+
+bool Dispatcher::usable(const ServerConnection& server, PortKind kind) const {
+  if (stale(server)) return false;
+  if (server.target().role == kind) return true;
+  // The primary serves readers only if nobody else does; a replica never serves writers.
+  const auto& replicas = worker_.route()->table.replicas;
+  return kind == PortKind::kReader &&
+         std::none_of(replicas.begin(), replicas.end(),
+                      [&](const RouteMember& r) { return r.healthy && !avoid_.contains(r.name); });
+}
+
+// ---- Clients -----------------------------------------------------------------------------------
+
+Dispatcher::Acquired Dispatcher::acquire(ClientConnection& client) {
+  Pool& pool = client.pool();
+  const PortKind kind = client.port();
+  if (pool.side(kind).waiting.empty() && serve(pool, kind, client)) {
+    // Attached, or its settings are being restored.
+  } else {
+    const int max = worker_.shared().config.hold_count_max;
+    if (worker_.shared().held.load() >= max) {
+      client.give_up("53300", fmt::format("{} statements wait for a server already: the limit of "
+                                          "the proxy",
+                                          max));
+      return Acquired::kRefused;
+    }
+    enqueue(client);
+    pump(pool, kind);
+  }
+  if (client.hold().ticket != 0) return Acquired::kWaiting;
+  if (client.server() == nullptr) return Acquired::kRefused;
+  return client.server()->restoring() ? Acquired::kWaiting : Acquired::kReady;
+}
+
+void Dispatcher::enqueue(ClientConnection& client) {
+  if (++next_ticket_ == 0) ++next_ticket_;
+  ClientConnection::Hold& hold = client.hold();
+  hold.ticket = next_ticket_;
+  hold.since = worker_.loop().now();
+  hold.timer = worker_.loop().call_after(worker_.shared().config.hold_timeout,
+                                         [this, handle = client.self()] { expire(handle); });
+  client.pool().side(client.port()).waiting.push_back({client.self(), hold.ticket});
+  worker_.shared().held.fetch_add(1);
+  worker_.counters().held.add();
+}
+
+void Dispatcher::stop_waiting(ClientConnection& client) {
+  ClientConnection::Hold& hold = client.hold();
+  if (hold.ticket == 0) return;
+  hold.ticket = 0;
+  worker_.loop().cancel(std::exchange(hold.timer, env::TimerId::kNone));
+  worker_.shared().held.fetch_sub(1);
+  worker_.counters().held.sub();
+}
+
+std::string Dispatcher::why_waiting(Pool& pool, PortKind kind, std::string_view& sqlstate) {
+  sqlstate = "57P03";
+  const Pool::Side& side = pool.side(kind);
+  const std::string& cluster = worker_.shared().config.cluster;
+  const Route* route = worker_.route();
+  if (route == nullptr || (!gate_open(kind) && !route->table.primary)) {
+    const std::string reason = route != nullptr ? route->table.reason : "nothing is known yet";
+    return fmt::format("cluster \"{}\" has no primary{}{}", cluster, reason.empty() ? "" : ": ",
+                       reason);
+  }
+  if (!gate_open(kind)) return fmt::format("cluster \"{}\" is switching over", cluster);
+  if (side.limited) {
+    sqlstate = "53300";
+    return fmt::format("all {} server connections of the proxy are in use",
+                       worker_.shared().servers.max());
+  }
+  if (side.failing) return "the server can't be reached: " + side.last_error;
+  return "no server connection was ready";
+}
+
+void Dispatcher::expire(Handle handle) {
+  ClientConnection* client = worker_.client(handle);
+  if (client == nullptr || client->hold().ticket == 0) return;
+  client->hold().timer = env::TimerId::kNone;
+  const Nanos waited = worker_.loop().now() - client->hold().since;
+  std::string_view sqlstate;
+  const std::string why = why_waiting(client->pool(), client->port(), sqlstate);
+  stop_waiting(*client);
+  worker_.counters().hold_timeouts.add();
+  client->give_up(sqlstate, fmt::format("waited {:.1f} s for a server, nothing was sent: {}",
+                                        std::chrono::duration<double>(waited).count(), why));
+}
+
+// Serves a client if that is possible now; begins what makes it possible if not.
+bool Dispatcher::serve(Pool& pool, PortKind kind, ClientConnection& client) {
+  if (ServerConnection* own = client.server()) {
+    const bool open = own->target().role == PortKind::kReader || gate_open(PortKind::kWriter);
+    if (!open) return false;
+    stop_waiting(client);
+    client.resume();
+    return true;
+  }
+  if (!gate_open(kind)) return false;
+  ServerConnection* server = find_idle(pool, kind);
+  if (server == nullptr) {
+    open_connections(pool, kind);
+    return false;
+  }
+  stop_waiting(client);
+  client.take(*server);
+  return true;
+}
+
+void Dispatcher::pump(Pool& pool, PortKind kind) {
+  Pool::Side& side = pool.side(kind);
+  while (!side.waiting.empty()) {
+    const Waiter waiter = side.waiting.front();
+    ClientConnection* client = worker_.client(waiter.client);
+    if (client != nullptr && client->hold().ticket == waiter.ticket) {
+      if (!serve(pool, kind, *client)) return;
+    }
+    // serve() may have come here again, for a server that a client gave back at once.
+    if (!side.waiting.empty() && side.waiting.front() == waiter) side.waiting.pop_front();
+  }
+  side.limited = false;
+}
+
+void Dispatcher::pump_all() {
+  for (auto& [key, pool] : pools_) {
+    for (const PortKind kind : kKinds) pump(*pool, kind);
+  }
+  // A place that was granted and is not needed any more goes to the next worker.
+  if (const auto next = worker_.shared().servers.decline(worker_.index())) {
+    worker_.crew().wake(*next);
+  }
+}
+
+void Dispatcher::release(ServerConnection& server, ServerConnection::Use use) {
+  server.detach(use);
+}
+
+void Dispatcher::drop(ServerConnection& server) { remove(server); }
+
+void Dispatcher::cancel(ServerConnection& server) {
+  worker_.counters().cancels.add();
+  cancels_.push_back(std::make_unique<CancelRequest>(worker_, server));
+}
+
+// ---- Servers -----------------------------------------------------------------------------------
+
+ServerConnection* Dispatcher::find_idle(Pool& pool, PortKind kind) {
+  for (auto it = pool.idle.rbegin(); it != pool.idle.rend(); ++it) {
+    ServerConnection* server = servers_.find(*it);
+    if (server == nullptr || !usable(*server, kind)) continue;
+    take_from_idle(*server);
+    return server;
+  }
+  return nullptr;
+}
+
+void Dispatcher::take_from_idle(ServerConnection& server) {
+  if (std::erase(server.pool().idle, server.self()) > 0) worker_.counters().servers_idle.sub();
+}
+
+void Dispatcher::remember_keys(const std::string& user, const pgwire::ScramKeys& keys) {
+  const Users::User* known = worker_.shared().users.find(user);
+  if (known != nullptr && known->shared_verifier) keys_[user] = keys;
+}
+
+ServerCredential Dispatcher::credential(const std::string& user) const {
+  ServerCredential result;
+  if (const auto it = keys_.find(user); it != keys_.end()) result.keys = it->second;
+  if (const Users::User* known = worker_.shared().users.find(user)) {
+    result.password = known->password;
+  }
+  return result;
+}
+
+void Dispatcher::open_connections(Pool& pool, PortKind kind) {
+  Pool::Side& side = pool.side(kind);
+  if (side.retry != env::TimerId::kNone) return;
+  const int want =
+      side.failing ? 1 : static_cast<int>(std::min<size_t>(side.waiting.size(), kConnectBurst));
+  while (side.connecting < std::max(want, 1)) {
+    auto target = choose(kind);
+    if (!target) return;
+    if (!worker_.shared().servers.acquire(worker_.index())) {
+      side.limited = true;
+      if (!evict_idle()) worker_.crew().make_room(worker_.index());
+      return;
+    }
+    side.limited = false;
+    ++side.connecting;
+    ++pool.servers;
+    ++load_[target->name];
+    worker_.counters().servers.add();
+    ServerConnection& server = servers_.emplace(worker_, pool, kind, std::move(*target));
+    server.connect(credential(pool.user));
+  }
+}
+
+void Dispatcher::on_connected(ServerConnection& server) {
+  Pool& pool = server.pool();
+  Pool::Side& side = pool.side(server.kind());
+  --side.connecting;
+  side.failing = false;
+  side.reported = pool.intern(server.parameters());
+  if (server.derived_keys()) keys_[pool.user] = *server.derived_keys();
+  worker_.counters().servers_total.add();
+  on_idle(server);
+}
+
+bool Dispatcher::fall_back_to_password(const std::string& user,
+                                       const ServerLogin::Failure& failure) {
+  if (failure.sqlstate != "28P01" || !keys_.contains(user)) return false;
+  const Users::User* known = worker_.shared().users.find(user);
+  keys_.erase(user);
+  return known != nullptr && !known->password.empty();
+}
+
+void Dispatcher::on_connect_failed(ServerConnection& server, const ServerLogin::Failure& failure) {
+  Pool& pool = server.pool();
+  const PortKind kind = server.kind();
+  Pool::Side& side = pool.side(kind);
+  const std::string who =
+      fmt::format("{} ({})", server.target().name, server.target().endpoint.to_string());
+  if (server.target().role == PortKind::kReader) {
+    avoid_[server.target().name] = worker_.loop().now() + 1s;
+  }
+  --side.connecting;
+  side.last_error = fmt::format("{}: {}", who, failure.message);
+  const bool again = fall_back_to_password(pool.user, failure);
+  remove(server);
+  if (!failure.transient() && !again) return fail_waiting(pool, kind, failure, who);
+  side.failing = true;
+  schedule_retry(pool, kind);
+}
+
+void Dispatcher::fail_waiting(Pool& pool, PortKind kind, const ServerLogin::Failure& failure,
+                              const std::string& who) {
+  std::deque<Waiter> waiting = std::exchange(pool.side(kind).waiting, {});
+  const bool login = failure.sqlstate.starts_with("28");
+  if (login) {
+    log(LogLevel::kError, "proxy", "can't log in to a server",
+        {{"server", who}, {"user", pool.user}, {"error", failure.message}});
+  }
+  const std::string message = login ? fmt::format("the proxy can't log in to {} as \"{}\": {}", who,
+                                                  pool.user, failure.message)
+                                    : failure.message;
+  for (const Waiter& waiter : waiting) {
+    ClientConnection* client = worker_.client(waiter.client);
+    if (client == nullptr || client->hold().ticket != waiter.ticket) continue;
+    stop_waiting(*client);
+    client->fail(failure.sqlstate, message);
+  }
+}
+
+void Dispatcher::schedule_retry(Pool& pool, PortKind kind) {
+  Pool::Side& side = pool.side(kind);
+  if (side.retry != env::TimerId::kNone) return;
+  const ProxyConfig& config = worker_.shared().config;
+  const Nanos delay(prng_.between(config.retry_delay_min.count(), config.retry_delay_max.count()));
+  side.retry = worker_.loop().call_after(delay, [this, &pool, kind] {
+    pool.side(kind).retry = env::TimerId::kNone;
+    pump(pool, kind);
+  });
+}
+
+void Dispatcher::on_idle(ServerConnection& server) {
+  Pool& pool = server.pool();
+  const bool wanted = !pool.sides[0].waiting.empty() || !pool.sides[1].waiting.empty();
+  if (stale(server) || (!wanted && worker_.shared().servers.contended())) return remove(server);
+  server.touch_idle(worker_.loop().now());
+  pool.idle.push_back(server.self());
+  worker_.counters().servers_idle.add();
+  for (const PortKind kind : kKinds) pump(pool, kind);
+}
+
+void Dispatcher::on_lost(ServerConnection& server, Loss loss) {
+  ClientConnection* client = server.client();
+  const std::string who = server.target().describe();
+  Pool& pool = server.pool();
+  worker_.counters().servers_lost.add();
+  remove(server);
+  if (client != nullptr) client->on_server_lost(loss, who);
+  for (const PortKind kind : kKinds) pump(pool, kind);
+}
+
+void Dispatcher::remove(ServerConnection& server) {
+  take_from_idle(server);
+  server.close();
+  --server.pool().servers;
+  --load_[server.target().name];
+  worker_.counters().servers.sub();
+  servers_.remove(server.self());
+  bury_later();
+  if (const auto next = worker_.shared().servers.release()) worker_.crew().wake(*next);
+}
+
+bool Dispatcher::evict_idle() {
+  ServerConnection* oldest = nullptr;
+  for (auto& [key, pool] : pools_) {
+    for (const Handle handle : pool->idle) {
+      ServerConnection* server = servers_.find(handle);
+      if (server != nullptr && (oldest == nullptr || server->idle_since() < oldest->idle_since())) {
+        oldest = server;
+      }
+    }
+  }
+  if (oldest == nullptr) return false;
+  remove(*oldest);
+  return true;
+}
+
+void Dispatcher::make_room() { evict_idle(); }
+
+// ---- The worker --------------------------------------------------------------------------------
+
+void Dispatcher::on_route() {
+  avoid_.clear();
+  for (auto& [key, pool] : pools_) {
+    for (Pool::Side& side : pool->sides) {
+      worker_.loop().cancel(std::exchange(side.retry, env::TimerId::kNone));
+      side.failing = false;
+    }
+  }
+  for (const Handle handle : servers_.handles()) {
+    ServerConnection* server = servers_.find(handle);
+    if (server == nullptr || !stale(*server)) continue;
+    if (!server->ready()) {
+      on_connect_failed(*server, {"57P01", "the route changed"});
+    } else if (server->client() == nullptr) {
+      remove(*server);
+    } else if (server->target().role == PortKind::kReader && !server->restoring()) {
+      server->client()->move_if_idle();
+    } else {
+      on_lost(*server, Loss::kEpoch);
+    }
+  }
+  for (auto& [key, pool] : pools_) {
+    for (Pool::Side& side : pool->sides) {
+      worker_.loop().cancel(std::exchange(side.retry, env::TimerId::kNone));
+    }
+  }
+  pump_all();
+}
+
+void Dispatcher::close_stale() {
+  const MonoTime limit = worker_.loop().now() - worker_.shared().config.server_idle_timeout;
+  for (const Handle handle : servers_.handles()) {
+    ServerConnection* server = servers_.find(handle);
+    if (server != nullptr && server->idle() && server->idle_since() < limit) remove(*server);
+  }
+  std::erase_if(pools_, [](const auto& entry) {
+    const Pool& pool = *entry.second;
+    return pool.clients == 0 && pool.servers == 0 && pool.sides[0].retry == env::TimerId::kNone &&
+           pool.sides[1].retry == env::TimerId::kNone;
+  });
+}
+
+void Dispatcher::close_all() {
+  for (const Handle handle : servers_.handles()) {
+    if (ServerConnection* server = servers_.find(handle)) remove(*server);
+  }
+  cancels_.clear();
+}
+
+void Dispatcher::bury_later() {
+  if (std::exchange(burying_, true)) return;
+  worker_.loop().post([this] {
+    burying_ = false;
+    servers_.bury();
+    std::erase_if(cancels_, [](const auto& c) { return c->done(); });
+  });
+}
+
+}  // namespace bascule::proxy

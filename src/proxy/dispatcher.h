@@ -1,0 +1,95 @@
+// Gives servers to clients: pools, the queue of clients that wait, connecting and its retries, what
+// becomes of servers when they break or the route changes. One a worker.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/prng.h"
+#include "proxy/pool.h"
+#include "proxy/server_connection.h"
+
+namespace bascule::proxy {
+
+class ClientConnection;
+class Worker;
+
+class Dispatcher {
+ public:
+  explicit Dispatcher(Worker& worker);
+  ~Dispatcher();
+
+  Pool& pool(const std::string& user, const std::string& database, Parameters startup);
+
+  // ---- Clients -------------------------------------------------------------------------------
+  enum class Acquired {
+    kReady,    // attached, and statements may begin
+    kWaiting,  // resume() or give_up() of the client follows
+    kRefused,  // it has been told
+  };
+  Acquired acquire(ClientConnection& client);
+  void stop_waiting(ClientConnection& client);
+  void release(ServerConnection& server, ServerConnection::Use use);
+  void drop(ServerConnection& server);  // with whatever runs on it; its client is not told
+  // Sends a cancel request for what runs on the server.
+  void cancel(ServerConnection& server);
+
+  // ---- Servers -------------------------------------------------------------------------------
+  void on_connected(ServerConnection& server);
+  void on_connect_failed(ServerConnection& server, const ServerLogin::Failure& failure);
+  void on_idle(ServerConnection& server);
+  void on_lost(ServerConnection& server, Loss loss);
+
+  // ---- The worker ----------------------------------------------------------------------------
+  void on_route();
+  void pump_all();
+  void make_room();    // another worker waits for a place
+  void close_stale();  // idle for too long
+  bool gate_open(PortKind kind) const;
+  void close_all();
+  void bury() { servers_.bury(); }
+
+  // What a client's log-in proved.
+  void remember_keys(const std::string& user, const pgwire::ScramKeys& keys);
+
+ private:
+  class CancelRequest;
+
+  std::optional<Target> choose(PortKind kind);
+  bool usable(const ServerConnection& server, PortKind kind) const;
+  bool stale(const ServerConnection& server) const;  // the route does not lead to it any more
+  void pump(Pool& pool, PortKind kind);
+  bool serve(Pool& pool, PortKind kind, ClientConnection& client);
+  ServerConnection* find_idle(Pool& pool, PortKind kind);
+  void open_connections(Pool& pool, PortKind kind);
+  void remove(ServerConnection& server);
+  void enqueue(ClientConnection& client);
+  void expire(Handle client);
+  void schedule_retry(Pool& pool, PortKind kind);
+  bool evict_idle();
+  void take_from_idle(ServerConnection& server);
+  ServerCredential credential(const std::string& user) const;
+  bool fall_back_to_password(const std::string& user, const ServerLogin::Failure& failure);
+  void fail_waiting(Pool& pool, PortKind kind, const ServerLogin::Failure& failure,
+                    const std::string& who);
+  std::string why_waiting(Pool& pool, PortKind kind, std::string_view& sqlstate);
+  void bury_later();
+
+  // Connections opened at once for one pool's queue: a promoted server has many clients to greet.
+  static constexpr int kConnectBurst = 16;
+
+  Worker& worker_;
+  Prng prng_;
+  std::map<Pool::Key, std::unique_ptr<Pool>> pools_;
+  SlotMap<ServerConnection> servers_;
+  std::map<std::string, int> load_;                // server connections by member
+  std::map<std::string, pgwire::ScramKeys> keys_;  // by user
+  std::map<std::string, MonoTime> avoid_;          // replicas that could not be reached, until when
+  std::vector<std::unique_ptr<CancelRequest>> cancels_;
+  uint32_t next_ticket_ = 0;
+  bool burying_ = false;
+};
+
+}  // namespace bascule::proxy

@@ -1,0 +1,74 @@
+// Server connections of one kind of client in one worker: same user, database and start-up
+// parameters, so that any of them is as good for any of those clients.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "proxy/server_login.h"
+#include "proxy/shared.h"
+#include "proxy/slot_map.h"
+
+namespace bascule::proxy {
+
+struct Target {
+  std::string name;
+  env::Endpoint endpoint;
+  PortKind role = PortKind::kWriter;  // kReader: a replica
+  Epoch epoch;                        // of the route by which it was chosen
+  std::shared_ptr<Permit> permit;     // of the primary's epoch; see Route
+  std::string describe() const {
+    return role == PortKind::kWriter ? name + ", epoch " + std::to_string(epoch.value) : name;
+  }
+};
+
+// A client in the queue. Stale once the client has another ticket.
+struct Waiter {
+  Handle client;
+  uint32_t ticket = 0;
+  bool operator==(const Waiter&) const = default;
+};
+
+struct Pool {
+  using Key = std::tuple<std::string, std::string, Parameters>;
+
+  std::string user, database;
+  Parameters startup;  // the client's, without user and database
+
+  // What happens for one kind of port.
+  struct Side {
+    std::deque<Waiter> waiting;
+    int connecting = 0;
+    // The last attempt to connect failed: one at a time until one succeeds.
+    bool failing = false;
+    std::string last_error;
+    env::TimerId retry = env::TimerId::kNone;
+    bool limited = false;  // the limit of server connections is what it waits for
+    // What its last server reported at log-in: for clients that come before they need a server.
+    const Parameters* reported = nullptr;
+  };
+  Side sides[2];
+  Side& side(PortKind kind) { return sides[static_cast<size_t>(kind)]; }
+
+  std::vector<Handle> idle;  // most recently used last
+
+  // It may be removed when both are 0.
+  int clients = 0;
+  int servers = 0;
+
+  // Never dropped while the pool lives: clients keep pointers to what they were told.
+  std::vector<std::unique_ptr<const Parameters>> reported;
+  const Parameters* intern(const Parameters& parameters) {
+    for (const auto& known : reported) {
+      if (*known == parameters) return known.get();
+    }
+    reported.push_back(std::make_unique<const Parameters>(parameters));
+    return reported.back().get();
+  }
+};
+
+}  // namespace bascule::proxy

@@ -1,0 +1,135 @@
+#include "proxy/proxy.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "proxy/shared.h"
+#include "proxy/worker.h"
+
+namespace bascule::proxy {
+
+namespace {
+
+class Workers final : public Crew {
+ public:
+  explicit Workers(std::vector<std::unique_ptr<Worker>>& workers) : workers_(workers) {}
+
+  void cancel(int worker, uint32_t client, std::string secret) override {
+    if (worker < 0 || static_cast<size_t>(worker) >= workers_.size()) return;
+    Worker& target = *workers_[static_cast<size_t>(worker)];
+    target.post([&target, client, secret = std::move(secret)] { target.cancel(client, secret); });
+  }
+  void wake(int worker) override {
+    Worker& target = *workers_[static_cast<size_t>(worker)];
+    target.post([&target] { target.dispatcher().pump_all(); });
+  }
+  void make_room(int for_worker) override {
+    for (auto& worker : workers_) {
+      if (worker->index() == for_worker) continue;
+      worker->post([w = worker.get()] { w->dispatcher().make_room(); });
+    }
+  }
+
+ private:
+  std::vector<std::unique_ptr<Worker>>& workers_;
+};
+
+}  // namespace
+
+struct Proxy::Impl {
+  Impl(ProxyConfig config, env::EngineFactory& engines)
+      : shared(std::move(config)), factory(engines), crew(workers) {}
+  Shared shared;
+  env::EngineFactory& factory;
+  std::vector<std::unique_ptr<Worker>> workers;  // constant while they run
+  Workers crew;
+  mutable std::mutex mutex;
+  std::shared_ptr<const Route> route;  // guarded by mutex; shared: each worker keeps its own view
+};
+
+Proxy::Proxy(ProxyConfig config, env::EngineFactory& factory)
+    : impl_(std::make_unique<Impl>(std::move(config), factory)) {}
+
+Proxy::~Proxy() { stop(); }
+
+Status Proxy::start() {
+  Impl& p = *impl_;
+  const ProxyConfig& config = p.shared.config;
+  if (config.workers < 1 || config.workers > Worker::kWorkersMax || config.pool_size < 1) {
+    return fail(ErrorCode::kInvalid, "proxy: workers must be 1 to 128 and pool_size at least 1");
+  }
+  std::vector<std::unique_ptr<env::Engine>> engines;
+  for (int i = 0; i < config.workers; ++i) {
+    engines.push_back(p.factory.create("proxy-" + std::to_string(i)));
+  }
+  auto users = Users::build(config.users, engines.front()->entropy());
+  if (!users) return std::unexpected(users.error());
+  p.shared.users = std::move(*users);
+  for (int i = 0; i < config.workers; ++i) {
+    p.workers.push_back(
+        std::make_unique<Worker>(i, p.shared, p.crew, std::move(engines[static_cast<size_t>(i)])));
+    if (auto status = p.workers.back()->listen(); !status) {
+      p.workers.clear();
+      return status;
+    }
+  }
+  for (auto& worker : p.workers) worker->start();
+  log(LogLevel::kInfo, "proxy", "listening",
+      {{"workers", config.workers}, {"pool_size", config.pool_size}});
+  return {};
+}
+
+void Proxy::stop() {
+  // All threads end before any worker goes: they post to each other.
+  for (auto& worker : impl_->workers) worker->stop();
+  impl_->workers.clear();
+}
+
+Status Proxy::publish(RouteTable table) {
+  Impl& p = *impl_;
+  const std::lock_guard lock(p.mutex);
+  if (p.route && table.epoch < p.route->table.epoch) {
+    return fail(ErrorCode::kConflict, "route table of an older epoch");
+  }
+  auto next = std::make_shared<Route>();
+  next->version = p.route ? p.route->version + 1 : 1;
+  const bool same_epoch = p.route && p.route->table.epoch == table.epoch;
+  next->permit = same_epoch ? p.route->permit : std::make_shared<Permit>(table.permit_until);
+  if (same_epoch && table.permit_until > next->permit->until()) {
+    next->permit->extend(table.permit_until);
+  }
+  next->table = std::move(table);
+  p.route = std::move(next);
+  for (auto& worker : p.workers) {
+    worker->post([w = worker.get(), route = p.route] { w->set_route(route); });
+  }
+  return {};
+}
+
+void Proxy::extend_permit(Epoch epoch, MonoTime until) {
+  const std::lock_guard lock(impl_->mutex);
+  if (impl_->route && impl_->route->table.epoch == epoch) impl_->route->permit->extend(until);
+}
+
+ProxyStats Proxy::stats() const {
+  ProxyStats stats;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    stats.route_version = impl_->route ? impl_->route->version : 0;
+  }
+  for (const auto& worker : impl_->workers) stats.workers.push_back(worker->stats());
+  if (!stats.workers.empty()) {
+    stats.total = stats.workers.front();
+    for (size_t i = 1; i < stats.workers.size(); ++i) stats.total = stats.total + stats.workers[i];
+  }
+  return stats;
+}
+
+bool Proxy::drained() const {
+  const ProxyStats s = stats();
+  return !s.workers.empty() && s.total.route_version == s.route_version &&
+         s.total.active_transactions == 0;
+}
+
+}  // namespace bascule::proxy

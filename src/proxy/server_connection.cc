@@ -1,0 +1,214 @@
+#include "proxy/server_connection.h"
+
+#include <string.h>
+
+#include <utility>
+
+#include "base/log.h"
+#include "pgwire/messages.h"
+#include "proxy/client_connection.h"
+#include "proxy/dispatcher.h"
+#include "proxy/worker.h"
+
+namespace bascule::proxy {
+
+using pgwire::Scan;
+using pgwire::ScanKind;
+
+ServerConnection::ServerConnection(Worker& worker, Pool& pool, PortKind kind, Target target,
+                                   Handle self)
+    : worker_(worker), pool_(pool), kind_(kind), target_(std::move(target)), self_(self) {}
+
+void ServerConnection::connect(ServerCredential credential) {
+  Parameters startup = {{"user", pool_.user}, {"database", pool_.database}};
+  startup.insert(startup.end(), pool_.startup.begin(), pool_.startup.end());
+  login_ = std::make_unique<ServerLogin>(
+      std::move(startup), std::move(credential),
+      pgwire::make_nonce(random_bytes(worker_.entropy(), pgwire::kScramNonceBytes)));
+  stream_ = &worker_.net().connect(target_.endpoint, *this);
+  deadline_ = worker_.loop().call_after(worker_.shared().config.connect_timeout, [this] {
+    deadline_ = env::TimerId::kNone;
+    login_failed({"08001", "time-out"});
+  });
+}
+
+void ServerConnection::close() {
+  worker_.loop().cancel(deadline_);
+  deadline_ = env::TimerId::kNone;
+  if (stream_ != nullptr) {
+    if (ready()) {
+      std::string bye;
+      pgwire::append_terminate(bye);
+      if (scanner_.at_boundary() && phase_ != Phase::kAttached) stream_->send(bye);
+    }
+    std::exchange(stream_, nullptr)->close();
+  }
+  phase_ = Phase::kClosed;
+}
+
+void ServerConnection::on_connected() {
+  phase_ = Phase::kLogin;
+  stream_->send(login_->first());
+}
+
+void ServerConnection::login_failed(ServerLogin::Failure failure) {
+  worker_.dispatcher().on_connect_failed(*this, failure);
+}
+
+size_t ServerConnection::on_data(std::string_view bytes) {
+  switch (phase_) {
+    case Phase::kConnecting:
+      return 0;
+    case Phase::kLogin:
+      return on_login_data(bytes);
+    case Phase::kAttached:
+      return on_attached_data(bytes);
+    case Phase::kIdle:
+    case Phase::kRestoring:
+    case Phase::kResetting:
+      return on_own_data(bytes);
+    case Phase::kClosed:
+      return bytes.size();
+  }
+  return bytes.size();
+}
+
+size_t ServerConnection::on_login_data(std::string_view bytes) {
+  std::string reply;
+  const size_t done = login_->on_bytes(bytes, reply);
+  if (!reply.empty()) stream_->send(reply);
+  if (login_->state() == ServerLogin::State::kFailed) {
+    login_failed(login_->failure());
+    return bytes.size();
+  }
+  if (login_->state() != ServerLogin::State::kReady) return done;
+  parameters_ = std::move(login_->parameters());
+  cancel_key_ = login_->cancel_key();
+  derived_keys_ = login_->derived_keys();
+  // A standby on the writer's side: promotion is not through yet, or the route is out of date.
+  if (target_.role == PortKind::kWriter && find_parameter(parameters_, "in_hot_standby") == "on") {
+    login_failed({"57P03", "it is still a standby"});
+    return bytes.size();
+  }
+  login_.reset();
+  worker_.loop().cancel(std::exchange(deadline_, env::TimerId::kNone));
+  phase_ = Phase::kIdle;
+  worker_.dispatcher().on_connected(*this);
+  return done;
+}
+
+void ServerConnection::attach(ClientConnection& client, const SessionMemory::Script& script) {
+  client_ = &client;
+  ready_expected_ = script.ready_count;
+  script_error_.clear();
+  if (ready_expected_ == 0) {
+    phase_ = Phase::kAttached;
+    return;
+  }
+  phase_ = Phase::kRestoring;
+  stream_->send(script.bytes);
+}
+
+void ServerConnection::detach(Use use) {
+  client_ = nullptr;
+  stream_->resume();
+  if (use == Use::kClean) return become_idle();
+  phase_ = Phase::kResetting;
+  ready_expected_ = 1;
+  script_error_.clear();
+  std::string reset;
+  pgwire::append_query(reset, "DISCARD ALL");
+  stream_->send(reset);
+}
+
+void ServerConnection::become_idle() {
+  phase_ = Phase::kIdle;
+  if (cancels_ > 0) return;  // cancel_ended() goes on
+  worker_.dispatcher().on_idle(*this);
+}
+
+void ServerConnection::cancel_ended() {
+  --cancels_;
+  if (cancels_ == 0 && phase_ == Phase::kIdle) worker_.dispatcher().on_idle(*this);
+}
+
+// What a server says while no client is attached: answers to our own statements, changed settings,
+// or its farewell.
+size_t ServerConnection::on_own_data(std::string_view bytes) {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const Scan piece = scanner_.next(bytes.substr(done));
+    if (piece.kind == ScanKind::kNeedMore) break;
+    if (piece.kind == ScanKind::kBad) {
+      worker_.dispatcher().on_lost(*this, Loss::kProtocol);
+      return bytes.size();
+    }
+    done += piece.bytes.size();
+    if (piece.kind != ScanKind::kStart) continue;
+    if (piece.type == 'S') {
+      if (const auto p = pgwire::parse_parameter_status(piece.payload())) {
+        set_parameter(parameters_, p->name, p->value);
+      }
+    } else if (piece.type == 'E') {
+      const pgwire::ErrorView error = pgwire::parse_error_prefix(piece.payload());
+      if (error.fatal() || phase_ == Phase::kIdle) {
+        worker_.dispatcher().on_lost(*this, Loss::kShutdown);
+        return bytes.size();
+      }
+      script_error_ = std::string(error.message);
+    } else if (piece.type == 'Z' && ready_expected_ > 0 && --ready_expected_ == 0) {
+      own_script_done();
+      if (phase_ == Phase::kAttached || phase_ == Phase::kClosed) break;
+    }
+  }
+  return done;
+}
+
+void ServerConnection::own_script_done() {
+  if (phase_ == Phase::kResetting) {
+    if (!script_error_.empty()) {
+      log(LogLevel::kWarn, "proxy", "server connection could not be reset",
+          {{"server", target_.name}, {"error", script_error_}});
+      return worker_.dispatcher().on_lost(*this, Loss::kProtocol);
+    }
+    return become_idle();
+  }
+  if (!script_error_.empty()) {
+    ClientConnection* client = std::exchange(client_, nullptr);
+    worker_.dispatcher().on_lost(*this, Loss::kProtocol);
+    return client->on_restore_failed(script_error_);
+  }
+  phase_ = Phase::kAttached;
+  client_->on_attached();
+}
+
+size_t ServerConnection::on_attached_data(std::string_view bytes) {
+  const bool expires = target_.permit && target_.permit->until() != MonoTime::max();
+  const bool expired = expires && worker_.loop().now() >= target_.permit->until();
+  const bool read_only =
+      target_.role == PortKind::kWriter && find_parameter(parameters_, "in_hot_standby") == "on";
+  ClientConnection& client = *client_;
+  const Session::Relayed relayed = client.session().on_server(
+      bytes, scanner_, expired ? Session::Permit::kExpired : Session::Permit::kValid,
+      read_only ? Session::Writable::kNo : Session::Writable::kYes, client);
+  if (relayed.lost) {
+    worker_.dispatcher().on_lost(*this, *relayed.lost);
+    return bytes.size();
+  }
+  client.after_server_data();
+  return relayed.consumed;
+}
+
+void ServerConnection::on_drained() {
+  if (client_ != nullptr) client_->on_server_drained();
+}
+
+void ServerConnection::on_closed(int error) {
+  stream_ = nullptr;
+  if (!ready()) {
+    return login_failed({"08006", error == 0 ? "it closed the connection" : ::strerror(error)});
+  }
+  worker_.dispatcher().on_lost(*this, Loss::kConnection);
+}
+
+}  // namespace bascule::proxy

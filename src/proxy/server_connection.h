@@ -1,0 +1,89 @@
+// One connection to a PostgreSQL server: log-in, then attached to clients one after the other.
+// Belongs to the dispatcher of its worker.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "pgwire/frames.h"
+#include "proxy/pool.h"
+#include "proxy/session.h"
+
+namespace bascule::proxy {
+
+class ClientConnection;
+class Worker;
+
+class ServerConnection final : public env::StreamHandler {
+ public:
+  ServerConnection(Worker& worker, Pool& pool, PortKind kind, Target target, Handle self);
+  ~ServerConnection() override = default;
+
+  void connect(ServerCredential credential);
+  // From idle. The session's script runs first if there is one; then the client is told.
+  void attach(ClientConnection& client, const SessionMemory::Script& script);
+  // The client has gone or gives it back; only at a message boundary. kDirty: reset it first.
+  enum class Use { kClean, kDirty };
+  void detach(Use use);
+  void close();  // the stream; the object is the dispatcher's to remove
+
+  void send(std::string_view bytes) { stream_->send(bytes); }
+  bool congested() const { return stream_->congested(); }
+  void pause() { stream_->pause(); }
+  void resume() { stream_->resume(); }
+
+  Handle self() const { return self_; }
+  Pool& pool() { return pool_; }
+  PortKind kind() const { return kind_; }  // of the port whose clients it was opened for
+  const Target& target() const { return target_; }
+  ClientConnection* client() const { return client_; }
+  bool ready() const { return phase_ != Phase::kConnecting && phase_ != Phase::kLogin; }
+  bool idle() const { return phase_ == Phase::kIdle; }
+  bool restoring() const { return phase_ == Phase::kRestoring; }
+  bool at_boundary() const { return scanner_.at_boundary(); }
+  Parameters& parameters() { return parameters_; }
+  const pgwire::CancelKey& cancel_key() const { return cancel_key_; }
+  const std::optional<pgwire::ScramKeys>& derived_keys() const { return derived_keys_; }
+  MonoTime idle_since() const { return idle_since_; }
+  // Cancel requests under way: it must not go to another client meanwhile.
+  void cancel_begins() { ++cancels_; }
+  void cancel_ended();
+  void touch_idle(MonoTime now) { idle_since_ = now; }
+
+  void on_connected() override;
+  size_t on_data(std::string_view bytes) override;
+  void on_drained() override;
+  void on_closed(int error) override;
+
+ private:
+  enum class Phase { kConnecting, kLogin, kIdle, kRestoring, kAttached, kResetting, kClosed };
+
+  size_t on_login_data(std::string_view bytes);
+  size_t on_own_data(std::string_view bytes);  // idle, restoring, resetting
+  size_t on_attached_data(std::string_view bytes);
+  void own_script_done();
+  void login_failed(ServerLogin::Failure failure);
+  void become_idle();
+
+  Worker& worker_;
+  Pool& pool_;
+  const PortKind kind_;
+  const Target target_;
+  const Handle self_;
+  Phase phase_ = Phase::kConnecting;
+  env::Stream* stream_ = nullptr;
+  ClientConnection* client_ = nullptr;
+  pgwire::FrameScanner scanner_{pgwire::kBackendPolicy};
+  std::unique_ptr<ServerLogin> login_;
+  std::optional<pgwire::ScramKeys> derived_keys_;
+  env::TimerId deadline_ = env::TimerId::kNone;
+  Parameters parameters_;
+  pgwire::CancelKey cancel_key_;
+  int ready_expected_ = 0;  // of our own statements
+  std::string script_error_;
+  MonoTime idle_since_{};
+  int cancels_ = 0;
+};
+
+}  // namespace bascule::proxy

@@ -1,0 +1,293 @@
+#include "proxy/session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "pgwire/messages.h"
+
+namespace bascule::proxy {
+
+using pgwire::FramePolicy;
+using pgwire::Scan;
+using pgwire::ScanKind;
+using pgwire::TransactionStatus;
+
+namespace {
+
+// Names of statements and portals stand at the front of Parse, Bind and Close.
+const FramePolicy& client_policy() {
+  static const FramePolicy policy = [] {
+    FramePolicy p = pgwire::kFrontendPolicy;
+    for (const char type : {'P', 'B'}) p[static_cast<size_t>(type)].prefix = 512;
+    p['C'].prefix = p['C'].max_payload;
+    p['D'].prefix = 1;
+    return p;
+  }();
+  return policy;
+}
+
+bool is_copy(char type) { return type == 'd' || type == 'c' || type == 'f'; }
+
+std::string_view until_nul(std::string_view text) { return text.substr(0, text.find('\0')); }
+
+}  // namespace
+
+Session::Session(PortKind port, const Limits& limits)
+    : limits_(limits), port_(port), front_(client_policy()) {}
+
+SessionMemory& Session::memory() {
+  if (!memory_) memory_ = std::make_unique<SessionMemory>(limits_.memory);
+  return *memory_;
+}
+
+Pin Session::pin() const { return pin_ == Pin::kNone && memory_ ? memory_->pin() : pin_; }
+
+bool Session::idle() const {
+  if (mode_ != Mode::kLive || !front_.at_boundary() || !retry_.empty()) return false;
+  return !attached_ || (tracker_.idle() && batches_.empty());
+}
+
+bool Session::Batch::opens() const {
+  switch (effects.transaction) {
+    case TransactionEffect::kOpens:
+      return true;
+    case TransactionEffect::kCloses:
+      return false;
+    case TransactionEffect::kNone:
+      break;
+  }
+  return from_transaction;
+}
+
+Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOutput& out) {
+  Intake result;
+  size_t forward_from = 0;
+  const bool was_idle = idle();
+  if (was_idle && attached_ && gate == Gate::kOpen) {
+    retained_.clear();
+    retaining_ = true;
+    answered_ = false;
+    pin_before_ = pin();
+  }
+  const auto flush = [&](size_t end) {
+    if (end <= forward_from) return;
+    const std::string_view piece = bytes.substr(forward_from, end - forward_from);
+    if (retaining_) retain(piece);
+    out.to_server(piece);
+  };
+  while (result.consumed < bytes.size()) {
+    const bool live = mode_ == Mode::kLive;
+    if (live && front_.at_boundary()) {
+      const char type = bytes[result.consumed];
+      if (type == 'X') {
+        result.next = Next::kTerminate;
+        break;
+      }
+      const bool shut = gate == Gate::kShut && was_idle && result.consumed == forward_from;
+      if ((!attached_ || (shut && idle())) && !is_copy(type)) {
+        result.next = Next::kNeedServer;
+        break;
+      }
+    }
+    const Scan piece = front_.next(bytes.substr(result.consumed));
+    if (piece.kind == ScanKind::kNeedMore) break;
+    if (piece.kind == ScanKind::kBad) {
+      result.next = Next::kBroken;
+      break;
+    }
+    const size_t end = result.consumed + piece.bytes.size();
+    if (live && attached_) {
+      live_piece(piece);
+    } else {
+      // Also COPY data that comes after its COPY has failed: PostgreSQL drops it.
+      if (!live) skip_piece(piece, out);
+      forward_from = end;
+    }
+    result.consumed = end;
+  }
+  flush(result.consumed);
+  return result;
+}
+
+void Session::retain(std::string_view bytes) {
+  if (answered_ || retained_.size() + bytes.size() > limits_.retained_bytes) {
+    retaining_ = false;
+    return;
+  }
+  retained_.append(bytes);
+}
+
+void Session::live_piece(const Scan& piece) {
+  touched_ = true;
+  switch (piece.kind) {
+    case ScanKind::kStart:
+      front_type_ = piece.type;
+      tracker_.sent(piece.type);
+      live_message(piece);
+      break;
+    case ScanKind::kContinue:
+      if (text_ == Text::kNone) break;
+      if (!text_over_) {
+        scanner_.feed(until_nul(piece.payload()));
+        text_over_ = piece.payload().find('\0') != std::string_view::npos;
+      }
+      if (!parse_message_.empty()) parse_message_.append(piece.bytes);
+      if (piece.ends) end_text(piece);
+      break;
+    case ScanKind::kRun:
+      front_type_ = 'd';
+      if (piece.messages > 0) tracker_.sent('d');
+      break;
+    default:
+      break;
+  }
+}
+
+Session::Batch& Session::open_batch() {
+  if (batches_.empty() || batches_.back().ended) {
+    batches_.push_back({.effects = {}, .from_transaction = open_after_, .ended = false});
+  }
+  return batches_.back();
+}
+
+void Session::live_message(const Scan& piece) {
+  switch (piece.type) {
+    case 'Q':
+      open_batch().ended = true;
+      begin_text(piece);
+      break;
+    case 'F': {
+      Batch& batch = open_batch();
+      batch.ended = true;
+      batch.effects.may_write = batch.effects.has_effect = true;
+      break;
+    }
+    case 'S':
+      open_batch().ended = true;
+      break;
+    case 'P':
+      open_batch();
+      begin_text(piece);
+      break;
+    case 'B':
+      open_batch();
+      on_bind(piece.payload());
+      break;
+    case 'C':
+      open_batch();
+      if (const auto target = pgwire::parse_target(piece.payload());
+          memory_ && target && target->target == pgwire::Target::kStatement) {
+        memory_->close_sent(target->name);
+      }
+      break;
+    case 'D':
+    case 'E':
+      open_batch();
+      break;
+    default:
+      break;  // H, d, c, f
+  }
+}
+
+void Session::begin_text(const Scan& piece) {
+  std::string_view text = piece.payload();
+  text_ = piece.type == 'Q' ? Text::kQuery : Text::kParse;
+  text_over_ = false;
+  parse_message_.clear();
+  if (text_ == Text::kParse) {
+    parse_name_ = until_nul(text);
+    text.remove_prefix(std::min(text.size(), parse_name_.size() + 1));
+    const bool keep = !parse_name_.empty() && piece.payload_length < limits_.memory.prepared_bytes;
+    if (keep) parse_message_ = piece.bytes;
+  }
+  scanner_.begin();
+  scanner_.feed(until_nul(text));
+  text_over_ = text.find('\0') != std::string_view::npos;
+  if (piece.ends) end_text(piece);
+}
+
+// `piece` is the last of its message, and the whole message if it is a kStart.
+void Session::end_text(const Scan& piece) {
+  const bool parse = std::exchange(text_, Text::kNone) == Text::kParse;
+  Effects effects = scanner_.finish();
+  std::vector<StateChange> changes;
+  if (effects.sets || effects.deallocates) {
+    std::optional<std::vector<StateChange>> parsed;
+    if (piece.kind == ScanKind::kStart && piece.payload_length <= 4096) {
+      std::string_view text = piece.payload();
+      if (parse) text.remove_prefix(std::min(text.size(), parse_name_.size() + 1));
+      parsed = parse_state_changes(until_nul(text));
+    }
+    if (parsed) {
+      changes = std::move(*parsed);
+    } else if (effects.pin == Pin::kNone) {
+      effects.pin = Pin::kSettings;
+    }
+  }
+  if (!parse) return apply(effects, &changes);
+  const uint32_t number = batch_number(batches_.size() - 1);
+  SessionMemory::Prepared prepared;
+  if (parse_name_.empty()) {
+    unnamed_ = effects;
+    unnamed_changes_ = std::move(changes);
+  } else {
+    prepared = {std::exchange(parse_message_, {}), effects, std::move(changes)};
+  }
+  memory().parse_sent(number, parse_name_, std::move(prepared));
+}
+
+void Session::on_bind(std::string_view payload) {
+  const auto bind = pgwire::parse_bind(payload);
+  if (bind && bind->statement.empty()) return apply(unnamed_, &unnamed_changes_);
+  const SessionMemory::Prepared* named = bind && memory_ ? memory_->find(bind->statement) : nullptr;
+  if (named != nullptr) return apply(named->effects, &named->changes);
+  Effects unknown;
+  unknown.may_write = unknown.has_effect = unknown.not_atomic = true;
+  apply(unknown, nullptr);
+}
+
+void Session::apply(const Effects& effects, const std::vector<StateChange>* changes) {
+  Batch& batch = batches_.back();
+  batch.effects.merge(effects);
+  open_after_ = batch.opens();
+  if (pin_ == Pin::kNone) pin_ = effects.pin;
+  if (changes != nullptr && !changes->empty()) memory().stage(*changes);
+}
+
+void Session::skip_piece(const Scan& piece, SessionOutput& out) {
+  std::string reply;
+  if (mode_ == Mode::kAborted) {
+    if (aborted_->on_piece(piece, memory(), reply)) {
+      mode_ = Mode::kLive;
+      aborted_.reset();
+    }
+    if (!reply.empty()) out.to_client(reply);
+    return;
+  }
+  if (piece.kind == ScanKind::kStart && std::exchange(skip_first_, false)) {
+    skip_query_ = piece.type == 'Q' || piece.type == 'F';
+  }
+  const bool over = skip_query_ ? piece.ends : piece.kind == ScanKind::kStart && piece.type == 'S';
+  if (!over) return;
+  skip_query_ = false;
+  mode_ = skip_opens_ ? Mode::kAborted : Mode::kLive;
+  pgwire::append_ready_for_query(
+      reply, skip_opens_ ? TransactionStatus::kFailed : TransactionStatus::kIdle);
+  skip_opens_ = false;
+  out.to_client(reply);
+}
+
+void Session::refuse(std::string_view sqlstate, std::string_view message, SessionOutput& out) {
+  std::string reply;
+  pgwire::append_error_response(reply, {.sqlstate = sqlstate, .message = message});
+  out.to_client(reply);
+  ++errors_;
+  mode_ = Mode::kSkipping;
+  skip_first_ = true;
+  skip_query_ = skip_opens_ = false;
+  if (retry_.empty()) return;
+  const std::string statement = std::exchange(retry_, {});
+  on_client(statement, Gate::kOpen, out);
+}
+
+}  // namespace bascule::proxy

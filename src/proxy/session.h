@@ -1,0 +1,193 @@
+// One client's session, apart from any socket: follows what passes between the client and the
+// server that it is attached to, knows at any moment what the loss of that server means, and speaks
+// for the server where the protocol allows. Not thread-safe; one worker's.
+//
+// What a client sees when its server is lost (`docs` of the decision: 08007 and 40001 are what
+// drivers and frameworks act on):
+//   nothing in flight, no transaction    nothing: it moves to another server at its next statement
+//   transaction open, nothing in flight  40001 at its next statement, then as in a failed
+//   transaction statement in flight                  sent again if nothing of it can have happened;
+//   else one error
+//     ... a COMMIT, or an autocommit statement that may write   08007
+//     transaction_resolution_unknown
+//     ... a statement inside a transaction                      40001: rolled back for certain
+//     ... an autocommit read                                    08006
+//   state that can't be moved (Pin)      FATAL 57P01 that says which, and the connection is closed
+//   half a message delivered             the connection is closed
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pgwire/frames.h"
+#include "pgwire/session_tracker.h"
+#include "proxy/aborted_transaction.h"
+#include "proxy/config.h"
+#include "proxy/session_memory.h"
+#include "proxy/statement_scanner.h"
+
+namespace bascule::proxy {
+
+enum class Loss {
+  kConnection,  // closed or broken without a word
+  kShutdown,    // FATAL 57P01, 57P03: what was in flight was rolled back
+  kCrash,       // FATAL 57P02
+  kEpoch,       // another primary has been elected
+  kPermit,      // the primary may not act any more: its answers are not believed
+  kProtocol,    // it sent what can't be understood
+  kReadOnly,    // it refused to write (25006): a former primary
+};
+std::string_view describe(Loss loss);
+
+// Where a session's bytes go. Views are valid during the call only.
+class SessionOutput {
+ public:
+  virtual ~SessionOutput() = default;
+  virtual void to_server(std::string_view bytes) = 0;
+  virtual void to_client(std::string_view bytes) = 0;
+  virtual void on_parameter(std::string_view name, std::string_view value) = 0;
+};
+
+class Session {
+ public:
+  struct Limits {
+    size_t retained_bytes = 0;
+    SessionMemory::Limits memory;
+  };
+  // `limits` must outlive the session.
+  Session(PortKind port, const Limits& limits);
+
+  // ---- From the client -----------------------------------------------------------------------
+  enum class Gate { kOpen, kShut };  // shut: nothing new begins (draining, no primary)
+  enum class Next {
+    kMore,
+    kNeedServer,  // a statement begins at the first byte not consumed: attach, then offer it again
+    kTerminate,   // the client said goodbye
+    kBroken,      // not the protocol: 08P01 and close
+  };
+  struct Intake {
+    size_t consumed = 0;
+    Next next = Next::kMore;
+  };
+  Intake on_client(std::string_view bytes, Gate gate, SessionOutput& out);
+  // The statement that waits (kNeedServer, or a retry) is answered by an error.
+  void refuse(std::string_view sqlstate, std::string_view message, SessionOutput& out);
+
+  // ---- From the server -----------------------------------------------------------------------
+  enum class Permit { kValid, kExpired };
+  enum class Writable { kYes, kNo };
+  struct Relayed {
+    size_t consumed = 0;
+    std::optional<Loss> lost;  // the caller closes the server, then calls on_lost()
+  };
+  Relayed on_server(std::string_view bytes, pgwire::FrameScanner& scanner, Permit permit,
+                    Writable writable, SessionOutput& out);
+
+  // ---- Servers come and go -------------------------------------------------------------------
+  // On a fresh server that script() has been run on. Sends what is to be sent again.
+  void attach(SessionOutput& out);
+  SessionMemory::Script script() const;
+  enum class After { kKeep, kClose };
+  // `who`: the server for messages, "n1, epoch 3". Ignored if not attached.
+  After on_lost(Loss loss, std::string_view who, SessionOutput& out);
+  // Idle and attached: leaves the server without a trace.
+  void detach();
+
+  bool attached() const { return attached_; }
+  // No statement, no transaction: may be detached.
+  bool idle() const;
+  // A statement in flight or a transaction open on the server.
+  bool active() const { return attached_ && mode_ == Mode::kLive && !idle(); }
+  bool movable() const { return pin() == Pin::kNone; }
+  Pin pin() const;
+  bool wants_retry() const { return !retry_.empty(); }
+  // Something has been sent to the server since attach(): it needs a reset before others use it.
+  bool touched() const { return touched_; }
+  bool reusable() const { return idle() && tracker_.reusable(); }
+  // The server said FATAL about this session, and the client has been told.
+  bool fatal_forwarded() const { return fatal_forwarded_; }
+  uint64_t transactions() const { return transactions_; }
+  uint64_t errors() const { return errors_; }
+
+ private:
+  enum class Mode : uint8_t {
+    kLive,      // relays; attached or waiting to be
+    kSkipping,  // an error was reported: throws away until the end of the batch
+    kAborted,   // speaks for a transaction that was lost
+  };
+  // What the client sent up to a Sync or Query, until its ReadyForQuery.
+  struct Batch {
+    Effects effects;
+    bool from_transaction = false;
+    bool ended = false;
+    bool opens() const;  // a transaction is open after it, if all went well
+  };
+  enum class Text : uint8_t { kNone, kQuery, kParse };
+
+  // session.cc
+  void live_piece(const pgwire::Scan& piece);
+  void live_message(const pgwire::Scan& piece);
+  void begin_text(const pgwire::Scan& piece);
+  void end_text(const pgwire::Scan& piece);
+  void on_bind(std::string_view payload);
+  void apply(const Effects& effects, const std::vector<StateChange>* changes);
+  Batch& open_batch();
+  void skip_piece(const pgwire::Scan& piece, SessionOutput& out);
+  void retain(std::string_view bytes);
+  SessionMemory& memory();
+  // session_server.cc
+  std::optional<Loss> server_message(const pgwire::Scan& piece, Permit permit, Writable writable,
+                                     SessionOutput& out);
+  std::optional<Loss> server_error(const pgwire::Scan& piece, Writable writable);
+  void on_ready();
+  // session_loss.cc
+  bool may_retry(Loss loss) const;
+  void begin_retry();
+  After lose_quiet(Loss loss, std::string_view who, SessionOutput& out);
+  void report_lost(Loss loss, std::string_view who, SessionOutput& out);
+  void append_loss(std::string& reply, const Batch& batch, Loss loss, std::string_view who);
+  After close_pinned(Loss loss, std::string_view who, SessionOutput& out);
+  void forget_server();
+  uint32_t batch_number(size_t index) const {
+    return answered_batches_ + 1 + static_cast<uint32_t>(index);
+  }
+
+  const Limits& limits_;
+  PortKind port_;
+  Mode mode_ = Mode::kLive;
+  Text text_ = Text::kNone;
+  bool attached_ = false;
+  bool touched_ = false;
+  bool text_over_ = false;           // the SQL of a Parse has ended, its parameter types follow
+  bool retaining_ = false;           // retained_ is all that was sent since the session was idle
+  bool answered_ = false;            // ... and something of the answer has gone to the client
+  bool error_forwarded_ = false;     // for the first batch
+  bool client_mid_message_ = false;  // half a server message has gone to the client
+  bool fatal_forwarded_ = false;
+  bool skip_query_ = false;  // kSkipping ends with the current Query
+  bool skip_first_ = false;  // kSkipping begins with a message not seen yet
+  bool skip_opens_ = false;  // a transaction was open: kAborted follows kSkipping
+  bool open_after_ = false;  // a transaction is open once all that was sent has run
+  char front_type_ = 0;      // of the client's current message
+  Pin pin_ = Pin::kNone;
+  Pin pin_before_ = Pin::kNone;  // when the session was last idle
+  uint32_t answered_batches_ = 0;
+  uint64_t transactions_ = 0;
+  uint64_t errors_ = 0;
+  pgwire::FrameScanner front_;
+  pgwire::SessionTracker tracker_;
+  StatementScanner scanner_;
+  std::vector<Batch> batches_;
+  std::string retained_, retry_;
+  std::string parse_message_, parse_name_;
+  Effects unnamed_;
+  std::vector<StateChange> unnamed_changes_;
+  std::unique_ptr<SessionMemory> memory_;
+  std::unique_ptr<AbortedTransaction> aborted_;
+};
+
+}  // namespace bascule::proxy

@@ -1,0 +1,89 @@
+// What all workers of a proxy share. Everything here may be used by any thread.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "proxy/config.h"
+#include "proxy/route_table.h"
+#include "proxy/session.h"
+#include "proxy/users.h"
+
+namespace bascule::proxy {
+
+// How long the primary of one epoch may act. Written on each renewal, read before each answer.
+class Permit {
+ public:
+  explicit Permit(MonoTime until) { extend(until); }
+  void extend(MonoTime until) {
+    until_.store(until.time_since_epoch().count(), std::memory_order_relaxed);
+  }
+  MonoTime until() const { return MonoTime(Nanos(until_.load(std::memory_order_relaxed))); }
+
+ private:
+  std::atomic<int64_t> until_{0};
+};
+
+struct Route {
+  RouteTable table;
+  // shared_ptr: server connections of an epoch read it after the table has been replaced.
+  std::shared_ptr<Permit> permit;
+  uint64_t version = 0;
+};
+
+// The limit of server connections over all workers. First come, first served among workers: a place
+// that becomes free belongs to the worker that has waited longest.
+class ServerLimit {
+ public:
+  explicit ServerLimit(int max) : max_(max) {}
+  // False: none is free; the worker is in the queue, and will be woken.
+  bool acquire(int worker);
+  // Gives a place back. The worker to wake, if one waits.
+  std::optional<int> release();
+  // A woken worker that needs no place any more. The next worker to wake.
+  std::optional<int> decline(int worker);
+  bool contended() const { return contended_.load(std::memory_order_relaxed); }
+  int max() const { return max_; }
+
+ private:
+  std::optional<int> grant_next();
+
+  const int max_;
+  std::mutex mutex_;
+  int used_ = 0;              // guarded by mutex_; granted places count
+  std::deque<int> waiting_;   // guarded by mutex_
+  std::vector<int> granted_;  // guarded by mutex_: workers woken that have not acquired yet
+  std::atomic<bool> contended_{false};
+};
+
+struct Shared {
+  Shared(ProxyConfig c)
+      : config(std::move(c)),
+        limits{.retained_bytes = config.retained_bytes_max,
+               .memory = {.prepared_count = config.prepared_count_max,
+                          .prepared_bytes = config.prepared_bytes_max,
+                          .settings = config.settings_count_max}},
+        servers(config.pool_size) {}
+  const ProxyConfig config;
+  const Session::Limits limits;
+  Users users;  // constant once the workers run
+  ServerLimit servers;
+  std::atomic<int> clients{0};
+  std::atomic<int> held{0};
+};
+
+// How a worker reaches the others: work is posted to their loops.
+class Crew {
+ public:
+  virtual ~Crew() = default;
+  virtual void cancel(int worker, uint32_t client, std::string secret) = 0;
+  virtual void wake(int worker) = 0;           // a place for a server connection is free for it
+  virtual void make_room(int for_worker) = 0;  // the others: close an idle server connection
+};
+
+}  // namespace bascule::proxy

@@ -1,0 +1,95 @@
+#include "proxy/worker.h"
+
+#include <utility>
+
+#include "pgwire/messages.h"
+
+namespace bascule::proxy {
+
+Worker::Worker(int index, Shared& shared, Crew& crew, std::unique_ptr<env::Engine> engine)
+    : index_(index), shared_(shared), crew_(crew), engine_(std::move(engine)), dispatcher_(*this) {}
+
+Worker::~Worker() { stop(); }
+
+Status Worker::listen() {
+  for (const ProxyListener& listener : shared_.config.listeners) {
+    Port& port = listener.kind == PortKind::kWriter ? writer_ : reader_;
+    if (auto status = net().listen(listener.endpoint, port); !status) return status;
+  }
+  return {};
+}
+
+void Worker::start() {
+  loop().call_after(kSweepInterval, [this] { sweep(); });
+  started_ = true;
+  engine_->start();
+}
+
+void Worker::stop() {
+  if (!std::exchange(started_, false)) return;
+  loop().stop();
+  engine_->join();
+  net().close_listeners();
+  for (const Handle handle : clients_.handles()) {
+    if (ClientConnection* client = clients_.find(handle)) client->close();
+  }
+  dispatcher_.close_all();
+  dispatcher_.bury();
+  clients_.bury();
+}
+
+void Worker::sweep() {
+  dispatcher_.close_stale();
+  loop().call_after(kSweepInterval, [this] { sweep(); });
+}
+
+WorkerStats Worker::stats() const {
+  WorkerStats stats = counters_.read();
+  stats.loop = engine_->stats();
+  return stats;
+}
+
+void Worker::accept(env::Stream& stream, PortKind kind) {
+  counters_.clients_total.add();
+  if (shared_.clients.fetch_add(1) >= shared_.config.clients_max) {
+    shared_.clients.fetch_sub(1);
+    std::string reply;
+    pgwire::append_error_response(
+        reply,
+        {.severity = "FATAL", .sqlstate = "53300", .message = "too many clients already (proxy)"});
+    stream.send(reply);
+    stream.close_after_flush();
+    return;
+  }
+  counters_.clients.add();
+  clients_.emplace(*this, stream, kind);
+}
+
+void Worker::remove_client(Handle handle) {
+  if (clients_.find(handle) == nullptr) return;
+  clients_.remove(handle);
+  counters_.clients.sub();
+  shared_.clients.fetch_sub(1);
+  if (std::exchange(burying_, true)) return;
+  loop().post([this] {
+    burying_ = false;
+    clients_.bury();
+  });
+}
+
+void Worker::set_route(std::shared_ptr<const Route> route) {
+  route_ = std::move(route);
+  dispatcher_.on_route();
+  counters_.route_version.set(route_->version);
+}
+
+uint32_t Worker::cancel_pid(Handle client) const {
+  return (static_cast<uint32_t>(index_) << kClientBits) | (client.index + 1);
+}
+
+void Worker::cancel(uint32_t client_index, std::string_view secret) {
+  ClientConnection* client = clients_.at(client_index);
+  if (client != nullptr && client->cancel(secret)) dispatcher_.cancel(*client->server());
+}
+
+}  // namespace bascule::proxy

@@ -1,0 +1,89 @@
+// One thread of the proxy: its loop, its clients, its dispatcher. Everything except post-like calls
+// (marked "any thread") runs on that thread; before start() and after join() on the owner's.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "env/net.h"
+#include "proxy/client_connection.h"
+#include "proxy/dispatcher.h"
+#include "proxy/shared.h"
+#include "proxy/slot_map.h"
+#include "proxy/stats.h"
+
+namespace bascule::proxy {
+
+class Worker {
+ public:
+  Worker(int index, Shared& shared, Crew& crew, std::unique_ptr<env::Engine> engine);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  Status listen();
+  void start();
+  void stop();  // ends the thread; closes everything
+
+  // Any thread.
+  void post(env::Callback callback) { engine_->loop().post(std::move(callback)); }
+  WorkerStats stats() const;
+
+  // On the worker's thread.
+  void set_route(std::shared_ptr<const Route> route);
+  void cancel(uint32_t client_index, std::string_view secret);
+
+  int index() const { return index_; }
+  Shared& shared() { return shared_; }
+  Crew& crew() { return crew_; }
+  env::Loop& loop() { return engine_->loop(); }
+  env::Net& net() { return engine_->net(); }
+  env::Entropy& entropy() { return engine_->entropy(); }
+  WorkerCounters& counters() { return counters_; }
+  Dispatcher& dispatcher() { return dispatcher_; }
+  const Route* route() const { return route_.get(); }
+
+  ClientConnection* client(Handle handle) const { return clients_.find(handle); }
+  void remove_client(Handle handle);
+
+  // BackendKeyData for a client, and the way back.
+  uint32_t cancel_pid(Handle client) const;
+  static int worker_of(uint32_t cancel_pid) { return static_cast<int>(cancel_pid >> kClientBits); }
+  static uint32_t client_of(uint32_t cancel_pid) {
+    return (cancel_pid & ((1u << kClientBits) - 1)) - 1;
+  }
+  static constexpr int kWorkersMax = 128;
+
+ private:
+  // The process id is a positive int32 for drivers: 7 bits for the worker, 24 for the client.
+  static constexpr int kClientBits = 24;
+  static constexpr Nanos kSweepInterval = 10s;
+
+  class Port final : public env::Acceptor {
+   public:
+    Port(Worker& worker, PortKind kind) : worker_(worker), kind_(kind) {}
+    void on_accept(env::Stream& stream) override { worker_.accept(stream, kind_); }
+
+   private:
+    Worker& worker_;
+    PortKind kind_;
+  };
+
+  void accept(env::Stream& stream, PortKind kind);
+  void sweep();
+
+  const int index_;
+  Shared& shared_;
+  Crew& crew_;
+  std::unique_ptr<env::Engine> engine_;
+  Port writer_{*this, PortKind::kWriter}, reader_{*this, PortKind::kReader};
+  WorkerCounters counters_;
+  std::shared_ptr<const Route> route_;
+  SlotMap<ClientConnection> clients_;
+  Dispatcher dispatcher_;
+  bool burying_ = false;
+  bool started_ = false;
+};
+
+}  // namespace bascule::proxy

@@ -1,0 +1,129 @@
+// The proxy by itself, driven by lines on standard input, for tests and measurements.
+//   proxy_harness writer=PORT [reader=PORT] [workers=N] [pool=N] [clients=N] [hold_ms=N]
+//                 [hold_count=N] [auth_ms=N] [user=NAME:PASSWORD | user=NAME:SCRAM-SHA-256$...]...
+// Commands: route epoch=N [primary=NAME@HOST:PORT] [replica=NAME@HOST:PORT]... [state=draining]
+//           [permit_ms=N];  permit EPOCH MS;  stats;  drained;  quit
+// Each answers one line.
+#include <fmt/format.h>
+
+#include <charconv>
+#include <iostream>
+#include <sstream>
+#include <string>
+
+#include "posix/clock.h"
+#include "posix/worker_engine.h"
+#include "proxy/proxy.h"
+
+namespace bascule {
+namespace {
+
+int64_t number(std::string_view text) {
+  int64_t value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+
+std::pair<std::string, std::string> split(const std::string& text, char at) {
+  const size_t i = text.find(at);
+  return {text.substr(0, i), i == std::string::npos ? "" : text.substr(i + 1)};
+}
+
+proxy::RouteMember member(const std::string& text) {
+  const auto [name, address] = split(text, '@');
+  const size_t colon = address.rfind(':');
+  proxy::RouteMember m;
+  m.name = name;
+  m.endpoint = {address.substr(0, colon),
+                static_cast<uint16_t>(number(std::string_view(address).substr(colon + 1)))};
+  return m;
+}
+
+proxy::ProxyConfig parse_config(int argc, char** argv) {
+  proxy::ProxyConfig config;
+  for (int i = 1; i < argc; ++i) {
+    const auto [key, value] = split(argv[i], '=');
+    const auto port = static_cast<uint16_t>(number(value));
+    if (key == "writer") config.listeners.push_back({{"127.0.0.1", port}, {}});
+    if (key == "reader") {
+      config.listeners.push_back({{"127.0.0.1", port}, proxy::PortKind::kReader});
+    }
+    if (key == "workers") config.workers = static_cast<int>(number(value));
+    if (key == "pool") config.pool_size = static_cast<int>(number(value));
+    if (key == "clients") config.clients_max = static_cast<int>(number(value));
+    if (key == "hold_ms") config.hold_timeout = Millis(number(value));
+    if (key == "hold_count") config.hold_count_max = static_cast<int>(number(value));
+    if (key == "auth_ms") config.auth_timeout = Millis(number(value));
+    if (key == "user") {
+      const auto [name, secret] = split(value, ':');
+      const bool verifier = secret.starts_with("SCRAM-SHA-256$");
+      config.users.push_back({name, verifier ? secret : "", verifier ? "" : secret});
+    }
+  }
+  return config;
+}
+
+std::string route(proxy::Proxy& proxy, std::istringstream& words) {
+  proxy::RouteTable table;
+  for (std::string word; words >> word;) {
+    const auto [key, value] = split(word, '=');
+    if (key == "epoch") table.epoch = Epoch{static_cast<uint64_t>(number(value))};
+    if (key == "primary") table.primary = member(value);
+    if (key == "replica") table.replicas.push_back(member(value));
+    if (key == "state" && value == "draining") table.state = proxy::RouteState::kDraining;
+    if (key == "permit_ms") table.permit_until = posix::boot_now() + Millis(number(value));
+    if (key == "reason") table.reason = value;
+  }
+  const Status status = proxy.publish(std::move(table));
+  return status ? "ok" : status.error().to_string();
+}
+
+std::string stats(const proxy::Proxy& proxy) {
+  const proxy::ProxyStats s = proxy.stats();
+  const proxy::WorkerStats& t = s.total;
+  std::string out = fmt::format(
+      R"({{"clients":{},"held":{},"active":{},"servers":{},"servers_idle":{},"clients_total":{},)"
+      R"("logins_failed":{},"servers_total":{},"servers_lost":{},"transactions":{},"moved":{},)"
+      R"("retried":{},"errors_outage":{},"hold_timeouts":{},"clients_dropped":{},"cancels":{},)"
+      R"("route_version":{},"applied":{},"busy_ms":{},"longest_turn_us":{},"turns":{}}})",
+      t.clients, t.held, t.active_transactions, t.servers, t.servers_idle, t.clients_total,
+      t.logins_failed, t.servers_total, t.servers_lost, t.transactions, t.moved, t.retried,
+      t.errors_outage, t.hold_timeouts, t.clients_dropped, t.cancels, s.route_version,
+      t.route_version, to_ms(t.loop.busy), t.loop.longest_turn.count() / 1000, t.loop.turns);
+  return out;
+}
+
+int run(int argc, char** argv) {
+  posix::EpollEngineFactory factory;
+  proxy::Proxy proxy(parse_config(argc, argv), factory);
+  if (const Status status = proxy.start(); !status) {
+    std::cout << status.error().to_string() << std::endl;
+    return 1;
+  }
+  std::cout << "ready" << std::endl;
+  for (std::string line; std::getline(std::cin, line);) {
+    std::istringstream words(line);
+    std::string command;
+    words >> command;
+    std::string answer = "?";
+    if (command == "route") answer = route(proxy, words);
+    if (command == "permit") {
+      uint64_t epoch = 0;
+      int64_t ms = 0;
+      words >> epoch >> ms;
+      proxy.extend_permit(Epoch{epoch}, posix::boot_now() + Millis(ms));
+      answer = "ok";
+    }
+    if (command == "stats") answer = stats(proxy);
+    if (command == "drained") answer = proxy.drained() ? "yes" : "no";
+    if (command == "quit") break;
+    std::cout << answer << std::endl;
+  }
+  proxy.stop();
+  return 0;
+}
+
+}  // namespace
+}  // namespace bascule
+
+int main(int argc, char** argv) { return bascule::run(argc, argv); }
