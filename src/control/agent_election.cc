@@ -145,7 +145,9 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
                       .why = why,
                       .handover_to = {},
                       .final_position = {},
-                      .request_id = ""};
+                      .request_id = "",
+                      .flush_lsn = {}};
+  leader.flush_lsn = located_->lsn;
   HistoryRecord history{.epoch = epoch,
                         .leader = config_.name,
                         .parent_epoch = parent,

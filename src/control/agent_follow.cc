@@ -106,7 +106,8 @@ void Agent::Impl::bootstrap() {
                       .why = "creating the cluster",
                       .handover_to = {},
                       .final_position = {},
-                      .request_id = ""};
+                      .request_id = "",
+                      .flush_lsn = {}};
   SyncRecord sync;
   if (config().sync_mode == SyncMode::kOn)
     sync.generations.push_back({epoch, config_.name, sync_name(), {}, 0});
@@ -286,12 +287,18 @@ void Agent::Impl::locate(std::string why) {
   run(op::StopReceiver{});
 }
 
+// Not the record's phase: a leader may wait for standbys before it lets clients in.
+bool Agent::Impl::leader_writes() const {
+  const LeaderRecord& leader = view_.leader->value;
+  const MemberRecord* m = view_.member(leader.holder);
+  return m && m->role == "primary" && m->epoch == leader.epoch && m->timeline == leader.timeline;
+}
+
 // pg_rewind, and a clone where that fails twice.
 void Agent::Impl::resync(const LeaderRecord& leader, std::string why) {
   if (op_failures_ >= 2) return clone(leader, why + "; pg_rewind failed");
   const MemberRecord* source = view_.member(leader.holder);
-  if (leader.phase != LeaderPhase::kRunning || !source ||
-      source->checkpoint_timeline != leader.timeline) {
+  if (!leader_writes() || source->checkpoint_timeline != leader.timeline) {
     // Before its first checkpoint pg_rewind takes the source for being on the old timeline.
     return set_phase(Phase::kIsolated,
                      why + fmt::format("; waiting for {} to be writable and have a checkpoint",
@@ -310,7 +317,7 @@ void Agent::Impl::resync(const LeaderRecord& leader, std::string why) {
 
 void Agent::Impl::clone(const LeaderRecord& leader, std::string why) {
   const Upstream upstream = upstream_of(leader.holder);
-  if (leader.phase != LeaderPhase::kRunning || upstream.host.empty()) {
+  if (!leader_writes() || upstream.host.empty()) {
     return set_phase(Phase::kStopped,
                      why + fmt::format("; waiting for {} to be writable", leader.holder.str()));
   }

@@ -120,6 +120,7 @@ class Agent::Impl {
   void clone(const LeaderRecord& leader, std::string why);
   void leave_ballot();
   void locate(std::string why);
+  bool leader_writes() const;
 
   // -- agent_election.cc
   void contest();

@@ -62,6 +62,7 @@ bool Agent::Impl::leader_commit(LeaderRecord record, store::Txn extras,
                                 std::function<void(TxnOutcome)> then) {
   if (txn_pending(TxnKind::kLeader)) return false;
   record.counter = held_->record.counter + 1;
+  if (pg_.run == PgRun::kPrimary) record.flush_lsn = std::max(record.flush_lsn, pg_.flush_lsn);
   extras.compares.push_back({keys_.leader(), held_->revision});
   extras.writes.push_back({keys_.leader(), encode(record)});
   commit(TxnKind::kLeader, std::move(extras), std::move(record));

@@ -84,12 +84,10 @@ class Count {
     if (v.ballot->led_epoch == record_.epoch) return "";
     const uint64_t limit = config().maximum_lag_bytes;
     uint64_t behind = v.ballot->receiver_lag_bytes;
-    // What the lost primary last published; a member that was away knows nothing newer itself.
-    const auto last = view_.history.find(record_.epoch);
-    const MemberRecord* lost =
-        last == view_.history.end() ? nullptr : view_.member(last->second.leader);
-    if (lost && lost->timeline == record_.timeline && lost->flush_lsn > v.ballot->position.lsn) {
-      behind = std::max(behind, lost->flush_lsn.value - v.ballot->position.lsn.value);
+    // What the lost primary had at its last renewal; a member that was away knows nothing newer
+    // itself.
+    if (record_.flush_lsn > v.ballot->position.lsn) {
+      behind = std::max(behind, record_.flush_lsn.value - v.ballot->position.lsn.value);
     }
     if (behind <= limit) return "";
     return fmt::format("is {} bytes behind the lost primary, more than maximum_lag {}", behind,

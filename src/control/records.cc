@@ -134,7 +134,8 @@ std::string encode(const LeaderRecord& l) {
                    {"why", l.why},
                    {"handoverTo", l.handover_to.str()},
                    {"final", to_json(l.final_position)},
-                   {"requestId", l.request_id}});
+                   {"requestId", l.request_id},
+                   {"flushLsn", l.flush_lsn.to_string()}});
 }
 
 Result<LeaderRecord> decode_leader(std::string_view text) {
@@ -150,6 +151,7 @@ Result<LeaderRecord> decode_leader(std::string_view text) {
   r.name("handoverTo", l.handover_to);
   r.position("final", l.final_position);
   r.text("requestId", l.request_id);
+  r.lsn("flushLsn", l.flush_lsn);
   r.check(l.vacant() == l.holder.empty(), "holder and phase contradict each other");
   r.check(l.ttl >= 100ms && l.ttl <= 10min, "ttlMs is out of range");
   return r.finish(std::move(l));

@@ -68,6 +68,7 @@ struct LeaderRecord {
   NodeName handover_to;     // planned switchover: this member is preferred
   Position final_position;  // when vacant after a clean stop: nothing was written beyond this
   std::string request_id;   // the operator's request being carried out
+  Lsn flush_lsn;  // the holder's WAL at its last renewal: asynchronous lag is measured by it
   bool operator==(const LeaderRecord&) const = default;
   bool vacant() const { return phase == LeaderPhase::kVacant; }
 };
