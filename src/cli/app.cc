@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/completion.h"
 #include "cli/config.h"
+#include "cli/demo.h"
 #include "cli/exit_code.h"
 #include "cli/run.h"
 
@@ -25,6 +26,7 @@ class Commands {
     add_run();
     add_up();
     add_down();
+    add_demo();
     add_views();
     add_requests();
     add_config();
@@ -135,6 +137,35 @@ class Commands {
                         [this, o] { return down_command(platform_, *o); });
     sub->add_option("--dir", o->dir, "Its directory (default: $BASCULE_DIR or ./bascule-data)");
     sub->add_flag("--purge", o->purge, "Delete the directory with all data");
+  }
+
+  void add_demo() {
+    struct Options : DemoOptions {
+      std::string timing = "default", ttl, sync = "on", fault_name = "postmaster";
+    };
+    const auto o = options<Options>();
+    CLI::App* sub = add("demo", "Show a cluster under load losing its primary", [this, o] {
+      if (auto s = apply(o->timing, o->ttl, o->sync, o->defaults); !s) return report(s.error());
+      o->fault = o->fault_name == "host" ? DemoFault::kHost : DemoFault::kPostmaster;
+      return demo_command(platform_, *o);
+    });
+    sub->add_option("--repeat", o->repeat, "So many kills and switchovers")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    sub->add_option("--clients", o->clients, "Clients that write")
+        ->check(CLI::Range(1, 200))
+        ->capture_default_str();
+    sub->add_option("--fault", o->fault_name,
+                    "postmaster: SIGKILL of it; host: of agent, guard and PostgreSQL at once")
+        ->check(CLI::IsMember({"postmaster", "host"}))
+        ->capture_default_str();
+    add_json(sub, o->json);
+    sub->add_flag("--keep", o->keep, "Leave the cluster running in the end");
+    sub->add_option("--dir", o->dir, "Where (default: a new directory in /tmp)");
+    sub->add_option("--user", o->user, "Started as root, run as this user (default: postgres)");
+    sub->add_option("--pg-version", o->pg_version, "13 to 18 (default: newest installed)")
+        ->check(CLI::Range(13, 18));
+    add_cluster_config(sub, o->timing, o->ttl, o->sync);
   }
 
   void add_views() {

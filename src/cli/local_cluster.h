@@ -53,6 +53,12 @@ Status wait_until_ready(const Platform& platform, const LocalCluster& cluster, M
 // and makes sure that no process works in the directory any more.
 Status stop_cluster(const Platform& platform, const LocalCluster& cluster, const Say& say);
 
+// Kills everything at once and deletes the directory: for clusters whose data nobody wants.
+Status destroy_cluster(const Platform& platform, const LocalCluster& cluster);
+
+// A running primary, every other member streaming on its timeline.
+bool records_are_ready(const control::ClusterView& view, const LocalCluster& cluster);
+
 struct LeftProcess {
   env::Pid pid = 0;
   std::string title;

@@ -158,6 +158,8 @@ std::map<std::string, std::string> progress_lines(const control::ClusterView& vi
   return lines;
 }
 
+}  // namespace
+
 bool records_are_ready(const control::ClusterView& view, const LocalCluster& cluster) {
   if (!view.leader || view.leader->value.phase != control::LeaderPhase::kRunning) return false;
   return std::ranges::all_of(cluster.nodes, [&](const LocalNode& node) {
@@ -168,8 +170,6 @@ bool records_are_ready(const control::ClusterView& view, const LocalCluster& clu
            member->timeline == view.leader->value.timeline;
   });
 }
-
-}  // namespace
 
 std::vector<SupervisedProcess> processes_of(const Platform& platform, const LocalCluster& cluster) {
   const Layout at = cluster.layout();
@@ -276,6 +276,26 @@ Status wait_until_ready(const Platform& platform, const LocalCluster& cluster, M
 Status stop_cluster(const Platform& platform, const LocalCluster& cluster, const Say& say) {
   if (auto s = stop_supervisor(platform, cluster, say); !s) return s;
   return stop_leftovers(platform, cluster, say);
+}
+
+Status destroy_cluster(const Platform& platform, const LocalCluster& cluster) {
+  // The supervisor first, again and again: it may be starting something in this moment.
+  std::vector<LeftProcess> left;
+  const auto killed = [&] {
+    left = processes_in(platform, cluster.dir);
+    signal_left(platform, left, SIGKILL);
+    return left.empty();
+  };
+  if (const auto pid = PidFile::holder(platform.disk, cluster.layout().supervisor_pid())) {
+    if (auto supervisor = platform.process.open(*pid)) (void)(*supervisor)->signal(SIGKILL);
+  }
+  if (!wait_for(platform, kLeftoversDie, killed)) {
+    return fail(ErrorCode::kTimeout, "these processes are still there:" + summary(left));
+  }
+  if (auto s = platform.disk.remove_contents(cluster.dir); !s) return s;
+  std::error_code error;
+  std::filesystem::remove(cluster.dir, error);
+  return {};
 }
 
 std::vector<LeftProcess> processes_in(const Platform& platform, const std::string& dir) {

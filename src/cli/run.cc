@@ -107,6 +107,12 @@ Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platfo
   return out;
 }
 
+// Beside the pid file: where tools and people look for what the daemon says about itself.
+std::string proxy_events_file(const DaemonConfig& config) {
+  const std::string& near = config.pid_file.empty() ? config.file : config.pid_file;
+  return std::filesystem::path(near).parent_path().string() + "/events.jsonl";
+}
+
 class Daemon {
  public:
   Daemon(const Platform& platform, const DaemonConfig& config)
@@ -117,7 +123,8 @@ class Daemon {
         store_pool_(platform.make_pool(kStoreThreads)),
         node_pool_(platform.make_pool(config.node ? kNodeThreads : 1)),
         api_pool_(platform.make_pool(1)),  // its accept loop occupies a thread
-        hint_(platform.make_hint(*loop_)) {}
+        hint_(platform.make_hint(*loop_)),
+        notes_(platform.disk, proxy_events_file(config)) {}
 
   ~Daemon() {
     watch_.reset();
@@ -231,18 +238,28 @@ class Daemon {
     if (!proxy_) return;
     RouteTracker::Change change = tracker_.on_read(view, begun);
     if (change.publish) {
-      log(LogLevel::kInfo, who_, "routed",
-          {{"epoch", change.epoch.value},
-           {"primary", change.publish->primary ? change.publish->primary->name : "none"},
-           {"state", change.publish->state == proxy::RouteState::kDraining ? "draining" : "open"},
-           {"replicas", change.publish->replicas.size()},
-           {"reason", change.publish->reason}});
+      note_route(*change.publish);
       if (auto s = proxy_->publish(std::move(*change.publish)); !s) {
         log(LogLevel::kError, who_, "proxy refused a route", {{"reason", s.error().to_string()}});
       }
     } else if (change.extend) {
       proxy_->extend_permit(change.epoch, *change.extend);
     }
+  }
+
+  void note_route(const proxy::RouteTable& table) {
+    const bool draining = table.state == proxy::RouteState::kDraining;
+    node::NoteRecord note;
+    note.at = platform_.clock.wall_now();
+    note.mono = platform_.clock.now();
+    note.member = config_.node ? who_ + " proxy" : who_;
+    note.what = !table.primary ? "holding" : draining ? "draining" : "routing";
+    note.why = table.primary ? fmt::format("writes go to {}", table.primary->name)
+                             : fmt::format("writes wait: {}", table.reason);
+    note.fields = {{"epoch", fmt::format("{}", table.epoch.value)},
+                   {"replicas", fmt::format("{}", table.replicas.size())}};
+    notes_.add(std::move(note));
+    node_pool_->submit([this] { notes_.write_pending(); });
   }
 
   void on_signal() {
@@ -266,6 +283,7 @@ class Daemon {
   std::unique_ptr<api::HttpServer> api_;
   std::unique_ptr<ClusterWatch> watch_;
   RouteTracker tracker_;
+  node::Notes notes_;  // of the proxy; the node has its own
   Status outcome_;
   bool stopping_ = false;
 };

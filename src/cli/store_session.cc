@@ -51,22 +51,20 @@ Result<control::ClusterView> StoreSession::view() {
     answer = std::move(result);
     loop_->stop();
   });
-  loop_->run();
-  if (!answer || !*answer) {
-    return answer ? std::unexpected(answer->error())
-                  : fail(ErrorCode::kInternal, "the store did not answer");
-  }
+  // A watch may stop the loop too; every request is answered, at the latest with a timeout.
+  while (!answer) loop_->run();
+  if (!*answer) return std::unexpected(answer->error());
   return control::parse_cluster(keys_, **answer);
 }
 
 store::TxnResult StoreSession::commit(store::Txn txn) {
-  store::TxnResult answer;
+  std::optional<store::TxnResult> answer;
   store_->commit(std::move(txn), [&](store::TxnResult result) {
     answer = std::move(result);
     loop_->stop();
   });
-  loop_->run();
-  return answer;
+  while (!answer) loop_->run();
+  return *std::move(answer);
 }
 
 bool StoreSession::follow(Millis limit,
