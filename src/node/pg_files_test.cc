@@ -1,0 +1,173 @@
+#include "node/pg_files.h"
+
+#include <gtest/gtest.h>
+
+namespace bascule::node {
+namespace {
+
+NodeConfig sample_config() {
+  NodeConfig config;
+  config.agent.name = NodeName::parse("n1").value();
+  config.agent.host = "10.0.0.1";
+  config.agent.port = 5432;
+  config.data_dir = "/data";
+  config.run_dir = "/run/bascule";
+  config.replication_password = "secret";
+  return config;
+}
+
+control::Upstream upstream() { return {NodeName::parse("n2").value(), "10.0.0.2", 5433}; }
+
+bool has_line(const std::string& text, const std::string& line) {
+  return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
+}
+
+TEST(Quoting, ConfigurationValuesDoubleQuotesAndBackslashes) {
+  EXPECT_EQ(quote_conf("it's a \\"), "'it''s a \\\\'");
+  EXPECT_EQ(quote_conf("two\nlines"), "'two lines'");
+}
+
+TEST(Quoting, ConnectionStringsEscapeQuotesAndBackslashes) {
+  EXPECT_EQ(quote_conninfo("it's a \\"), "'it\\'s a \\\\'");
+  EXPECT_EQ(quote_conninfo(""), "''");
+}
+
+TEST(Conf, APrimaryHasNoUpstreamAndItsSynchronousSet) {
+  const NodeConfig config = sample_config();
+  const std::string conf =
+      render_conf({config, 15, "n1_ab", "/run/bascule/pgpass"}, {{}, {"n2_x"}, false});
+  EXPECT_TRUE(has_line(conf, "primary_conninfo = ''"));
+  EXPECT_TRUE(has_line(conf, "primary_slot_name = ''"));
+  EXPECT_TRUE(has_line(conf, "synchronous_standby_names = 'FIRST 1 (\"n2_x\")'"));
+  EXPECT_TRUE(has_line(conf, "restart_after_crash = 'off'"));
+}
+
+TEST(Conf, AStandbyNamesItsUpstreamAndKeepsThePasswordOut) {
+  const NodeConfig config = sample_config();
+  const std::string conf =
+      render_conf({config, 15, "n1_ab", "/run/bascule/pgpass"}, {upstream(), {}, false});
+  EXPECT_NE(conf.find("host=''10.0.0.2'' port=5433"), std::string::npos);
+  EXPECT_NE(conf.find("application_name=''n1_ab''"), std::string::npos);
+  EXPECT_TRUE(has_line(conf, "primary_slot_name = 'bascule_n1'"));
+  EXPECT_TRUE(has_line(conf, "bascule.upstream = 'n2'"));
+  EXPECT_EQ(conf.find("secret"), std::string::npos);
+}
+
+TEST(Conf, WhatSafetyDependsOnComesAfterTheUsersParameters) {
+  NodeConfig config = sample_config();
+  config.parameters = {{"fsync", "off"}, {"wal_level", "logical"}};
+  const std::string conf = render_conf({config, 15, "n1_ab", "/p"}, {});
+  EXPECT_GT(conf.rfind("fsync = 'on'"), conf.find("fsync = 'off'"));
+  EXPECT_TRUE(has_line(conf, "wal_level = 'logical'"));
+  EXPECT_FALSE(has_line(conf, "wal_level = 'replica'"));
+}
+
+TEST(Conf, WhileABallotIsOutConflictsNeverHoldReplayUp) {
+  const NodeConfig config = sample_config();
+  const std::string with = render_conf({config, 15, "", ""}, {{}, {}, true});
+  EXPECT_TRUE(has_line(with, "max_standby_streaming_delay = '0'"));
+  EXPECT_EQ(render_conf({config, 15, "", ""}, {}).find("max_standby"), std::string::npos);
+}
+
+TEST(Passfile, ColonsAndBackslashesAreEscaped) {
+  NodeConfig config = sample_config();
+  config.replication_user = "re:pl";
+  config.replication_password = "a:b\\c";
+  EXPECT_EQ(render_passfile(config), "*:*:*:re\\:pl:a\\:b\\\\c\n");
+}
+
+TEST(SyncStandbys, RoundTrip) {
+  for (const std::vector<std::string>& names :
+       {std::vector<std::string>{}, {"a"}, {"n1_x", "n2-y"}, {"odd\"name", "b,c)"}}) {
+    EXPECT_EQ(parse_sync_standbys(render_sync_standbys(names)).value(), names);
+  }
+}
+
+TEST(SyncStandbys, SomebodyElsesFormIsRefused) {
+  for (const char* text : {"*", "a, b", "ANY 1 (\"a\")", "FIRST 2 (\"a\")", "FIRST 1 (\"a\"",
+                           "FIRST 1 (\"a\" \"b\")", "FIRST 1 ()", "FIRST 1 (\"a\",)"}) {
+    EXPECT_FALSE(parse_sync_standbys(text)) << text;
+  }
+}
+
+TEST(Include, IsTheLastLineOnce) {
+  EXPECT_EQ(with_include("port = 1"), "port = 1\ninclude 'bascule.conf'\n");
+  EXPECT_EQ(with_include("port = 1\ninclude 'bascule.conf'\n\n"),
+            "port = 1\ninclude 'bascule.conf'\n\n");
+  // Something was added behind it, which would win.
+  EXPECT_EQ(with_include("include 'bascule.conf'\nport = 1\n"),
+            "include 'bascule.conf'\nport = 1\ninclude 'bascule.conf'\n");
+}
+
+TEST(AutoConf, OnlyWhatIsOursIsRemoved) {
+  std::vector<std::string> removed;
+  const std::string cleaned = without_owned(
+      "# Do not edit\nwork_mem = '5MB'\nPrimary_ConnInfo = 'x'\nrecovery_target = 'immediate'\n",
+      removed);
+  EXPECT_EQ(cleaned, "# Do not edit\nwork_mem = '5MB'\n");
+  EXPECT_EQ(removed, (std::vector<std::string>{"primary_conninfo", "recovery_target"}));
+}
+
+constexpr char kControlData[] =
+    "pg_control version number:            1300\n"
+    "Database system identifier:           7575135483212837000\n"
+    "Database cluster state:               shut down\n"
+    "Latest checkpoint location:           0/4000028\n"
+    "Latest checkpoint's REDO location:    0/4000028\n"
+    "Latest checkpoint's TimeLineID:       5\n"
+    "Latest checkpoint's PrevTimeLineID:   5\n"
+    "Bytes per WAL segment:                16777216\n";
+
+TEST(ControlDataOutput, IsParsed) {
+  const auto control = parse_controldata(kControlData);
+  ASSERT_TRUE(control);
+  EXPECT_EQ(control->system_id, 7575135483212837000u);
+  EXPECT_TRUE(control->cleanly_stopped());
+  EXPECT_EQ(control->checkpoint_timeline, Timeline{5});
+  EXPECT_EQ(control->checkpoint, Lsn{0x4000028});
+  EXPECT_EQ(control->segment_bytes, 16777216u);
+}
+
+TEST(ControlDataOutput, AnotherTextIsAnError) {
+  EXPECT_FALSE(parse_controldata(""));
+  EXPECT_FALSE(parse_controldata("pg_controldata: error: could not open file"));
+  std::string broken = kControlData;
+  broken.replace(broken.find("7575135483212837000"), 19, "not a number at all");
+  EXPECT_FALSE(parse_controldata(broken));
+}
+
+TEST(WalRecordEnd, IsAlignedWithinAPage) {
+  EXPECT_EQ(wal_record_end(Lsn{0x4000028}, 114, 16 << 20), Lsn{0x40000A0});
+}
+
+TEST(WalRecordEnd, CountsTheHeadersOfThePagesItCrosses) {
+  // 16 bytes of room on the page, then a page header of 24, then the other 98, aligned.
+  EXPECT_EQ(wal_record_end(Lsn{0x4001FF0}, 114, 16 << 20), Lsn{0x4002000 + 24 + 104});
+  // The first page of a segment has a header of 40.
+  EXPECT_EQ(wal_record_end(Lsn{0x4FFFFF0}, 114, 16 << 20), Lsn{0x5000000 + 40 + 104});
+}
+
+TEST(WalRecordEnd, ThatFillsItsPageEndsAtThePagesEnd) {
+  EXPECT_EQ(wal_record_end(Lsn{0x4002000 - 120}, 120, 16 << 20), Lsn{0x4002000});
+}
+
+TEST(WaldumpLine, IsParsed) {
+  const auto record = parse_waldump_line(
+      "rmgr: XLOG        len (rec/tot):    114/   114, tx:          0, lsn: 0/04000028, prev "
+      "0/03000110, desc: CHECKPOINT_SHUTDOWN redo 0/4000028; tli 1; prev tli 1\n");
+  ASSERT_TRUE(record);
+  EXPECT_EQ(record->manager, "XLOG");
+  EXPECT_EQ(record->total_bytes, 114u);
+  EXPECT_TRUE(record->description.starts_with("CHECKPOINT_SHUTDOWN "));
+  EXPECT_FALSE(parse_waldump_line("pg_waldump: error: could not find a valid record"));
+}
+
+TEST(Progress, IsFoundInWhatTheToolsPrint) {
+  EXPECT_EQ(parse_progress("    12345/67890 kB (18%), 0/1 tablespace\r"), 18);
+  EXPECT_EQ(parse_progress("1/2 kB (50%)\n2/2 kB (100%) copied"), 100);
+  EXPECT_EQ(parse_progress("waiting for checkpoint"), std::nullopt);
+  EXPECT_EQ(parse_progress("(x%)"), std::nullopt);
+}
+
+}  // namespace
+}  // namespace bascule::node
