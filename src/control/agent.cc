@@ -310,7 +310,7 @@ void Agent::Impl::on(const event::OpDone& e) {
   }
   if (!op_ || e.id != op_->id) return;
   const RunningOp finished = *std::exchange(op_, std::nullopt);
-  pg_ignored_until_ = std::max(pg_ignored_until_, finished.since);
+  pg_ignored_until_ = std::max(pg_ignored_until_, now_);  // earlier samples show what was before
   if (e.result) {
     op_failures_ = 0;
     std::visit([&](const auto& o) { op_done(o, *e.result); }, finished.op);
