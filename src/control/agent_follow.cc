@@ -241,6 +241,8 @@ void Agent::Impl::start_from_stopped(const LeaderRecord* leader) {
       leader && (copied_ || op_failures_ % 2 == 1) && !upstream_of(leader->holder).host.empty();
   set_phase(Phase::kIsolated, with_leader ? "starting as a standby of the leader"
                                           : "starting alone to see where the WAL ends");
+  // The guard may still hold the deadline of a record that an earlier agent of this member held.
+  out_.push_back(effect::DisarmGuard{});
   run(op::StartStandby{with_leader ? std::optional(upstream_of(leader->holder)) : std::nullopt});
 }
 

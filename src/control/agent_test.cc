@@ -165,6 +165,8 @@ void Member::carry_out(const Effects& effects) {
       world.queue.push_back([this, id = p->id] { give(event::PersistDone{id}); });
     } else if (const auto* arm = std::get_if<effect::ArmGuard>(&e)) {
       armed = arm->deadline;
+    } else if (std::holds_alternative<effect::DisarmGuard>(e)) {
+      armed = MonoTime{};
     } else if (const auto* n = std::get_if<effect::Note>(&e)) {
       notes.push_back(*n);
       if (std::getenv("AGENT_TRACE")) {
@@ -332,6 +334,25 @@ TEST_F(AgentTest, PausedClusterDoesNothingAndResumeHeals) {
   world.apply({{}, {{Keys("test").pause(), std::nullopt}}});
   world.pass(2s);
   EXPECT_NE(world.leader(), "");
+}
+
+TEST_F(AgentTest, AgentThatComesBackAfterItsGuardHasFencedRejoins) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.exited = true;  // the agent is killed; the guard, with its deadline, lives on
+  n1.pg.run = PgRun::kStopped;
+  world.pass(8s);
+  ASSERT_NE(world.leader(), "n1");
+  AgentConfig c;
+  c.cluster = "test";
+  c.name = n1.self;
+  c.host = "127.0.0.1";
+  c.port = 5000;
+  n1.exited = false;
+  n1.agent = std::make_unique<Agent>(c, n1.disk, world.now);
+  n1.carry_out(n1.agent->start(world.now));
+  world.pass(5s);
+  EXPECT_EQ(n1.agent->phase(), Phase::kFollowing) << dump(n1);
 }
 
 TEST_F(AgentTest, LostSynchronousStandbyIsReplacedAndThenNobodyIsLeft) {
