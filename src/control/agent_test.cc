@@ -343,6 +343,7 @@ TEST_F(AgentTest, AgentThatComesBackAfterItsGuardHasFencedRejoins) {
   n1.pg.run = PgRun::kStopped;
   world.pass(8s);
   ASSERT_NE(world.leader(), "n1");
+  n1.armed = world.now - 1s;
   AgentConfig c;
   c.cluster = "test";
   c.name = n1.self;
