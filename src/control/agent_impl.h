@@ -72,7 +72,8 @@ class Agent::Impl {
   void expire_requests();
   void run(Op op);
   void persist(std::function<void()> then);
-  void wake_at(MonoTime t) { wake_ = std::min(wake_, t); }
+  // A time that has come already is looked at again soon, not at once: nothing may spin here.
+  void wake_at(MonoTime t) { wake_ = std::min(wake_, std::max(t, now_ + 1ms)); }
   void set_phase(Phase phase, std::string reason);
   void note(LogLevel level, std::string what, std::string why,
             std::vector<std::pair<std::string, std::string>> fields = {});

@@ -82,7 +82,7 @@ void Agent::Impl::drain() {
   if (pg_down()) return crashed("found stopped");
   const MonoTime limit = drain_since_ + config().drain_timeout;
   wake_at(limit);
-  wake_at(drain_since_ + kProxiesHold);
+  if (now_ < drain_since_ + kProxiesHold) wake_at(drain_since_ + kProxiesHold);
   if (op_running() || !request_) return;
   const bool quiet = quiet_samples_ >= 1 && now_ >= drain_since_ + kProxiesHold;
   if (!quiet && now_ < limit) return;

@@ -45,6 +45,7 @@ class Node::Impl {
     watch_ = deps_.store.watch(control::Keys(config_.agent.cluster).prefix, [this, a = alive_] {
       if (*a) step(control::event::StoreChanged{});
     });
+    agent_->set_wall_time(deps_.loop.wall_now());
     carry_out(agent_->start(deps_.loop.now()));
     if (shutdown_requested_) step(control::event::ShutdownRequested{});
   }
@@ -55,6 +56,7 @@ class Node::Impl {
       return;
     }
     if (const auto* seen = std::get_if<control::event::Observed>(&event)) postgres_ = seen->status;
+    agent_->set_wall_time(deps_.loop.wall_now());
     carry_out(agent_->step(event, deps_.loop.now()));
   }
 
