@@ -9,10 +9,11 @@
 
 namespace bascule::proxy {
 
-ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, PortKind port, Handle self)
+ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, PortKind port,
+                                   ClientLogin::Room room, Handle self)
     : worker_(worker), stream_(&stream), port_(port), self_(self) {
   stream.set_handler(*this);
-  login_ = std::make_unique<ClientLogin>(worker.shared().users, worker.entropy());
+  login_ = std::make_unique<ClientLogin>(worker.shared().users, worker.entropy(), room);
   login_timer_ = worker.loop().call_after(worker.shared().config.auth_timeout, [this] {
     login_timer_ = env::TimerId::kNone;
     worker_.counters().logins_failed.add();
@@ -77,7 +78,9 @@ void ClientConnection::on_authenticated() {
   pool_ = &worker_.dispatcher().pool(user, database, std::move(startup));
   ++pool_->clients;
   session_ = std::make_unique<Session>(port_, worker_.shared().limits);
-  if (const Parameters* reported = pool_->side(port_).reported) return welcome(*reported);
+  if (const Parameters* reported = worker_.dispatcher().reported(*pool_, port_)) {
+    return welcome(*reported);
+  }
   // The first client of its kind: what to tell it only a server knows.
   phase_ = Phase::kWaitingForParameters;
   worker_.dispatcher().acquire(*this);

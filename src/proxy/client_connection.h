@@ -17,7 +17,8 @@ class Worker;
 
 class ClientConnection final : public env::StreamHandler, public SessionOutput {
  public:
-  ClientConnection(Worker& worker, env::Stream& stream, PortKind port, Handle self);
+  ClientConnection(Worker& worker, env::Stream& stream, PortKind port, ClientLogin::Room room,
+                   Handle self);
   ~ClientConnection() override = default;
 
   Handle self() const { return self_; }

@@ -64,6 +64,7 @@ void ClientLogin::on_startup(std::string_view packet, std::string& reply) {
     reply += 'N';
     return;
   }
+  if (room_ == Room::kFull) return fail("53300", "too many clients already (proxy)", reply);
   startup_ = std::move(std::get<pgwire::StartupMessage>(*parsed));
   if (startup_.replication != pgwire::ReplicationMode::kNone) {
     return fail("0A000", "replication connections don't go through the proxy", reply);

@@ -14,7 +14,11 @@ namespace bascule::proxy {
 
 class ClientLogin {
  public:
-  ClientLogin(const Users& users, env::Entropy& entropy) : users_(users), entropy_(entropy) {}
+  // kFull: the start-up packet is answered by 53300. (Not the connection itself: a driver that asks
+  // for TLS first takes an error there for a broken server.) Cancel requests are let in.
+  enum class Room { kFree, kFull };
+  ClientLogin(const Users& users, env::Entropy& entropy, Room room)
+      : users_(users), entropy_(entropy), room_(room) {}
 
   enum class State {
     kStartup,
@@ -41,6 +45,7 @@ class ClientLogin {
 
   const Users& users_;
   env::Entropy& entropy_;
+  Room room_;
   State state_ = State::kStartup;
   int encryption_requests_ = 0;
   pgwire::StartupMessage startup_;

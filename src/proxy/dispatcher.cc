@@ -80,6 +80,17 @@ Pool& Dispatcher::pool(const std::string& user, const std::string& database, Par
   return *pool;
 }
 
+const Parameters* Dispatcher::reported(Pool& pool, PortKind kind) {
+  Pool::Side& side = pool.side(kind);
+  if (side.reported == nullptr) {
+    if (const auto known =
+            worker_.shared().reported.find({kind, pool.user, pool.database, pool.startup})) {
+      side.reported = pool.intern(*known);
+    }
+  }
+  return side.reported;
+}
+
 bool Dispatcher::gate_open(PortKind kind) const {
   const Route* route = worker_.route();
   if (route == nullptr) return false;
@@ -231,6 +242,11 @@ bool Dispatcher::serve(Pool& pool, PortKind kind, ClientConnection& client) {
 }
 
 void Dispatcher::pump(Pool& pool, PortKind kind) {
+  serve_queue(pool, kind);
+  update_claim();
+}
+
+void Dispatcher::serve_queue(Pool& pool, PortKind kind) {
   Pool::Side& side = pool.side(kind);
   while (!side.waiting.empty()) {
     const Waiter waiter = side.waiting.front();
@@ -298,13 +314,15 @@ ServerCredential Dispatcher::credential(const std::string& user) const {
 void Dispatcher::open_connections(Pool& pool, PortKind kind) {
   Pool::Side& side = pool.side(kind);
   if (side.retry != env::TimerId::kNone) return;
-  const int want =
-      side.failing ? 1 : static_cast<int>(std::min<size_t>(side.waiting.size(), kConnectBurst));
-  while (side.connecting < std::max(want, 1)) {
+  const int burst = side.failing ? 1 : kConnectBurst;
+  while (side.connecting < burst) {
+    // The first in the queue have connections under way already.
+    const MonoTime since = waiting_since(side, side.connecting);
+    if (since == MonoTime::max()) return;
     auto target = choose(kind);
     if (!target) return;
-    if (!worker_.shared().servers.acquire(worker_.index())) {
-      side.limited = true;
+    if (!worker_.shared().servers.acquire(worker_.index(), since)) {
+      side.limited = claiming_ = true;
       if (!evict_idle()) worker_.crew().make_room(worker_.index());
       return;
     }
@@ -323,7 +341,11 @@ void Dispatcher::on_connected(ServerConnection& server) {
   Pool::Side& side = pool.side(server.kind());
   --side.connecting;
   side.failing = false;
-  side.reported = pool.intern(server.parameters());
+  const Parameters* reported = pool.intern(server.parameters());
+  if (std::exchange(side.reported, reported) != reported) {
+    worker_.shared().reported.store({server.kind(), pool.user, pool.database, pool.startup},
+                                    *reported);
+  }
   if (server.derived_keys()) keys_[pool.user] = *server.derived_keys();
   worker_.counters().servers_total.add();
   on_idle(server);
@@ -387,12 +409,40 @@ void Dispatcher::schedule_retry(Pool& pool, PortKind kind) {
 
 void Dispatcher::on_idle(ServerConnection& server) {
   Pool& pool = server.pool();
-  const bool wanted = !pool.sides[0].waiting.empty() || !pool.sides[1].waiting.empty();
-  if (stale(server) || (!wanted && worker_.shared().servers.contended())) return remove(server);
+  // Somebody at another worker has waited longer than anybody here: the place is theirs.
+  const MonoTime here = std::min(waiting_since(pool.sides[0], 0), waiting_since(pool.sides[1], 0));
+  const bool due_elsewhere = worker_.shared().servers.waiting_since() < here;
+  if (stale(server) || due_elsewhere) {
+    remove(server);
+    for (const PortKind kind : kKinds) pump(pool, kind);
+    return;
+  }
   server.touch_idle(worker_.loop().now());
   pool.idle.push_back(server.self());
   worker_.counters().servers_idle.add();
   for (const PortKind kind : kKinds) pump(pool, kind);
+}
+
+MonoTime Dispatcher::waiting_since(const Pool::Side& side, int skip) const {
+  for (const Waiter& waiter : side.waiting) {
+    ClientConnection* client = worker_.client(waiter.client);
+    if (client == nullptr || client->hold().ticket != waiter.ticket) continue;
+    if (skip-- == 0) return client->hold().since;
+  }
+  return MonoTime::max();
+}
+
+// Keeps this worker's place in the queue for the limit true to who waits.
+void Dispatcher::update_claim() {
+  if (!claiming_) return;
+  MonoTime oldest = MonoTime::max();
+  for (const auto& [key, pool] : pools_) {
+    for (const Pool::Side& side : pool->sides) {
+      if (side.limited) oldest = std::min(oldest, waiting_since(side, side.connecting));
+    }
+  }
+  claiming_ = oldest != MonoTime::max();
+  worker_.shared().servers.claim(worker_.index(), oldest);
 }
 
 void Dispatcher::on_lost(ServerConnection& server, Loss loss) {

@@ -23,6 +23,9 @@ class Dispatcher {
 
   Pool& pool(const std::string& user, const std::string& database, Parameters startup);
 
+  // What a client of this kind is told at log-in; null if no server has been seen yet.
+  const Parameters* reported(Pool& pool, PortKind kind);
+
   // ---- Clients -------------------------------------------------------------------------------
   enum class Acquired {
     kReady,    // attached, and statements may begin
@@ -65,6 +68,10 @@ class Dispatcher {
   ServerConnection* find_idle(Pool& pool, PortKind kind);
   void open_connections(Pool& pool, PortKind kind);
   void remove(ServerConnection& server);
+  // Since when the client waits that has `skip` others before it; max(): nobody.
+  MonoTime waiting_since(const Pool::Side& side, int skip) const;
+  void update_claim();
+  void serve_queue(Pool& pool, PortKind kind);
   void enqueue(ClientConnection& client);
   void expire(Handle client);
   void schedule_retry(Pool& pool, PortKind kind);
@@ -89,6 +96,7 @@ class Dispatcher {
   std::map<std::string, MonoTime> avoid_;          // replicas that could not be reached, until when
   std::vector<std::unique_ptr<CancelRequest>> cancels_;
   uint32_t next_ticket_ = 0;
+  bool claiming_ = false;  // in the queue for the limit of server connections
   bool burying_ = false;
 };
 

@@ -3,14 +3,18 @@
 
 #include <atomic>
 #include <deque>
+#include <limits>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "proxy/config.h"
 #include "proxy/route_table.h"
+#include "proxy/server_login.h"
 #include "proxy/session.h"
 #include "proxy/users.h"
 
@@ -36,29 +40,56 @@ struct Route {
   uint64_t version = 0;
 };
 
-// The limit of server connections over all workers. First come, first served among workers: a place
-// that becomes free belongs to the worker that has waited longest.
+// The limit of server connections over all workers. First come, first served: a place that becomes
+// free belongs to the worker whose client has waited longest.
 class ServerLimit {
  public:
   explicit ServerLimit(int max) : max_(max) {}
-  // False: none is free; the worker is in the queue, and will be woken.
-  bool acquire(int worker);
+  // False: none is free; the worker is in the queue, and will be woken. `since`: when its oldest
+  // client began to wait.
+  bool acquire(int worker, MonoTime since);
+  // The worker's oldest client has changed; max(): it does not wait any more.
+  void claim(int worker, MonoTime since);
   // Gives a place back. The worker to wake, if one waits.
   std::optional<int> release();
   // A woken worker that needs no place any more. The next worker to wake.
   std::optional<int> decline(int worker);
-  bool contended() const { return contended_.load(std::memory_order_relaxed); }
+  // Since when the oldest client of the workers in the queue waits; max() if none does.
+  MonoTime waiting_since() const {
+    return MonoTime(Nanos(waiting_since_.load(std::memory_order_relaxed)));
+  }
   int max() const { return max_; }
 
  private:
+  struct Entry {
+    MonoTime since;
+    int worker;
+  };
   std::optional<int> grant_next();
+  void insert(int worker, MonoTime since);
+  void publish_front();
 
   const int max_;
   std::mutex mutex_;
-  int used_ = 0;              // guarded by mutex_; granted places count
-  std::deque<int> waiting_;   // guarded by mutex_
-  std::vector<int> granted_;  // guarded by mutex_: workers woken that have not acquired yet
-  std::atomic<bool> contended_{false};
+  int used_ = 0;               // guarded by mutex_; granted places count
+  std::deque<Entry> waiting_;  // guarded by mutex_; oldest first
+  std::vector<int> granted_;   // guarded by mutex_: workers woken that have not acquired yet
+  std::atomic<int64_t> waiting_since_{std::numeric_limits<int64_t>::max()};
+};
+
+// What servers reported at log-in, by kind of client and port: a client that comes to a worker
+// which has no server connection yet is told at once, also when the pool is used up.
+class ReportedParameters {
+ public:
+  using Key = std::tuple<PortKind, std::string, std::string, Parameters>;
+  void store(const Key& key, const Parameters& parameters);
+  std::optional<Parameters> find(const Key& key);
+
+ private:
+  // Start-up parameters are the clients' to choose: forget everything rather than grow.
+  static constexpr size_t kMax = 1000;
+  std::mutex mutex_;
+  std::map<Key, Parameters> known_;  // guarded by mutex_
 };
 
 struct Shared {
@@ -73,6 +104,7 @@ struct Shared {
   const Session::Limits limits;
   Users users;  // constant once the workers run
   ServerLimit servers;
+  ReportedParameters reported;
   std::atomic<int> clients{0};
   std::atomic<int> held{0};
 };

@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "pgwire/messages.h"
-
 namespace bascule::proxy {
 
 Worker::Worker(int index, Shared& shared, Crew& crew, std::unique_ptr<env::Engine> engine)
@@ -51,18 +49,15 @@ WorkerStats Worker::stats() const {
 
 void Worker::accept(env::Stream& stream, PortKind kind) {
   counters_.clients_total.add();
-  if (shared_.clients.fetch_add(1) >= shared_.config.clients_max) {
+  const int before = shared_.clients.fetch_add(1);
+  const int max = shared_.config.clients_max;
+  if (before >= max + kRefusalsMax) {
     shared_.clients.fetch_sub(1);
-    std::string reply;
-    pgwire::append_error_response(
-        reply,
-        {.severity = "FATAL", .sqlstate = "53300", .message = "too many clients already (proxy)"});
-    stream.send(reply);
-    stream.close_after_flush();
-    return;
+    return stream.close();
   }
   counters_.clients.add();
-  clients_.emplace(*this, stream, kind);
+  clients_.emplace(*this, stream, kind,
+                   before < max ? ClientLogin::Room::kFree : ClientLogin::Room::kFull);
 }
 
 void Worker::remove_client(Handle handle) {

@@ -59,6 +59,8 @@ class Worker {
   // The process id is a positive int32 for drivers: 7 bits for the worker, 24 for the client.
   static constexpr int kClientBits = 24;
   static constexpr Nanos kSweepInterval = 10s;
+  // Clients beyond the limit that are heard at all, to be told so (or to cancel).
+  static constexpr int kRefusalsMax = 100;
 
   class Port final : public env::Acceptor {
    public:

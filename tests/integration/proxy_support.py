@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -14,21 +15,28 @@ import time
 import psycopg2
 
 PG_BIN = pathlib.Path(os.environ.get("PG_BIN", "/usr/lib/postgresql/15/bin"))
-HARNESS = os.environ.get("PROXY_HARNESS", "/work/build/proxy/tests/proxy_harness")
+HARNESS = os.environ.get("PROXY_HARNESS", "build/dev/tests/proxy_harness")
 PASSWORD = "s3cret pass'word"
 
 
 def as_postgres(command, **kwargs):
     if os.geteuid() == 0:
         command = ["runuser", "-u", "postgres", "--", *command]
-    return subprocess.run([str(c) for c in command], check=True, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL, timeout=60, **kwargs)
+    # A file, not a pipe: the server that pg_ctl starts would hold a pipe open.
+    with tempfile.TemporaryFile() as output:
+        result = subprocess.run([str(c) for c in command], stdout=output, stderr=output,
+                                timeout=60, **kwargs)
+        output.seek(0)
+        assert result.returncode == 0, f"{command}: {output.read().decode()}"
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below the ephemeral range: a connection must not take the port of a server that is down."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(predicate, timeout=10.0, what="condition"):
@@ -39,6 +47,14 @@ def wait_for(predicate, timeout=10.0, what="condition"):
             return
         time.sleep(0.01)
     raise AssertionError(f"{what} did not come true in {timeout} s")
+
+
+def dead(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
 
 
 class Postgres:
@@ -55,10 +71,13 @@ class Postgres:
         os.chmod(self.data, 0o700)
 
     def start(self, wait=True):
-        options = (f"-p {self.port} -k {self.root} -c fsync=off -c max_connections=60 "
+        options = (f"-p {self.port} -c unix_socket_directories= -c fsync=off -c max_connections=60 "
                    "-c listen_addresses=127.0.0.1 -c log_statement=none")
-        as_postgres([PG_BIN / "pg_ctl", "-D", self.data, "-w" if wait else "-W", "-l",
-                     self.data / "log", "-o", options, "start"])
+        try:
+            as_postgres([PG_BIN / "pg_ctl", "-D", self.data, "-w" if wait else "-W", "-l",
+                         self.data / "log", "-o", options, "start"])
+        except AssertionError as error:
+            raise AssertionError((self.data / "log").read_text()[-1000:]) from error
         return self
 
     def stop(self, mode="fast"):
@@ -72,6 +91,12 @@ class Postgres:
         for victim in [pid, *map(int, children)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
+        # A successor can't start while one of them still holds the shared memory.
+        for victim in [pid, *map(int, children)]:
+            wait_for(lambda v=victim: dead(v), what="end of the killed processes")
+        # In a container nobody may reap the orphan, and PostgreSQL takes a zombie for a running
+        # postmaster.
+        (self.data / "postmaster.pid").unlink()
 
     @property
     def running(self):
@@ -139,6 +164,7 @@ class Proxy:
         if permit_ms is not None:
             line += f" permit_ms={permit_ms}"
         assert self.command(line) == "ok"
+        self.settle()
 
     @property
     def stats(self):
