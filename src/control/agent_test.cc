@@ -190,6 +190,9 @@ Result<OpData> Member::perform(const Op& op) {
     pg.run = PgRun::kPrimary;
     pg.sync_standbys = start->sync_standbys;
   } else if (const auto* standby = std::get_if<op::StartStandby>(&op)) {
+    if (armed != MonoTime{} && world.now >= armed) {
+      return fail(ErrorCode::kConflict, "guard: the deadline has passed");
+    }
     pg.run = PgRun::kStandby;
     pg.upstream.reset();
     if (standby->upstream) pg.upstream = standby->upstream->member;
