@@ -75,6 +75,7 @@ class Process {
   virtual std::string title(Pid pid) = 0;  // command line, '\0' as ' '; empty if it is gone
   // Processes of program `program` (its file's name) whose working directory is `directory`.
   virtual std::vector<Pid> in_directory(const std::string& directory, std::string_view program) = 0;
+  virtual bool works_in(Pid pid, const std::string& directory, std::string_view program) = 0;
   virtual bool stopped(Pid pid) = 0;  // by SIGSTOP or a debugger
   // Voluntary context switches so far: grows whenever the process went to wait and woke up.
   virtual Result<uint64_t> voluntary_switches(Pid pid) = 0;

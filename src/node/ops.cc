@@ -9,6 +9,12 @@ namespace bascule::node {
 using control::OpData;
 namespace op = control::op;
 
+namespace {
+
+constexpr Nanos kReloadAgain = 200ms;
+
+}  // namespace
+
 std::unexpected<Error> in_context(const char* what, Error error) {
   error.message = std::string(what) + ": " + error.message;
   return std::unexpected(std::move(error));
@@ -38,45 +44,56 @@ OpResult run_op(OpContext& context, const control::Op& operation) {
   return std::visit(Visitor{context}, operation);
 }
 
-Status reconfigure(OpContext& context, const ServerSettings& wanted, const Bound& bound) {
+namespace {
+
+// Whether a session shows the settings; an error only when it can't be asked.
+Result<bool> shows(PgConnection& session, const ServerSettings& settings, const std::string& text,
+                   const Bound& bound) {
+  auto rows = session.query(
+      "SELECT current_setting('synchronous_standby_names'),"
+      " coalesce(current_setting('bascule.upstream', true), ''),"
+      " current_setting('primary_conninfo'), current_setting('max_standby_streaming_delay')",
+      bound);
+  if (!rows) return std::unexpected(rows.error());
+  const Row& row = rows->at(0);
+  const std::string upstream = settings.upstream ? settings.upstream->member.str() : "";
+  // The conninfo as well: the same member may have another address now.
+  const std::string conninfo = "primary_conninfo = " + quote_conf(row[2].value_or("")) + "\n";
+  return row[0] == render_sync_standbys(settings.sync_standbys) && row[1] == upstream &&
+         text.find(conninfo) != std::string::npos && (!settings.cancel_conflicts || row[3] == "0");
+}
+
+}  // namespace
+
+Result<PgConnection> reconfigure(OpContext& context, const ServerSettings& wanted,
+                                 const Bound& bound) {
   Server& server = context.server;
+  ServerSettings settings = wanted;
+  if (server.ballot_intent()) settings.upstream.reset();
+  const std::string text = server.rendered(settings);
+  const bool changed =
+      server.disk().read(server.data(kConfName), text.size() + 1).value_or("") != text;
   std::vector<std::string> overridden;
-  if (auto done = server.write_configuration(wanted, &overridden); !done) return done;
+  if (auto done = server.write_configuration(settings, &overridden); !done) {
+    return in_context("reload", done.error());
+  }
   for (const std::string& name : overridden) {
     context.remark("setting removed", name + " in postgresql.auto.conf is managed by Bascule");
   }
-  ServerSettings settings = wanted;
-  if (server.ballot_intent()) settings.upstream.reset();
-  const std::string sync = render_sync_standbys(settings.sync_standbys);
-  const std::string upstream = settings.upstream ? settings.upstream->member.str() : "";
-  // Loaded by the postmaster before it forks a session that shows it. Our sessions can't tell a
-  // conninfo from an older one of the same member, so the conninfo itself is compared as well.
-  const std::string text = render_conf(
-      {server.config(), server.version_major(), server.sync_name(), server.run("pgpass")},
-      settings);
-  {
-    auto session = server.session(bound);
-    if (!session) return in_context("reload", session.error());
-    if (auto done = session->query("SELECT pg_reload_conf()", bound); !done) {
-      return in_context("reload", done.error());
-    }
-  }
+  // Unchanged files are mostly in force: then there is nothing to reload, which a session tells.
+  MonoTime next_reload = server.clock().now();
+  if (!changed && overridden.empty()) next_reload += 1ms;
   for (;;) {
-    auto session = server.session(bound);
-    if (!session) return in_context("reload", session.error());
-    auto rows = session->query(
-        "SELECT current_setting('synchronous_standby_names'),"
-        " coalesce(current_setting('bascule.upstream', true), ''),"
-        " current_setting('primary_conninfo'), current_setting('max_standby_streaming_delay')",
-        bound);
-    if (!rows) return in_context("reload", rows.error());
-    const Row& row = rows->at(0);
-    const bool conninfo_shown =
-        text.find("primary_conninfo = " + quote_conf(*row[2]) + "\n") != std::string::npos;
-    if (row[0] == sync && row[1] == upstream && conninfo_shown &&
-        (!settings.cancel_conflicts || row[3] == "0")) {
-      return {};
+    if (server.clock().now() >= next_reload) {
+      if (auto done = server.reload(); !done) return in_context("reload", done.error());
+      next_reload = server.clock().now() + kReloadAgain;
     }
+    // The postmaster loads the settings before it forks a session that shows them.
+    auto session = server.replication_session(bound);
+    if (!session) return in_context("reload", session.error());
+    auto shown = shows(*session, settings, text, bound);
+    if (!shown) return in_context("reload", shown.error());
+    if (*shown) return session;
     if (server.clock().now() >= bound.deadline) {
       return fail(ErrorCode::kTimeout, "reload: a new session does not show the settings",
                   "look for errors in " + server.run("postgresql.log"));
@@ -85,17 +102,18 @@ Status reconfigure(OpContext& context, const ServerSettings& wanted, const Bound
   }
 }
 
-Status create_slots(PgConnection& session, const std::vector<std::string>& slots,
+Status create_slots(PgConnection& session, const std::vector<std::string>& slots, Reserve reserve,
                     const Bound& bound) {
-  for (const std::string& slot : slots) {
-    const std::string name = session.quote(slot);
-    auto done = session.query(
-        fmt::format("SELECT pg_create_physical_replication_slot({0}, true) WHERE NOT EXISTS"
-                    " (SELECT FROM pg_replication_slots WHERE slot_name = {0})",
-                    name),
-        bound);
-    if (!done) return in_context("replication slot", done.error());
-  }
+  if (slots.empty()) return {};
+  std::string names;
+  for (const std::string& slot : slots) names += (names.empty() ? "" : ",") + session.quote(slot);
+  // While in recovery nobody streams from here, and a reserved slot would hold WAL back for ever.
+  auto done = session.query(
+      fmt::format("SELECT pg_create_physical_replication_slot(name, {}) FROM unnest(ARRAY[{}]) name"
+                  " WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = name)",
+                  reserve == Reserve::kNow ? "true" : "false", names),
+      bound);
+  if (!done) return in_context("replication slots", done.error());
   return {};
 }
 

@@ -50,9 +50,12 @@ OpResult terminate_senders(OpContext&, const control::op::TerminateSenders&);  /
 OpResult checkpoint(OpContext&, const control::op::Checkpoint&);               // ops_sync.cc
 
 // -- shared by them
-// Writes the configuration, reloads, and waits until a new session shows it.
-Status reconfigure(OpContext& context, const ServerSettings& settings, const Bound& bound);
-Status create_slots(PgConnection& session, const std::vector<std::string>& slots,
+// Writes the configuration, reloads, and waits until a new session shows it. Returns that session,
+// one that speaks the replication protocol too.
+Result<PgConnection> reconfigure(OpContext& context, const ServerSettings& settings,
+                                 const Bound& bound);
+enum class Reserve { kNow, kAtFirstUse };  // kNow: WAL is kept for the slot from now on
+Status create_slots(PgConnection& session, const std::vector<std::string>& slots, Reserve reserve,
                     const Bound& bound);
 // Starts in recovery and waits until it accepts connections.
 Status start_in_recovery(OpContext& context, const ServerSettings& settings);

@@ -34,22 +34,19 @@ Status await_writable(OpContext& context, PgConnection& session, const Bound& bo
 Status promote_to(OpContext& context, const control::op::Promote& o) {
   Server& server = context.server;
   const Bound prepare = context.within(kPrepareWithin);
-  if (auto done = reconfigure(context, {{}, o.sync_standbys, false}, prepare); !done) return done;
-  auto session = server.session(prepare);
+  // As StopReceiver has left it, so that there is mostly nothing to reload.
+  auto session = reconfigure(context, {{}, o.sync_standbys, true}, prepare);
   if (!session) return std::unexpected(session.error());
-  if (auto done = create_slots(*session, o.slots, prepare); !done) return done;
-  {
-    auto replication = server.replication_session(prepare);
-    if (!replication) return std::unexpected(replication.error());
-    auto found = identify_system(*replication, prepare);
-    if (!found) return std::unexpected(found.error());
-    const Timeline current = found->position.timeline;
-    if (auto done = fill_gaps(server, current, o.timeline); !done) return done;
-  }
+  auto found = identify_system(*session, prepare);
+  if (!found) return std::unexpected(found.error());
+  if (auto done = fill_gaps(server, found->position.timeline, o.timeline); !done) return done;
   const Bound bound = context.within(kPromoteWithin);
   if (auto done = session->query("SELECT pg_promote(false)", bound); !done) {
     return std::unexpected(done.error());
   }
+  // While the startup process is at it: both take some fsyncs.
+  auto slots = create_slots(*session, o.slots, Reserve::kNow, bound);
+  if (!slots) return slots;
   if (auto done = await_writable(context, *session, bound); !done) return done;
   auto file = session->value("SELECT pg_walfile_name(pg_current_wal_insert_lsn())", bound);
   if (!file) return std::unexpected(file.error());
@@ -59,7 +56,7 @@ Status promote_to(OpContext& context, const control::op::Promote& o) {
                 fmt::format("came out on timeline {}, reserved was {}", reached, o.timeline.value));
   }
   if (auto done = server.set_standby_signal(); !done) return done;
-  session->send_and_leave("CHECKPOINT");
+  server.checkpoint_soon(std::move(*session));
   return {};
 }
 

@@ -17,7 +17,6 @@ constexpr Nanos kStopWithin = 1500ms;  // then PostgreSQL is restarted instead
 constexpr Nanos kRestartStop = 3s;
 constexpr Nanos kKickEvery = 10ms;
 constexpr Nanos kTerminateAfter = 50ms;  // of cancelling first
-constexpr Nanos kAskWithin = 2s;
 constexpr Millis kPause = 2ms;
 constexpr int kScansWanted = 2;
 
@@ -56,15 +55,15 @@ class ReceiverStop {
  public:
   ReceiverStop(OpContext& context, const Bound& bound) : context_(context), bound_(bound) {}
 
-  Status run() {
+  // Where the WAL ends, once nothing adds to it and everything is replayed.
+  Result<SystemPosition> run() {
     postmaster_ = context_.server.postmaster_pid();
     if (postmaster_ == 0) return fail(ErrorCode::kUnavailable, "PostgreSQL is not running");
-    if (auto done = reconfigure(context_, {{}, {}, true}, bound_); !done) return done;
-    auto session = context_.server.session(bound_);
+    auto session = reconfigure(context_, {{}, {}, true}, bound_);
     if (!session) return std::unexpected(session.error());
     session_ = std::move(*session);
     while (scans_ < kScansWanted) {
-      if (auto done = turn(); !done) return done;
+      if (auto done = turn(); !done) return std::unexpected(done.error());
       if (scans_ == kScansWanted) break;
       if (context_.server.clock().now() >= bound_.deadline) {
         return fail(ErrorCode::kTimeout, "receiver or replay did not stop: " + seen_);
@@ -72,7 +71,7 @@ class ReceiverStop {
       if (bound_.cancelled()) return fail(ErrorCode::kUnavailable, "cancelled");
       context_.server.process().sleep(kPause);
     }
-    return {};
+    return identify_system(*session_, bound_);
   }
 
  private:
@@ -173,7 +172,7 @@ class ReceiverStop {
   std::string seen_;
 };
 
-Status restart_isolated(OpContext& context) {
+Result<SystemPosition> restart_isolated(OpContext& context) {
   Server& server = context.server;
   if (!server.stop_fast(context.within(kRestartStop))) {
     auto guard = server.guard();
@@ -182,7 +181,9 @@ Status restart_isolated(OpContext& context) {
     auto ended = guard->wait_exit(server.clock().now() + kRestartStop, context.cancelled());
     if (!ended) return std::unexpected(ended.error());
   }
-  if (auto done = start_in_recovery(context, {{}, {}, true}); !done) return done;
+  if (auto done = start_in_recovery(context, {{}, {}, true}); !done) {
+    return std::unexpected(done.error());
+  }
   const Bound bound = context.within(kStopWithin * 4);
   return ReceiverStop(context, bound).run();
 }
@@ -194,10 +195,7 @@ OpResult set_upstream(OpContext& context, const control::op::SetUpstream& o) {
     return fail(ErrorCode::kConflict, "set upstream: a ballot of this member is out");
   }
   const Bound bound = context.within(kReloadWithin);
-  if (auto done = reconfigure(context, {o.upstream, {}, false}, bound); !done) {
-    return in_context("set upstream", done.error());
-  }
-  auto session = context.server.session(bound);
+  auto session = reconfigure(context, {o.upstream, {}, false}, bound);
   if (!session) return in_context("set upstream", session.error());
   auto done = session->query(
       "SELECT pg_wal_replay_resume() WHERE pg_is_in_recovery() AND pg_is_wal_replay_paused()",
@@ -208,18 +206,12 @@ OpResult set_upstream(OpContext& context, const control::op::SetUpstream& o) {
 
 OpResult stop_receiver(OpContext& context, const control::op::StopReceiver&) {
   const Bound bound = context.within(kStopWithin);
-  if (auto done = ReceiverStop(context, bound).run(); !done) {
-    if (context.control.cancelled) return in_context("stop receiver", done.error());
+  auto found = ReceiverStop(context, bound).run();
+  if (!found && !context.control.cancelled) {
     context.remark("restarting isolated",
-                   "the receiver was not stopped by reload: " + done.error().message);
-    if (auto restarted = restart_isolated(context); !restarted) {
-      return in_context("stop receiver", restarted.error());
-    }
+                   "the receiver was not stopped by reload: " + found.error().message);
+    found = restart_isolated(context);
   }
-  const Bound ask = context.within(kAskWithin);
-  auto session = context.server.replication_session(ask);
-  if (!session) return in_context("stop receiver", session.error());
-  auto found = identify_system(*session, ask);
   if (!found) return in_context("stop receiver", found.error());
   return OpData{found->position, found->system_id};
 }

@@ -34,10 +34,7 @@ Result<Lsn> write_marker(PgConnection& session, const Bound& bound) {
 
 OpResult set_sync(OpContext& context, const control::op::SetSync& o) {
   const Bound bound = context.within(kSmallWork);
-  if (auto done = reconfigure(context, {{}, o.standbys, false}, bound); !done) {
-    return in_context("synchronous_standby_names", done.error());
-  }
-  auto session = context.server.session(bound);
+  auto session = reconfigure(context, {{}, o.standbys, false}, bound);
   if (!session) return in_context("synchronous_standby_names", session.error());
   if (o.from_empty) {
     // Backends learn from the checkpointer whether to wait at all. It was told to reload before the
@@ -57,7 +54,10 @@ OpResult ensure_slots(OpContext& context, const control::op::EnsureSlots& o) {
   const Bound bound = context.within(kSmallWork);
   auto session = context.server.session(bound);
   if (!session) return in_context("replication slots", session.error());
-  if (auto done = create_slots(*session, o.slots, bound); !done) {
+  auto recovering = session->value("SELECT pg_is_in_recovery()", bound);
+  if (!recovering) return in_context("replication slots", recovering.error());
+  const Reserve reserve = *recovering == "t" ? Reserve::kAtFirstUse : Reserve::kNow;
+  if (auto done = create_slots(*session, o.slots, reserve, bound); !done) {
     return std::unexpected(done.error());
   }
   for (const std::string& slot : o.drop) {

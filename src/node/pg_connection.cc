@@ -144,10 +144,9 @@ Result<std::string> PgConnection::value(const std::string& sql, const Bound& bou
   return *(*rows)[0][0];
 }
 
-void PgConnection::send_and_leave(const std::string& sql) {
+void PgConnection::send(const std::string& sql) {
   // A few bytes into a local socket's buffer: read by the backend before it sees the end.
   if (PQsendQuery(connection_.get(), sql.c_str()) == 1) PQflush(connection_.get());
-  connection_.reset();
 }
 
 std::string PgConnection::quote(const std::string& text) const {

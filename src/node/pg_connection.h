@@ -44,8 +44,9 @@ class PgConnection {
   Result<Rows> query(const std::string& sql, const Bound& bound);
   // Exactly one row, one column, not NULL.
   Result<std::string> value(const std::string& sql, const Bound& bound);
-  // Sends a statement and closes without waiting: it is carried out nevertheless.
-  void send_and_leave(const std::string& sql);
+  // Sends a statement and does not wait; the connection is of no other use afterwards. It is
+  // carried out even if the connection is closed.
+  void send(const std::string& sql);
   // A string literal of this connection's encoding.
   std::string quote(const std::string& text) const;
   std::string identifier(const std::string& text) const;

@@ -97,10 +97,12 @@ Status Server::write_configuration(const ServerSettings& wanted,
   const auto put = [&](const std::string& path, const std::string& text) -> Status {
     auto present = disk.read(path, kFileBytesMax);
     if (present && *present == text) return {};
-    return disk.write(path, text, env::Durability::kFsync);
+    // Not fsynced: every start compares and writes them again, and without them a start by somebody
+    // else yields a standby without upstream.
+    return disk.write(path, text, env::Durability::kNone);
   };
   if (auto done = put(run("pgpass"), render_passfile(config())); !done) return done;
-  if (auto done = put(data(kConfName), render_conf(conf_inputs(), settings)); !done) return done;
+  if (auto done = put(data(kConfName), rendered(settings)); !done) return done;
   if (auto done = put(data("pg_hba.conf"), render_hba(config())); !done) return done;
   if (auto done = put(data("pg_ident.conf"), render_ident(config(), deps_.process.user())); !done) {
     return done;
@@ -119,6 +121,10 @@ Status Server::write_configuration(const ServerSettings& wanted,
   if (removed.empty()) return {};
   if (overridden != nullptr) *overridden = removed;
   return put(data("postgresql.auto.conf"), cleaned);
+}
+
+std::string Server::rendered(const ServerSettings& settings) const {
+  return render_conf(conf_inputs(), settings);
 }
 
 Status Server::set_standby_signal() {
@@ -169,8 +175,7 @@ env::Pid Server::postmaster_pid() {
   std::from_chars(text->data(), text->data() + text->size(), pid);
   if (pid <= 0) return 0;
   // The number may be a stranger's by now: it counts only if it works in our directory.
-  const auto ours = deps_.process.in_directory(config().data_dir, "postgres");
-  return std::find(ours.begin(), ours.end(), pid) != ours.end() ? pid : 0;
+  return deps_.process.works_in(pid, config().data_dir, "postgres") ? pid : 0;
 }
 
 bool Server::says_ready(env::Pid postmaster) {
@@ -211,6 +216,20 @@ Status Server::start_postmaster(GuardSession& guard, MonoTime begun) {
   return {};
 }
 
+Status Server::reload() {
+  const env::Pid pid = postmaster_pid();
+  auto handle = deps_.process.open(pid);
+  if (pid == 0 || !handle || postmaster_pid() != pid) {
+    return fail(ErrorCode::kUnavailable, "PostgreSQL is not running");
+  }
+  return (*handle)->signal(SIGHUP);
+}
+
+void Server::checkpoint_soon(PgConnection session) {
+  session.send("CHECKPOINT");
+  parked_ = std::move(session);
+}
+
 Status Server::stop_fast(const Bound& bound) {
   auto session = guard();
   if (!session) return std::unexpected(session.error());
@@ -235,8 +254,7 @@ Status Server::kill_leftovers(Nanos at_most) {
       auto handle = deps_.process.open(pid);
       if (!handle) continue;
       // Looked up again with the descriptor in hand: the number can't change owners any more.
-      const auto still = deps_.process.in_directory(config().data_dir, "postgres");
-      if (std::find(still.begin(), still.end(), pid) == still.end()) continue;
+      if (!deps_.process.works_in(pid, config().data_dir, "postgres")) continue;
       (void)(*handle)->signal(SIGKILL);
     }
     if (deps_.clock.now() >= until) {

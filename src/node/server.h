@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -63,8 +64,9 @@ class Server {
   // a ballot is out, whatever `settings` say. `overridden`: parameters of ours that were found in
   // postgresql.auto.conf and removed from it.
   Status write_configuration(const ServerSettings& settings, std::vector<std::string>* overridden);
-  Status set_standby_signal();     // durable
-  Status remove_standby_signal();  // durable
+  std::string rendered(const ServerSettings& settings) const;  // bascule.conf
+  Status set_standby_signal();                                 // durable
+  Status remove_standby_signal();                              // durable
   Result<ControlData> control_data(const Bound& bound);
   Result<env::Finished> run_tool(const std::string& name, std::vector<std::string> arguments,
                                  const Bound& bound,
@@ -79,6 +81,9 @@ class Server {
   Result<GuardSession> guard();
   // `begun`: when the operation was; a kill since then wins.
   Status start_postmaster(GuardSession& guard, MonoTime begun);
+  Status reload();  // SIGHUP to the postmaster
+  // Starts a CHECKPOINT and does not wait for it. The session is kept until the next one is parked.
+  void checkpoint_soon(PgConnection session);
   // Fast shutdown, then waits. Error: still running, perhaps stopping.
   Status stop_fast(const Bound& bound);
   // Number of the guard's start whose end we have asked for: its exit is no news. 0: none.
@@ -100,6 +105,7 @@ class Server {
 
   ServerDeps deps_;
   int version_major_ = 0;
+  std::optional<PgConnection> parked_;  // operations only
   mutable std::mutex mutex_;
   std::string incarnation_;     // guarded by mutex_
   bool ballot_intent_ = false;  // guarded by mutex_

@@ -83,6 +83,13 @@ class Socket final : public env::PacketSocket {
   Pid peer_;
 };
 
+// `process` is its directory in /proc.
+bool is_in(const fs::path& process, const fs::path& directory, std::string_view program) {
+  std::error_code gone;
+  if (fs::read_symlink(process / "cwd", gone) != directory || gone) return false;
+  return fs::read_symlink(process / "exe", gone).filename() == program && !gone;
+}
+
 // Everything that must not be done between fork and exec: no allocation there.
 struct Prepared {
   std::vector<char*> argv;
@@ -226,12 +233,15 @@ std::vector<Pid> PosixProcess::in_directory(const std::string& directory,
   for (const auto& entry : fs::directory_iterator("/proc", error)) {
     const std::string name = entry.path().filename().string();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    std::error_code gone;
-    if (fs::read_symlink(entry.path() / "cwd", gone) != wanted || gone) continue;
-    if (fs::read_symlink(entry.path() / "exe", gone).filename() != program || gone) continue;
-    out.push_back(std::stoi(name));
+    if (is_in(entry.path(), wanted, program)) out.push_back(std::stoi(name));
   }
   return out;
+}
+
+bool PosixProcess::works_in(Pid pid, const std::string& directory, std::string_view program) {
+  std::error_code error;
+  const fs::path wanted = fs::canonical(directory, error);
+  return !error && is_in("/proc/" + std::to_string(pid), wanted, program);
 }
 
 bool PosixProcess::stopped(Pid pid) {

@@ -15,6 +15,7 @@ class PosixProcess final : public env::Process {
   std::string title(env::Pid pid) override;
   std::vector<env::Pid> in_directory(const std::string& directory,
                                      std::string_view program) override;
+  bool works_in(env::Pid pid, const std::string& directory, std::string_view program) override;
   bool stopped(env::Pid pid) override;
   Result<uint64_t> voluntary_switches(env::Pid pid) override;
   Result<std::unique_ptr<env::PacketSocket>> connect(const std::string& path) override;

@@ -376,7 +376,7 @@ TEST_F(NodeGuard, OrphanBackendsAreReapedBeforeTheExitIsReported) {
   auto& n1 = primary();
   auto busy = world.session(n1);
   ASSERT_TRUE(busy);
-  busy->send_and_leave("DO $$ BEGIN LOOP END LOOP; END $$");  // never looks whether it is orphaned
+  busy->send("DO $$ BEGIN LOOP END LOOP; END $$");  // never looks whether it is orphaned
   ASSERT_TRUE(world.until([&] {
     return world.value(n1,
                        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO%' AND "
