@@ -28,7 +28,7 @@ PgClient::Options writer_options(const LocalCluster& cluster) {
           {"user", cluster.app_user},
           {"dbname", cluster.database},
           {"passfile", cluster.layout().secret("pgpass")},
-          {"application_name", "bascule demo"},
+          {"application_name", "demo"},
           {"sslmode", "disable"},
           {"connect_timeout", "10"}};
 }

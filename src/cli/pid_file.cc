@@ -32,7 +32,7 @@ std::optional<env::Pid> PidFile::holder(env::Disk& disk, const std::string& path
 }
 
 env::Pid PidFile::read(env::Disk& disk, const std::string& path) {
-  const auto text = disk.read(path, 64);
+  const auto text = disk.read(path, 4096);
   env::Pid pid = 0;
   if (text) std::from_chars(text->data(), text->data() + text->size(), pid);
   return pid;

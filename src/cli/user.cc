@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <pwd.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -40,6 +43,22 @@ bool may_search(const User& user, const std::string& dir) {
   if (info.st_uid == user.uid) return (info.st_mode & S_IXUSR) != 0;
   if (in_group(user, info.st_gid)) return (info.st_mode & S_IXGRP) != 0;
   return (info.st_mode & S_IXOTH) != 0;
+}
+
+// Of root's powers the guard keeps two, where the container has them: real-time scheduling and
+// locked memory. They pass through exec as ambient capabilities; PostgreSQL and the tools are
+// started without (posix/). Without them the guard still works, as an ordinary process.
+void keep_for_the_guard() {
+  constexpr unsigned kKept[] = {CAP_SYS_NICE, CAP_IPC_LOCK};
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct sets[2]{};
+  if (syscall(SYS_capget, &header, sets) != 0) return;
+  const uint32_t had = sets[0].permitted;
+  sets[0] = sets[1] = {};
+  for (const unsigned one : kKept) sets[0].permitted |= had & (1u << one);
+  sets[0].effective = sets[0].inheritable = sets[0].permitted;
+  if (syscall(SYS_capset, &header, sets) != 0) return;
+  for (const unsigned one : kKept) prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, one, 0, 0);
 }
 
 }  // namespace
@@ -83,12 +102,14 @@ Result<User> choose_user(const Platform& platform, const std::string& wanted) {
 
 Status become(const Platform& platform, const User& user) {
   if (geteuid() == user.uid) return {};
+  prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
   if (initgroups(user.name.c_str(), user.gid) != 0 || setgid(user.gid) != 0 ||
       setuid(user.uid) != 0) {
     return fail(ErrorCode::kInternal,
                 fmt::format("can't become user {}: {}", user.name, std::strerror(errno)),
                 "Are the capabilities SETUID and SETGID taken from this container?");
   }
+  keep_for_the_guard();
   // libpq and psql look for files of the user there; no thread runs yet.
   platform.set_environment("HOME", user.home);
   platform.set_environment("USER", user.name);
