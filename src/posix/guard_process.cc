@@ -305,6 +305,7 @@ void Guard::become_postmaster(const char* log_file, char** argv, char** envp) {
   if (getppid() != guard || guard == 1) _exit(126);  // the guard died before prctl
   setsid();
   setpriority(PRIO_PROCESS, 0, 0);
+  prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
   signal(SIGPIPE, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);

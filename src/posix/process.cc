@@ -159,6 +159,7 @@ Result<Finished> PosixProcess::run(const Command& command) {
   if (pid == 0) {
     // Without us its result would concern nobody, and it may be writing into the data directory.
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);  // ours are not for tools
     exec_child(prepared, command.directory.c_str(), write_end.get());
   }
   write_end.reset();
