@@ -173,8 +173,9 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
   commit(TxnKind::kTakeOver, std::move(txn), std::move(leader));
 }
 
-// The standby that the new generation waits for from its first commit: one that is there (it has a
-// ballot) and can follow without a rewind; in strict mode at least one that may come.
+// The standby that the new generation waits for from its first commit: best one that is there (it
+// has a ballot) and can follow without a rewind, else one that is likely to come. Nobody is waited
+// for long: outside strict mode the leader goes on alone when it does not come (SyncSet).
 std::vector<std::string> Agent::Impl::first_standby(const Election& election,
                                                     const Lineage& line) const {
   const auto own = place(line, *located_);
@@ -188,8 +189,13 @@ std::vector<std::string> Agent::Impl::first_standby(const Election& election,
     const auto there = place(line, view_.ballots.at(name).value.position);
     if (there && own && *there <= *own) consider(name);
   }
-  if (!best && config().sync_strict && view_.roster) {
-    for (const NodeName& name : view_.roster->value.members) consider(name);
+  const auto lost = view_.history.find(view_.leader->value.epoch);
+  const bool stopped_cleanly = view_.leader->value.final_position.known();
+  if (!best && view_.roster) {
+    for (const NodeName& name : view_.roster->value.members) {
+      const bool was_leader = lost != view_.history.end() && name == lost->second.leader;
+      if (!was_leader || stopped_cleanly || config().sync_strict) consider(name);
+    }
   }
   return best ? std::vector{best->sync_name} : std::vector<std::string>{};
 }

@@ -8,7 +8,7 @@
 namespace bascule::control {
 namespace {
 
-constexpr Millis kGrace{1500};  // for the first standby of a new leader to connect
+constexpr Millis kGrace{1000};  // for the first standby of a new leader to connect
 
 bool contains(const std::vector<std::string>& list, const std::string& item) {
   return std::ranges::find(list, item) != list.end();
