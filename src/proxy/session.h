@@ -10,7 +10,7 @@
 //   else one error
 //     ... a COMMIT, or an autocommit statement that may write   08007
 //     transaction_resolution_unknown
-//     ... a statement inside a transaction                      40001: rolled back for certain
+//     ... a statement inside a transaction, or surely not run   40001: nothing of it remains
 //     ... an autocommit read                                    08006
 //   state that can't be moved (Pin)      FATAL 57P01 that says which, and the connection is closed
 //   half a message delivered             the connection is closed
@@ -149,7 +149,9 @@ class Session {
   void begin_retry();
   After lose_quiet(Loss loss, std::string_view who, SessionOutput& out);
   void report_lost(Loss loss, std::string_view who, SessionOutput& out);
-  void append_loss(std::string& reply, const Batch& batch, Loss loss, std::string_view who);
+  enum class Whole { kYes, kNo };  // all of the batch was sent
+  void append_loss(std::string& reply, const Batch& batch, Whole whole, Loss loss,
+                   std::string_view who);
   After close_pinned(Loss loss, std::string_view who, SessionOutput& out);
   void forget_server();
   uint32_t batch_number(size_t index) const {

@@ -108,26 +108,35 @@ Session::After Session::lose_quiet(Loss loss, std::string_view who, SessionOutpu
   return After::kKeep;
 }
 
-void Session::append_loss(std::string& reply, const Batch& batch, Loss loss, std::string_view who) {
+void Session::append_loss(std::string& reply, const Batch& batch, Whole whole, Loss loss,
+                          std::string_view who) {
   const Effects& effects = batch.effects;
-  const bool not_run = loss == Loss::kShutdown && !answered_ && !effects.not_atomic;
-  const bool inside = batch.from_transaction || (batch.opens() && !effects.commits);
+  // A Query that was not sent to its end has not begun; a batch without its Sync has not committed.
+  const bool not_run = !effects.commits && !effects.not_atomic &&
+                       (whole == Whole::kNo || (loss == Loss::kShutdown && !answered_));
+  const bool inside = batch.from_transaction || batch.opens();
   std::string_view sqlstate = "08006";
   std::string_view what = "the server was lost while it ran a statement that reads";
   std::string_view hint = "Run the statement again.";
   if (port_ == PortKind::kReader) {
-    hint = "Run it again.";
-  } else if (effects.commits || (!inside && effects.may_write && !not_run)) {
+    // On a replica nothing can have been written.
+  } else if (effects.commits) {
     sqlstate = "08007";
-    what = effects.commits
-               ? "the server was lost during a commit: whether it took effect is unknown"
-               : "the server was lost while it ran a statement outside of a "
-                 "transaction: whether it took effect is unknown";
-    hint = "Look whether it did before running it again.";
-  } else if (inside || effects.may_write) {
+    what = "the server was lost during a commit: whether it took effect is unknown";
+    hint = "Look whether it did before running the transaction again.";
+  } else if (inside) {
     sqlstate = "40001";
     what = "the transaction was rolled back because its server was lost";
     hint = "Run the whole transaction again.";
+  } else if (not_run) {
+    sqlstate = "40001";
+    what = "the statement was not carried out because its server was lost";
+  } else if (effects.may_write) {
+    sqlstate = "08007";
+    what =
+        "the server was lost while it ran a statement outside of a transaction: whether it took "
+        "effect is unknown";
+    hint = "Look whether it did before running it again.";
   }
   const std::string message = fmt::format("{} ({}: {})", what, who, describe(loss));
   pgwire::append_error_response(reply, {.sqlstate = sqlstate, .message = message, .hint = hint});
@@ -144,7 +153,7 @@ void Session::report_lost(Loss loss, std::string_view who, SessionOutput& out) {
   bool open = tracker_.transaction() != TransactionStatus::kIdle;
   for (; owed > 0; --owed) {
     const Batch& batch = batches_[std::min(next, batches_.size() - 1)];
-    if (next > 0 || !error_forwarded_) append_loss(reply, batch, loss, who);
+    if (next > 0 || !error_forwarded_) append_loss(reply, batch, Whole::kYes, loss, who);
     open = batch.opens();
     pgwire::append_ready_for_query(reply,
                                    open ? TransactionStatus::kFailed : TransactionStatus::kIdle);
@@ -153,7 +162,7 @@ void Session::report_lost(Loss loss, std::string_view who, SessionOutput& out) {
   // What is left has no end yet: the rest of a Query, or all up to a Sync.
   if (next == 0 || next < batches_.size() || half_query) {
     const Batch& batch = batches_[std::min(next, batches_.size() - 1)];
-    if (next > 0 || !error_forwarded_) append_loss(reply, batch, loss, who);
+    if (next > 0 || !error_forwarded_) append_loss(reply, batch, Whole::kNo, loss, who);
     open = batch.opens();
     mode_ = Mode::kSkipping;
     skip_query_ = half_query;
