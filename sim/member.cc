@@ -25,9 +25,14 @@ Member::Member(World& world, StoreModel& store, Fabric& fabric, Observer& observ
 // ---- agent --------------------------------------------------------------------------------------
 
 void Member::boot() {
+  if (up_) return;
+  up_ = true;
   service_manager_ = world_.spawn(host_);
-  start_guard();
-  start_agent();
+  // As a process of the host, which may be frozen.
+  world_.after(Nanos{0}, service_manager_, [this] {
+    start_guard();
+    start_agent();
+  });
 }
 
 void Member::start_agent() {
@@ -40,6 +45,7 @@ void Member::start_agent() {
   if (!guard_alive_) start_guard();
   store_.watch(host_, agent_process_, [this] { deliver(event::StoreChanged{}); });
   stepping_ = true;
+  agent_->set_wall_time(WallTime(std::chrono::duration_cast<Millis>(world_.now())));
   carry_out(agent_->start(world_.local(host_)));
   stepping_ = false;
   observer_.agent_stepped(*this);
@@ -63,6 +69,7 @@ void Member::handle(const Event& event) {
   if (!agent_) return;
   const Phase before = agent_->phase();
   stepping_ = true;
+  agent_->set_wall_time(WallTime(std::chrono::duration_cast<Millis>(world_.now())));
   Effects effects = agent_->step(event, world_.local(host_));
   if (world_.tracing() && agent_->phase() != before) {
     world_.trace("{} phase {} -> {}: {}", name().str(), to_string(before),
@@ -263,6 +270,7 @@ void Member::stop_guard() {
 }
 
 void Member::power_loss() {
+  up_ = false;
   pg_.power_loss();
   if (agent_) kill_agent(Nanos{0});
   world_.kill(guard_process_);

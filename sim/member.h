@@ -131,6 +131,7 @@ class Member {
   control::LocalState persisted_;
   bool restart_on_exit_ = false;
 
+  bool up_ = false;              // the host has power
   ProcessId service_manager_{};  // restarts the agent; lives as long as the host is up
   ProcessId guard_process_{};
   bool guard_alive_ = false;

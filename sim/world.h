@@ -76,7 +76,11 @@ class World {
   bool frozen(Endpoint host) const { return frozen_[static_cast<size_t>(host)].on; }
 
   HostClock& clock(Endpoint host) { return clocks_[static_cast<size_t>(host)]; }
-  MonoTime local(Endpoint host) const { return clocks_[static_cast<size_t>(host)].local(now_); }
+  MonoTime local(Endpoint host) const {
+    const Frozen& f = frozen_[static_cast<size_t>(host)];
+    const bool held = f.on && f.clock == FrozenClock::kStops;
+    return clocks_[static_cast<size_t>(host)].local(held ? f.since : now_);
+  }
 
   // ---- network ----------------------------------------------------------------------------------
   void cut(Endpoint from, Endpoint to) { ++links_[index(from, to)].cuts; }

@@ -28,16 +28,20 @@ class Durability : public Checker {
   void commit_released(Endpoint host, const WalRecord& r, const Release& release) override {
     world().count(release.by == Release::By::kStandby ? "commits.released_by_standby"
                                                       : "commits.released_alone");
-    if (release.by == Release::By::kStandby && r.timeline < newest_timeline_ &&
+    if (release.by == Release::By::kStandby && promised(host) && r.timeline < newest_timeline_ &&
         !in_newest_.contains(r.commit)) {
       return lost(Released{r, host, release, world().now()}, newest_timeline_);
     }
     released_.push_back(Released{r, host, release, world().now()});
+    if (!promised(host)) released_.back().release.by = Release::By::kNoSync;
   }
 
   void store_applied(const store::Txn& txn, store::Revision, Endpoint by) override {
     for (const store::Write& w : txn.writes) {
-      if (by >= 0 && by < kHostsMax) published_[static_cast<size_t>(by)] = world().now();
+      if (w.key == truth_.keys.leader() && w.value && by >= 0 && by < kHostsMax) {
+        const auto leader = control::decode_leader(*w.value);
+        if (leader && !leader->vacant()) renewed_[static_cast<size_t>(by)] = world().now();
+      }
       if (w.key != truth_.keys.config() || !w.value) continue;
       const auto config = control::decode_config(*w.value);
       if (!config) continue;
@@ -97,7 +101,8 @@ class Durability : public Checker {
     if (bytes_lost == 0) return;
     world().count("async.losses");
     if (!sync_) {
-      const SimTime since = published_[static_cast<size_t>(from)] - millis(2500);
+      // The position published with a renewal is from a sample before it.
+      const SimTime since = renewed_[static_cast<size_t>(from)] - millis(1500);
       uint64_t unpublished = 0;
       for (const auto& [at, r] : inserted_) {
         if (at >= since) unpublished += r.end - r.start;
@@ -118,6 +123,19 @@ class Durability : public Checker {
     }
     std::erase_if(released_,
                   [&](const Released& r) { return !in_newest_.contains(r.record.commit); });
+  }
+
+  // In a run that left synchronous mode a release is a promise again only once the mode is on and
+  // the releasing leader's voters are on record.
+  bool promised(Endpoint host) {
+    if (!sync_) return false;
+    if (sync_since_ != SimTime::max()) return true;
+    const std::string* text = truth_.store.value(truth_.keys.sync());
+    const auto record = text != nullptr ? control::decode_sync(*text)
+                                        : Result<control::SyncRecord>(control::SyncRecord{});
+    return record && !record->generations.empty() &&
+           record->generations.back().leader == member(host).name() &&
+           !record->generations.back().voters.empty();
   }
 
   // Mode off: what was synchronous before is promised no more than the rest.
@@ -162,7 +180,7 @@ class Durability : public Checker {
   bool sync_ = truth_.initial.sync_mode == control::SyncMode::kOn;
   // Releases without a standby count as promises only in a run that never left synchronous mode.
   SimTime sync_since_ = sync_ ? SimTime{0} : SimTime::max();
-  std::array<SimTime, kHostsMax> published_{};
+  std::array<SimTime, kHostsMax> renewed_{};  // last write of the leader record as its holder
 };
 
 }  // namespace

@@ -30,6 +30,8 @@ class Fencing : public Checker {
     State& s = state(m);
     const auto it = s.sent.find(id);
     if (it == s.sent.end()) return;
+    world().trace("{} its write of the record, sent {} ms ago: {}", m.name().str(),
+                  to_ms(world().local(m.host()) - it->second.at), static_cast<int>(r.outcome));
     const MonoTime limit = it->second.at + it->second.fence_after;
     if (r.outcome == store::TxnOutcome::kCommitted && (!s.limit || limit > *s.limit))
       s.limit = limit;
@@ -37,7 +39,8 @@ class Fencing : public Checker {
   }
 
   void guard_armed(Member& m, MonoTime deadline) override {
-    const State& s = state(m);
+    State& s = state(m);
+    s.unarmed_since = SimTime{-1};
     if (!s.limit) {
       world().violation(
           "fencing", fmt::format("{} arms the guard without a successful renewal", m.name().str()));

@@ -13,8 +13,11 @@ class WalIdentity : public Checker {
   using Checker::Checker;
 
   void wal_durable(Endpoint host, const WalRecord& r, uint64_t previous) override {
-    const auto [it, added] = content_.try_emplace(
-        (static_cast<uint64_t>(r.timeline) << 44) ^ r.start, Content{r.id, previous, host});
+    const uint64_t system =
+        member(host).pg().data().system_id;  // a second initdb is another cluster
+    const auto [it, added] =
+        content_.try_emplace((static_cast<uint64_t>(r.timeline) << 44) ^ r.start ^ system,
+                             Content{r.id, previous, host});
     if (added) return;
     if (it->second.id != r.id) {
       world().violation("wal_identity", fmt::format("hosts {} and {} hold different WAL at {}/{:X}",
