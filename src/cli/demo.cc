@@ -208,6 +208,7 @@ class Demo {
     show({phase.until, "demo", "whole again",
           fmt::format("{} leads, {} follows it", phase.to, phase.from)},
          phase);
+    say(render_steps(phase));
     const PhaseResult result = measure(workload_->ledger(), phase);
     say(fmt::format("  longest write gap {:.0f} ms, errors seen by clients: {}", result.gap_ms,
                     result.errors.size()));

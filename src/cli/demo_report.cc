@@ -56,6 +56,18 @@ std::string gap_line(const std::string& title, const Summary& summary) {
                      title + ":", all, summary.client_gap_max);
 }
 
+ordered_json steps_json(const DemoPhase& phase) {
+  const Steps s = steps_of(phase);
+  ordered_json out = ordered_json::object();
+  const std::pair<const char*, double> all[] = {
+      {"detected", s.detected}, {"fenced", s.fenced}, {"elected", s.elected},
+      {"promoted", s.promoted}, {"routed", s.routed}, {"firstWrite", s.first_write}};
+  for (const auto& [name, value] : all) {
+    if (value >= 0) out[name] = value;
+  }
+  return out;
+}
+
 ordered_json summary_json(const Summary& summary) {
   const Statistics gaps = statistics(summary.gaps);
   return {{"count", summary.gaps.size()},
@@ -92,6 +104,40 @@ PhaseResult measure(const Ledger& ledger, const DemoPhase& phase) {
     result.errors_of_one_client = std::max(result.errors_of_one_client, ++by_client[error.client]);
   }
   return result;
+}
+
+Steps steps_of(const DemoPhase& phase) {
+  Steps steps;
+  const auto first = [&](double& slot, const DemoEvent& event) {
+    if (slot < 0) slot = ms(event.at - phase.at);
+  };
+  for (const DemoEvent& event : phase.events) {
+    const bool proxy = event.member.ends_with("proxy");
+    // The record is vacant only once its holder can't acknowledge anything any more.
+    if (event.what == "detected") first(steps.detected, event);
+    if (event.what == "fenced" || event.what == "vacated") first(steps.fenced, event);
+    if (event.what == "elected") first(steps.elected, event);
+    if (event.what == "promoted") first(steps.promoted, event);
+    if (proxy && event.what == "routing" && steps.elected >= 0) first(steps.routed, event);
+    if (event.what == "first write") first(steps.first_write, event);
+  }
+  return steps;
+}
+
+std::string render_steps(const DemoPhase& phase) {
+  const Steps s = steps_of(phase);
+  std::string out;
+  const auto add = [&](const char* name, double value) {
+    if (value < 0) return;
+    out += fmt::format("{}{} {:.0f}", out.empty() ? "  " : " → ", name, value);
+  };
+  if (phase.kind == "kill") add("detected", s.detected);
+  add("fenced", s.fenced);
+  add("elected", s.elected);
+  add("promoted", s.promoted);
+  add("routed", s.routed);
+  add("first write", s.first_write);
+  return out + " ms";
 }
 
 std::string render_event(const DemoEvent& event, MonoTime zero) {
@@ -146,6 +192,7 @@ ordered_json report_json(const DemoReport& report) {
                         {"gapMs", result.gap_ms},
                         {"clientGapMs", result.client_gap_ms},
                         {"recoveredMs", ms(phase.until - phase.at)},
+                        {"stepsMs", steps_json(phase)},
                         {"errors", ordered_json::array()},
                         {"events", ordered_json::array()}};
     for (const ClientError& error : result.errors) {

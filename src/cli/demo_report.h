@@ -21,6 +21,18 @@ struct DemoPhase {
   std::vector<DemoEvent> events;
 };
 
+// When each step of a change of leader was reached, in ms after the phase began; -1: not seen.
+struct Steps {
+  double detected = -1;  // somebody knew that the old primary had gone (kill)
+  double fenced = -1;    // the old primary can't acknowledge any more
+  double elected = -1;
+  double promoted = -1;
+  double routed = -1;  // the proxy sends writes to the new primary
+  double first_write = -1;
+};
+Steps steps_of(const DemoPhase& phase);
+std::string render_steps(const DemoPhase& phase);
+
 struct PhaseResult {
   double gap_ms = 0;         // all clients together
   double client_gap_ms = 0;  // the worst client

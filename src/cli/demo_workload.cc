@@ -88,7 +88,7 @@ class Workload::Client {
     if (step) step = connection.query("COMMIT");
     if (step) return workload_.on_acknowledged(id_, {first, second});
     workload_.on_error(id_, step.error().message);
-    if (connection.usable()) (void)connection.query("ROLLBACK");
+    if (connection.usable() && connection.in_transaction()) (void)connection.query("ROLLBACK");
   }
 
   Workload& workload_;

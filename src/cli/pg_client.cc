@@ -24,6 +24,8 @@ Result<PgClient> PgClient::connect(const Options& options) {
   keys.push_back(nullptr);
   values.push_back(nullptr);
   PgClient client(PQconnectdbParams(keys.data(), values.data(), 0));
+  // Notices are for people at a terminal, not for a program's standard error.
+  PQsetNoticeProcessor(client.connection_.get(), [](void*, const char*) {}, nullptr);
   if (!client.usable()) {
     return fail(ErrorCode::kUnavailable, one_line(PQerrorMessage(client.connection_.get())));
   }

@@ -20,6 +20,7 @@ class PgClient {
   // Text of all rows; NULL as "". An error's message is the server's, with its SQLSTATE in front.
   Result<std::vector<std::vector<std::string>>> query(const std::string& sql,
                                                       const std::vector<std::string>& params = {});
+  bool in_transaction() const { return PQtransactionStatus(connection_.get()) != PQTRANS_IDLE; }
   // After an error: whether the connection is still good.
   bool usable() const { return PQstatus(connection_.get()) == CONNECTION_OK; }
 

@@ -249,6 +249,10 @@ class Daemon {
 
   void note_route(const proxy::RouteTable& table) {
     const bool draining = table.state == proxy::RouteState::kDraining;
+    // Replicas and reasons come and go; what matters to people is where writes go.
+    const std::string primary = table.primary ? table.primary->name : "";
+    const WriteRoute route{table.epoch, primary, draining};
+    if (std::exchange(noted_route_, route) == route) return;
     node::NoteRecord note;
     note.at = platform_.clock.wall_now();
     note.mono = platform_.clock.now();
@@ -284,6 +288,13 @@ class Daemon {
   std::unique_ptr<ClusterWatch> watch_;
   RouteTracker tracker_;
   node::Notes notes_;  // of the proxy; the node has its own
+  struct WriteRoute {
+    Epoch epoch;
+    std::string primary;
+    bool draining = false;
+    bool operator==(const WriteRoute&) const = default;
+  };
+  std::optional<WriteRoute> noted_route_;
   Status outcome_;
   bool stopping_ = false;
 };
