@@ -25,7 +25,7 @@ Result<PgConnection> await_session(OpContext& context, GuardSession& guard) {
       auto session = server.session(context.within(kConnectWithin));
       if (session) return session;
     }
-    context.progress("recovering");
+    context.progress("recovering");  // or starting: PostgreSQL does not say before it is over
     server.process().sleep(kConnectPause);
   }
 }

@@ -31,7 +31,8 @@ constexpr char kPrimaryQuery[] =
 
 constexpr char kTransactionsQuery[] =
     "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-    " AND xact_start IS NOT NULL AND application_name NOT LIKE 'bascule%'";
+    " AND xact_start IS NOT NULL"
+    " AND NOT (application_name = 'bascule' AND usename = current_user)";
 
 constexpr char kPendingRestartQuery[] =
     "SELECT EXISTS (SELECT FROM pg_settings WHERE pending_restart)";
@@ -78,6 +79,10 @@ Status Sampler::ensure_session(const Bound& bound) {
   session_.reset();
   auto session = server_.replication_session(bound);
   if (!session) return std::unexpected(session.error());
+  // Not at every sample: pg_settings is slow.
+  auto pending = session->value(kPendingRestartQuery, bound);
+  if (!pending) return std::unexpected(pending.error());
+  pending_restart_ = *pending == "t";
   session_ = std::move(*session);
   session_since_ = server_.clock().now();
   return {};
@@ -156,8 +161,7 @@ PgStatus Sampler::sample(env::Pid postmaster, bool processes) {
     return status;
   }
   connected_once_ = true;
-  auto pending = session_->value(kPendingRestartQuery, bound);
-  status.pending_restart = pending && *pending == "t";
+  status.pending_restart = pending_restart_;
   return status;
 }
 

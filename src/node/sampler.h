@@ -35,7 +35,8 @@ class Sampler {
   Server& server_;
   std::optional<PgConnection> session_;
   MonoTime session_since_{};
-  env::Pid session_of_ = 0;      // postmaster that the session belongs to
+  env::Pid session_of_ = 0;  // postmaster that the session belongs to
+  bool pending_restart_ = false;
   bool connected_once_ = false;  // to that postmaster
   std::mutex mutex_;
   std::optional<ControlData> stopped_;  // guarded by mutex_

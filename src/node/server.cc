@@ -12,6 +12,7 @@ namespace bascule::node {
 namespace {
 
 constexpr size_t kFileBytesMax = 4 << 20;
+constexpr size_t kLogBytesMax = 32 << 20;
 constexpr int kVersionMin = 13;
 constexpr int kVersionMax = 18;
 constexpr Millis kKillPoll = 2ms;
@@ -161,7 +162,7 @@ Result<ControlData> Server::control_data(const Bound& bound) {
 
 std::string Server::log_tail() {
   constexpr size_t kTail = 600;
-  auto text = deps_.disk.read(run("postgresql.log"), 64 << 20);
+  auto text = deps_.disk.read(run("postgresql.log"), 2 * kLogBytesMax);
   if (!text) return {};
   if (text->size() > kTail) text->erase(0, text->size() - kTail);
   std::replace(text->begin(), text->end(), '\n', ' ');
@@ -207,6 +208,10 @@ Status Server::start_postmaster(GuardSession& guard, MonoTime begun) {
     for (const std::string& path : {data("postmaster.pid"), run(socket)}) {
       if (auto done = deps_.disk.remove(path, env::Durability::kNone); !done) return done;
     }
+  }
+  // Between two starts nobody writes to it.
+  if (deps_.disk.size(run("postgresql.log")).value_or(0) > kLogBytesMax) {
+    (void)deps_.disk.rename(run("postgresql.log"), run("postgresql.log.1"));
   }
   auto started = guard.start(run("postgresql.log"), {binary("postgres"), "-D", config().data_dir},
                              {"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", "TZ=UTC",

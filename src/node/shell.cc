@@ -16,6 +16,7 @@ namespace op = control::op;
 
 constexpr Nanos kLeftoversWithin = 10s;
 constexpr Nanos kGuardRetry = 200ms;
+constexpr Nanos kGuardStable = 10s;
 constexpr Nanos kPersistRetry = 200ms;
 constexpr Millis kSamplingMin = 5ms;
 
@@ -137,7 +138,6 @@ void Shell::perform(control::Effects effects) {
 }
 
 void Shell::emit(control::Event happened) {
-  // Callbacks of the loop must be copyable nowhere: an Event holds results, so it is moved.
   deps_.loop.post([shared = shared_, happened = std::move(happened)]() mutable {
     if (shared->shell != nullptr) shared->shell->sink_(std::move(happened));
   });
@@ -233,7 +233,11 @@ void Shell::leftovers_killed(const std::string& how, bool ran) {
   } else if (ran) {
     emit(event::PgExited{"killed: the guard was lost"});
   }
-  deps_.loop.call_after(kGuardRetry, [shared = shared_] {
+  // At once, unless it dies again and again.
+  const MonoTime now = deps_.loop.now();
+  const bool again = guard_lost_at_ != MonoTime{} && now - guard_lost_at_ < kGuardStable;
+  guard_lost_at_ = now;
+  deps_.loop.call_after(again ? kGuardRetry : Nanos::zero(), [shared = shared_] {
     if (shared->shell != nullptr) shared->shell->start_guard();
   });
 }

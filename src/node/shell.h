@@ -111,6 +111,7 @@ class Shell {
   std::function<void()> on_exit_;
   std::unique_ptr<GuardClient> guard_;
   bool guard_lost_ = false;  // and its leftovers are being killed
+  MonoTime guard_lost_at_{};
 
   std::deque<control::effect::StartOp> ops_;  // waiting; the running one is not among them
   RunningOp running_;                         // id 0: none
