@@ -139,7 +139,7 @@ void Agent::Impl::on(const event::StoreRead& e) {
     if (!have_view_) reason_ = "the store does not answer: " + e.result.error().to_string();
     return;
   }
-  view_ = parse_cluster(keys_, *e.result);
+  view_ = parser_.parse(*e.result);
   have_view_ = true;
   view_begun_ = read_sent_;
   if (view_.leader_revision != leader_seen_) {
@@ -234,7 +234,7 @@ void Agent::Impl::on(const event::StoreCommitted& e) {
       request_read();
       break;
     case TxnKind::kPublish:
-      if (!committed) published_.clear();
+      if (!committed) published_ = false;
       break;
   }
 }
@@ -453,9 +453,8 @@ void Agent::Impl::publish() {
   urgent.reason = published_record_.reason;
   const bool due = now_ >= published_at_ + kPublishEvery;
   if (!due) wake_at(published_at_ + kPublishEvery);
-  const std::string text = encode(m);
-  if (text == published_ || (!due && !published_.empty() && urgent == published_record_)) return;
-  published_ = text;
+  if (published_ && (m == published_record_ || (!due && urgent == published_record_))) return;
+  published_ = true;
   published_record_ = m;
   published_at_ = now_;
   m.written_at = wall_;

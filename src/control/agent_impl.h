@@ -172,6 +172,7 @@ class Agent::Impl {
   LocalState local_;
   UnsafeMutations unsafe_;
   Keys keys_;
+  ClusterParser parser_{keys_};
 
   MonoTime now_{};
   MonoTime wake_{};
@@ -203,6 +204,7 @@ class Agent::Impl {
   bool copied_ = false;  // just rewound or cloned: not consistent without its upstream
   MonoTime retry_at_{};
   int op_failures_ = 0;
+  int rewinds_tried_ = 0;  // since one succeeded; a start in between does not reset it
   Millis sampling_{0};
   std::optional<Position> located_;  // end of WAL on disk; valid while the receiver stays stopped
   MonoTime not_streaming_since_{};
@@ -245,7 +247,7 @@ class Agent::Impl {
   bool exited_ = false;
 
   // publishing
-  std::string published_;
+  bool published_ = false;  // the store has published_record_, as far as known
   MemberRecord published_record_;
   MonoTime published_at_{};
 

@@ -348,6 +348,24 @@ const MemberRecord* ClusterView::member(const NodeName& name) const {
 }
 
 ClusterView parse_cluster(const Keys& keys, const store::Snapshot& snapshot) {
+  return ClusterParser(keys).parse(snapshot);
+}
+
+template <typename T>
+Result<T> ClusterParser::decode(const store::Entry& entry, Result<T> (*decoder)(std::string_view)) {
+  Decoded& last = decoded_[entry.key];
+  if (last.text == entry.value) {
+    if (const T* value = std::get_if<T>(&last.value)) return *value;
+  }
+  Result<T> result = decoder(entry.value);
+  if (result) last = Decoded{entry.value, *result};
+  return result;
+}
+
+ClusterView ClusterParser::parse(const store::Snapshot& snapshot) {
+  const Keys& keys = keys_;
+  // Keys that are gone (ballots, members) would otherwise stay for ever.
+  if (decoded_.size() > snapshot.entries.size() + 64) decoded_.clear();
   ClusterView view;
   view.identity = snapshot.identity;
   view.revision = snapshot.revision;
@@ -369,29 +387,30 @@ ClusterView parse_cluster(const Keys& keys, const store::Snapshot& snapshot) {
     const std::string_view key = e.key;
     if (key == keys.leader()) {
       view.leader_revision = e.revision;
-      take(decode_leader(e.value), e, versioned(view.leader, e));
+      take(decode(e, &decode_leader), e, versioned(view.leader, e));
       view.leader_unreadable = !view.leader;
     } else if (key == keys.config()) {
-      take(decode_config(e.value), e, versioned(view.config, e));
+      take(decode(e, &decode_config), e, versioned(view.config, e));
     } else if (key == keys.init()) {
-      take(decode_init(e.value), e, versioned(view.init, e));
+      take(decode(e, &decode_init), e, versioned(view.init, e));
     } else if (key == keys.roster()) {
-      take(decode_roster(e.value), e, versioned(view.roster, e));
+      take(decode(e, &decode_roster), e, versioned(view.roster, e));
     } else if (key == keys.sync()) {
-      take(decode_sync(e.value), e, versioned(view.sync, e));
+      take(decode(e, &decode_sync), e, versioned(view.sync, e));
       if (!view.sync) view.leader_unreadable = true;  // nobody can be shown to be safe
     } else if (key == keys.request()) {
-      take(decode_request(e.value), e, versioned(view.request, e));
+      take(decode(e, &decode_request), e, versioned(view.request, e));
     } else if (key == keys.pause()) {
       view.paused = true;
     } else if (key.starts_with(members)) {
-      take(decode_member(e.value), e, [&](MemberRecord m) { view.members[m.name] = std::move(m); });
+      take(decode(e, &decode_member), e,
+           [&](MemberRecord m) { view.members[m.name] = std::move(m); });
     } else if (key.starts_with(ballots)) {
-      take(decode_ballot(e.value), e, [&](Ballot b) {
+      take(decode(e, &decode_ballot), e, [&](Ballot b) {
         if (key == keys.ballot(b.member)) view.ballots[b.member] = {b, e.revision};
       });
     } else if (key.starts_with(history)) {
-      take(decode_history(e.value), e, [&](HistoryRecord h) {
+      take(decode(e, &decode_history), e, [&](HistoryRecord h) {
         if (key == keys.history(h.epoch)) view.history[h.epoch] = std::move(h);
       });
     }

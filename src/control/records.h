@@ -11,6 +11,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "base/result.h"
@@ -209,6 +211,27 @@ struct ClusterView {
 
 // Parses a snapshot of everything under keys.prefix. Never fails: see the top of this file.
 ClusterView parse_cluster(const Keys& keys, const store::Snapshot& snapshot);
+
+// The same for one who looks again and again: what has the text it had last time is not decoded
+// again (most of an agent's time otherwise). The views are equal to parse_cluster's.
+class ClusterParser {
+ public:
+  explicit ClusterParser(Keys keys) : keys_(std::move(keys)) {}
+  ClusterView parse(const store::Snapshot& snapshot);
+
+ private:
+  struct Decoded {
+    std::string text;
+    std::variant<std::monostate, LeaderRecord, ClusterConfig, InitRecord, RosterRecord, SyncRecord,
+                 RequestRecord, MemberRecord, Ballot, HistoryRecord>
+        value;
+  };
+  template <typename T>
+  Result<T> decode(const store::Entry& entry, Result<T> (*decoder)(std::string_view));
+
+  Keys keys_;
+  std::map<std::string, Decoded> decoded_;  // by key
+};
 
 std::string encode(const ClusterConfig&);
 std::string encode(const LeaderRecord&);
