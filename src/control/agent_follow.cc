@@ -238,7 +238,8 @@ void Agent::Impl::start_from_stopped(const LeaderRecord* leader) {
   // Alone first: where its WAL ends decides what comes next. A fresh copy is not consistent without
   // its upstream; where starting alone fails, the leader's WAL may be what is missing.
   const bool with_leader =
-      leader && (copied_ || op_failures_ % 2 == 1) && !upstream_of(leader->holder).host.empty();
+      leader && (copied_ || (op_failures_ % 2 == 1 && rewinds_tried_ == 0)) &&
+      !upstream_of(leader->holder).host.empty();
   set_phase(Phase::kIsolated, with_leader ? "starting as a standby of the leader"
                                           : "starting alone to see where the WAL ends");
   // The guard may still hold the deadline of a record that an earlier agent of this member held.
@@ -298,7 +299,7 @@ bool Agent::Impl::leader_writes() const {
 
 // pg_rewind, and a clone where that fails twice.
 void Agent::Impl::resync(const LeaderRecord& leader, std::string why) {
-  if (op_failures_ >= 2) return clone(leader, why + "; pg_rewind failed");
+  if (rewinds_tried_ >= 2) return clone(leader, why + "; pg_rewind failed");
   const MemberRecord* source = view_.member(leader.holder);
   if (!leader_writes() || source->checkpoint_timeline != leader.timeline) {
     // Before its first checkpoint pg_rewind takes the source for being on the old timeline.
@@ -313,7 +314,9 @@ void Agent::Impl::resync(const LeaderRecord& leader, std::string why) {
   local_.high_water = {};
   note(LogLevel::kInfo, "rewinding", why, {{"source", upstream.member.str()}});
   persist([this, upstream] {
-    if (!op_running() && !held_ && !kill_) run(op::Rewind{upstream});
+    if (op_running() || held_ || kill_) return;
+    ++rewinds_tried_;
+    run(op::Rewind{upstream});
   });
 }
 
@@ -347,6 +350,7 @@ void Agent::Impl::op_done(const op::SetUpstream& o, const OpData&) {
 
 void Agent::Impl::op_done(const op::Rewind&, const OpData&) {
   note(LogLevel::kInfo, "rewound", "stands on the leader's line again");
+  rewinds_tried_ = 0;
   pg_.run = PgRun::kStopped;
   pg_.data = DataDir::kReady;
   copied_ = true;
@@ -355,6 +359,7 @@ void Agent::Impl::op_done(const op::Rewind&, const OpData&) {
 
 void Agent::Impl::op_done(const op::Clone&, const OpData&) {
   note(LogLevel::kInfo, "cloned", "a copy of the leader");
+  rewinds_tried_ = 0;
   pg_.run = PgRun::kStopped;
   pg_.data = DataDir::kReady;
   copied_ = true;

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -29,6 +30,7 @@ struct Member {
   std::vector<effect::Note> notes;
   MonoTime armed{};
   bool exited = false;
+  bool rewinds_fail = false;
 
   void give(const Event& event);
   void carry_out(const Effects& effects);
@@ -222,6 +224,10 @@ Result<OpData> Member::perform(const Op& op) {
     pg.sync_standbys = sync->standbys;
     data.position = {pg.timeline, pg.flush_lsn};
   } else if (const auto* rewind = std::get_if<op::Rewind>(&op)) {
+    if (rewinds_fail) {
+      pg.run = PgRun::kStopped;
+      return fail(ErrorCode::kUnavailable, "pg_rewind: exit 1");
+    }
     const Member& source = *world.members.at(rewind->source.member);
     pg.run = PgRun::kStopped;
     pg.timeline = source.pg.timeline;
@@ -337,6 +343,17 @@ TEST_F(AgentTest, PausedClusterDoesNothingAndResumeHeals) {
   world.apply({{}, {{Keys("test").pause(), std::nullopt}}});
   world.pass(2s);
   EXPECT_NE(world.leader(), "");
+}
+
+TEST_F(AgentTest, MemberThatCantBeRewoundIsClonedAtLast) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.rewinds_fail = true;
+  n1.pg.flush_lsn.value += 500;  // written, acknowledged by nobody
+  crash(n1);
+  world.pass(15s);
+  EXPECT_EQ(n1.agent->phase(), Phase::kFollowing) << dump(n1);
+  EXPECT_TRUE(std::ranges::any_of(n1.notes, [](const auto& n) { return n.what == "cloned"; }));
 }
 
 TEST_F(AgentTest, AgentThatComesBackAfterItsGuardHasFencedRejoins) {
