@@ -575,13 +575,27 @@ def test_answer_after_the_permit_ran_out_is_withheld(make_proxy, pair):
     proxy = make_proxy()
     proxy.route(pair[0], permit_ms=10_000)
     c = proxy.connect()
-    assert run(c, "select 1") == [(1,)]
+    waiting = in_thread(lambda: run(c, "insert into t select 1, pg_sleep(0.5)::text"))
+    wait_for(lambda: proxy.stats["active"] == 1, what="in flight")
     proxy.command("permit 1 0")
     with pytest.raises(psycopg2.Error) as error:
-        run(c, "insert into t values (1, 'unacknowledged')")
+        waiting()
     assert error.value.pgcode == "08007"
     proxy.command("permit 1 10000")
     assert run(c, "select 2") == [(2,)]
+
+
+def test_statements_wait_while_the_primary_is_not_known_to_be_in_office(make_proxy, pair):
+    proxy = make_proxy()
+    proxy.route(pair[0], permit_ms=10_000)
+    c = proxy.connect()
+    run(c, "select 1")
+    proxy.command("permit 1 0")
+    waiting = in_thread(lambda: run(c, "insert into t values (1, 'x') returning id"))
+    wait_for(lambda: proxy.stats["held"] == 1, what="held")
+    proxy.command("permit 1 10000")
+    assert waiting() == [(1,)]
+    assert proxy.stats["errors_outage"] == 0
 
 
 def test_kill_under_load_costs_each_client_one_error_at_most(proxy, pair):
