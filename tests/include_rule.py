@@ -10,7 +10,7 @@ Rules:
   path      quoted includes are full paths from src/ (or sim/...), so that the layer can be read
   once      headers begin with #pragma once
   pure      outside src/posix and main.cc: no clock, randomness, threads, sleeping, environment
-  ordered   there: no unordered containers, whose iteration order differs from run to run
+  ordered   there: no iteration over unordered containers, whose order differs from run to run
   size      a file past 650 lines needs a reason
 """
 import argparse
@@ -60,7 +60,7 @@ IMPURE_TOKENS = [
     (re.compile(r"\b(?:sleep_for|sleep_until|usleep|nanosleep)\b"), "sleeping"),
     (re.compile(r"\b(?:secure_)?(?:getenv|setenv|putenv)\s*\("), "the environment"),
 ]
-UNORDERED = re.compile(r"\bunordered_(?:multi)?(?:map|set)\b")
+UNORDERED = re.compile(r"\bunordered_(?:multi)?(?:map|set)\s*<[^;{}]*?>\s*&?\s*(\w+)\s*(?:[;={(,)]|$)", re.M)
 
 
 def blank(match):
@@ -132,9 +132,11 @@ def check_file(root, path):
             for match in pattern.finditer(code):
                 found(match.start(), "pure",
                       f"`{match.group(0).strip()}` is {what}: take it from env/ as an interface")
-        for match in UNORDERED.finditer(code):
-            found(match.start(), "ordered",
-                  "unordered container: its order is not reproducible, use std::map or a sorted vector")
+        for container in {match.group(1) for match in UNORDERED.finditer(code)}:
+            walk = rf"for\s*\([^;()]*:\s*(?:\w+(?:\.|->))*{container}\s*\)|\b{container}\s*\.\s*c?begin\s*\("
+            for match in re.finditer(walk, code):
+                found(match.start(), "ordered", f"iterates over the unordered {container}: its order is "
+                                                "not reproducible, use std::map or a sorted vector")
     lines = text.count("\n")
     if lines > LINES_MAX:
         findings.append((name, LINES_MAX, "size", f"{lines} lines, more than {LINES_MAX}: split it"))
@@ -165,6 +167,8 @@ GOOD = {
     "src/control/c.cc": '#include "base/a.h"\n#include "store/s.h"\nconst char* s = "getenv(";\n'
                         "int runtime(int);\nint x = runtime(0); int brand(int); int y = brand (1);\n"
                         "void f(S& o) { o.time(0); o->rand(); }\n",
+    "src/api/u.cc": "std::unordered_map<int, int> m;\nbool f(int k) { return m.contains(k); }\n"
+                    "void g(std::map<int, int>& o) { for (auto& e : o) h(e); }\n",
     "src/proxy/p.cc": '#include "pgwire/f.h"\n#include "env/loop.h"\n',
     "src/posix/r.cc": "#include <thread>\n#include \"env/loop.h\"\nauto t = std::chrono::steady_clock::now();\n",
     "src/node/n_test.cc": '#include "posix/reactor.h"\n#include <thread>\n',
@@ -194,7 +198,10 @@ BAD = [
     ("rand()", "pure", "src/node/x.cc", "int r = rand();\n"),
     ("a sleep", "pure", "src/node/x.cc", "std::this_thread::sleep_for(1s);\n"),
     ("the environment", "pure", "src/proxy/x.cc", 'auto h = std::getenv("HOME");\n'),
-    ("an unordered map", "ordered", "src/control/x.cc", "std::unordered_map<int, int> m;\n"),
+    ("iteration over an unordered map", "ordered", "src/control/x.cc",
+     "std::unordered_map<int, std::vector<int>> m_;\nvoid f() { for (auto& [k, v] : m_) g(k); }\n"),
+    ("iterators of an unordered set", "ordered", "sim/x.cc",
+     "void f(const std::unordered_set<int>& s) { g(*s.begin()); }\n"),
     ("a huge file", "size", "src/base/x.cc", "int x();\n" * (LINES_MAX + 1)),
 ]
 
