@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
+#include <sstream>
 
 namespace bascule::cli {
 namespace {
@@ -279,7 +279,13 @@ Result<DaemonConfig> load_config(const std::string& file) {
     return fail(ErrorCode::kNotFound, fmt::format("cannot read {}", file),
                 "Does it exist, and may this user read it?");
   }
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  // Not by iterators: they throw when reading fails, as it does for a directory.
+  std::ostringstream content;
+  content << in.rdbuf();
+  const std::string text = std::move(content).str();
+  if (std::filesystem::is_directory(file)) {
+    return fail(ErrorCode::kInvalid, fmt::format("cannot read {}", file), "Is it a file?");
+  }
   if (text.size() > kFileBytesMax) {
     return fail(ErrorCode::kInvalid, fmt::format("{}: larger than 1 MB", file));
   }

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 namespace bascule::cli {
 
@@ -40,7 +40,9 @@ std::vector<DemoEvent> EventFollower::poll() {
     if (size < file.offset) file.offset = 0;  // rotated
     std::ifstream in(file.path, std::ios::binary);
     in.seekg(static_cast<std::streamoff>(file.offset));
-    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    std::ostringstream content;
+    content << in.rdbuf();
+    const std::string text = std::move(content).str();
     file.offset += text.size();
     file.partial += text;
     for (size_t end; (end = file.partial.find('\n')) != std::string::npos;) {

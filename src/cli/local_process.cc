@@ -8,6 +8,7 @@
 #include <charconv>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "base/log.h"
 #include "cli/exit_code.h"
@@ -26,6 +27,7 @@ constexpr Millis kSupervisorStarts{5'000};
 constexpr Millis kSupervisorStops{90'000};  // three groups of Supervisor::kStopTimeout, and some
 constexpr Millis kLeftoversStop{15'000};
 constexpr Millis kLeftoversDie{10'000};
+constexpr size_t kProgressBytesMax = 150;
 
 // The user may be unable to walk to the binary (below /root, say); the link always works.
 std::string program(const Platform& platform) {
@@ -153,6 +155,7 @@ std::map<std::string, std::string> progress_lines(const control::ClusterView& vi
   for (const auto& [name, member] : view.members) {
     std::string text = member.state;
     if (!member.reason.empty()) text += text.empty() ? member.reason : ": " + member.reason;
+    if (text.size() > kProgressBytesMax) text = text.substr(0, kProgressBytesMax) + " ...";
     lines[name.str()] = text;
   }
   return lines;
@@ -239,10 +242,11 @@ Status wait_until_ready(const Platform& platform, const LocalCluster& cluster, M
   }
   auto session = StoreSession::open(platform, at);
   if (!session) return std::unexpected(session.error());
-  std::map<std::string, std::string> shown;
+  std::set<std::string> shown;  // what is tried again and again is said once
   const bool ready = (*session)->follow(left(), [&](const control::ClusterView& view) {
     for (const auto& [name, text] : progress_lines(view)) {
-      if (std::exchange(shown[name], text) != text) say(fmt::format("{}: {}", name, text));
+      const std::string line = fmt::format("{}: {}", name, text);
+      if (shown.insert(line).second) say(line);
     }
     return records_are_ready(view, cluster) || interrupted();
   });

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <thread>
 
 #include "posix/clock.h"
@@ -88,6 +89,14 @@ bool is_in(const fs::path& process, const fs::path& directory, std::string_view 
   std::error_code gone;
   if (fs::read_symlink(process / "cwd", gone) != directory || gone) return false;
   return fs::read_symlink(process / "exe", gone).filename() == program && !gone;
+}
+
+// A file of /proc fails with ESRCH when its process ends between open and read. An iterator over
+// the buffer would throw then (std::__ios_failure); the stream's own operators turn it into badbit.
+std::string read_all(std::ifstream& file) {
+  std::ostringstream text;
+  text << file.rdbuf();
+  return std::move(text).str();
 }
 
 // Everything that must not be done between fork and exec: no allocation there.
@@ -219,7 +228,7 @@ std::vector<Pid> PosixProcess::children(Pid parent) {
 
 std::string PosixProcess::title(Pid pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline", std::ios::binary);
-  std::string text(std::istreambuf_iterator<char>(file), {});
+  std::string text = read_all(file);
   std::replace(text.begin(), text.end(), '\0', ' ');
   while (!text.empty() && text.back() == ' ') text.pop_back();
   return text;
@@ -247,7 +256,7 @@ bool PosixProcess::works_in(Pid pid, const std::string& directory, std::string_v
 
 bool PosixProcess::stopped(Pid pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  const std::string text(std::istreambuf_iterator<char>(file), {});
+  const std::string text = read_all(file);
   const size_t after = text.rfind(')');
   return after != std::string::npos && after + 2 < text.size() &&
          (text[after + 2] == 'T' || text[after + 2] == 't');
