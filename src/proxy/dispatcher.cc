@@ -100,7 +100,13 @@ bool Dispatcher::gate_open(PortKind kind) const {
                   [&](const RouteMember& r) { return r.healthy && !avoid_.contains(r.name); })) {
     return true;
   }
-  return table.primary && table.state == RouteState::kOpen;
+  return table.primary && table.state == RouteState::kOpen && permitted();
+}
+
+// What is sent while the primary may not act would be withheld when it is answered.
+bool Dispatcher::permitted() const {
+  const MonoTime until = worker_.route()->permit->until();
+  return until == MonoTime::max() || worker_.loop().now() < until;
 }
 
 std::optional<Target> Dispatcher::choose(PortKind kind) {
@@ -193,10 +199,14 @@ std::string Dispatcher::why_waiting(Pool& pool, PortKind kind, std::string_view&
   const Pool::Side& side = pool.side(kind);
   const std::string& cluster = worker_.shared().config.cluster;
   const Route* route = worker_.route();
-  if (route == nullptr || (!gate_open(kind) && !route->table.primary)) {
+  if (route == nullptr || (!route->table.primary && !gate_open(kind))) {
     const std::string reason = route != nullptr ? route->table.reason : "nothing is known yet";
     return fmt::format("cluster \"{}\" has no primary{}{}", cluster, reason.empty() ? "" : ": ",
                        reason);
+  }
+  if (!permitted()) {
+    return fmt::format("the primary {} of cluster \"{}\" is not known to be in office any more",
+                       route->table.primary->name, cluster);
   }
   if (!gate_open(kind)) return fmt::format("cluster \"{}\" is switching over", cluster);
   if (side.limited) {

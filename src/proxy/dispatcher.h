@@ -60,6 +60,7 @@ class Dispatcher {
  private:
   class CancelRequest;
 
+  bool permitted() const;
   std::optional<Target> choose(PortKind kind);
   bool usable(const ServerConnection& server, PortKind kind) const;
   bool stale(const ServerConnection& server) const;  // the route does not lead to it any more

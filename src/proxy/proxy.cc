@@ -108,8 +108,17 @@ Status Proxy::publish(RouteTable table) {
 }
 
 void Proxy::extend_permit(Epoch epoch, MonoTime until) {
-  const std::lock_guard lock(impl_->mutex);
-  if (impl_->route && impl_->route->table.epoch == epoch) impl_->route->permit->extend(until);
+  Impl& p = *impl_;
+  const std::lock_guard lock(p.mutex);
+  if (!p.route || p.route->table.epoch != epoch || p.workers.empty()) return;
+  const MonoTime before = p.route->permit->until();
+  p.route->permit->extend(until);
+  // The margin covers a worker that is just looking at the old one.
+  if (before > p.workers.front()->loop().now() + 100ms) return;
+  // It had run out, and statements wait because of that.
+  for (auto& worker : p.workers) {
+    worker->post([w = worker.get()] { w->dispatcher().pump_all(); });
+  }
 }
 
 ProxyStats Proxy::stats() const {

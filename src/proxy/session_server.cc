@@ -74,6 +74,8 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
   switch (piece.type) {
     case 'Z':
       on_ready();
+      // The end of a statement that has not been sent to its end.
+      if (text_ != Text::kNone && batches_.empty()) return Loss::kProtocol;
       break;
     case 'C':
       if (memory_) {

@@ -431,6 +431,16 @@ TEST_F(SessionTest, BrokenFrameIsReported) {
   EXPECT_EQ(from_client(std::string("!\0\0\0\4", 5)).next, Next::kBroken);
 }
 
+TEST_F(SessionTest, AnswerToAHalfSentQueryIsAViolation) {
+  std::string bytes;
+  pgwire::append_query(bytes, "select 'long'");
+  from_client(std::string_view(bytes).substr(0, 10));
+  EXPECT_EQ(from_server(complete("SELECT 1", TransactionStatus::kIdle)), Loss::kProtocol);
+  lose(Loss::kProtocol);
+  from_client(std::string_view(bytes).substr(10));
+  EXPECT_TRUE(session.idle());
+}
+
 TEST_F(SessionTest, SettingsAndStatementsFollowToTheNextServer) {
   run("set work_mem = '9MB'", "SET");
   std::string bytes;
