@@ -62,12 +62,23 @@ class Node::Impl {
 
   void carry_out(control::Effects effects) {
     shell_->perform(std::move(effects));
+    prepare_slots();
     publish();
     deps_.loop.cancel(wake_timer_);
     const MonoTime when = agent_->next_wakeup();
     wake_timer_ = when == MonoTime::max()
                       ? env::TimerId::kNone
                       : deps_.loop.call_at(when, [this] { step(control::event::Tick{}); });
+  }
+
+  void prepare_slots() {
+    const auto& roster = agent_->cluster().roster;
+    std::vector<std::string> slots;
+    if (!roster) return;
+    for (const NodeName& name : roster->value.members) {
+      if (name != config_.agent.name) slots.push_back(control::slot_name(name));
+    }
+    shell_->prepare_slots(std::move(slots));
   }
 
   void publish() {

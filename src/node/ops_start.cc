@@ -130,33 +130,9 @@ Status start_in_recovery(OpContext& context, const ServerSettings& settings) {
   return {};
 }
 
-namespace {
-
-// Slots of the time as a primary would hold WAL back for ever. Their names are kept, without WAL:
-// the next promotion needs them.
-Status release_slots(OpContext& context) {
-  const Bound bound = context.within(kSmallWork);
-  auto session = context.server.session(bound);
-  if (!session) return std::unexpected(session.error());
-  auto rows = session->query(
-      "SELECT slot_name, pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
-      " WHERE slot_type = 'physical' AND NOT active AND restart_lsn IS NOT NULL"
-      " AND starts_with(slot_name, 'bascule_')",
-      bound);
-  if (!rows) return std::unexpected(rows.error());
-  std::vector<std::string> names;
-  for (const Row& row : *rows) names.push_back(row[0].value_or(""));
-  return create_slots(*session, names, Reserve::kAtFirstUse, bound);
-}
-
-}  // namespace
-
 OpResult start_standby(OpContext& context, const control::op::StartStandby& o) {
   if (auto done = start_in_recovery(context, {o.upstream, {}, false}); !done) {
     return in_context("start as standby", done.error());
-  }
-  if (auto done = release_slots(context); !done) {
-    context.remark("old slots not released", done.error().message);
   }
   return OpData{};
 }

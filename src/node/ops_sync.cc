@@ -30,6 +30,20 @@ Result<Lsn> write_marker(PgConnection& session, const Bound& bound) {
   return marker;
 }
 
+// Slots of the time as a primary would hold WAL back for ever. Their names are kept, without WAL:
+// the next promotion needs them.
+Status release_slots(PgConnection& session, const Bound& bound) {
+  auto rows = session.query(
+      "SELECT slot_name, pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+      " WHERE slot_type = 'physical' AND NOT active AND restart_lsn IS NOT NULL"
+      " AND starts_with(slot_name, 'bascule_')",
+      bound);
+  if (!rows) return std::unexpected(rows.error());
+  std::vector<std::string> names;
+  for (const Row& row : *rows) names.push_back(row[0].value_or(""));
+  return create_slots(session, names, Reserve::kAtFirstUse, bound);
+}
+
 }  // namespace
 
 OpResult set_sync(OpContext& context, const control::op::SetSync& o) {
@@ -57,6 +71,11 @@ OpResult ensure_slots(OpContext& context, const control::op::EnsureSlots& o) {
   auto recovering = session->value("SELECT pg_is_in_recovery()", bound);
   if (!recovering) return in_context("replication slots", recovering.error());
   const Reserve reserve = *recovering == "t" ? Reserve::kAtFirstUse : Reserve::kNow;
+  if (reserve == Reserve::kAtFirstUse) {
+    if (auto done = release_slots(*session, bound); !done) {
+      return in_context("replication slots", done.error());
+    }
+  }
   if (auto done = create_slots(*session, o.slots, reserve, bound); !done) {
     return std::unexpected(done.error());
   }

@@ -77,6 +77,7 @@ void Sampler::look_at_files(PgStatus& status) {
 Status Sampler::ensure_session(const Bound& bound) {
   if (session_ && server_.clock().now() - session_since_ < kSessionLife) return {};
   session_.reset();
+  if (!server_.says_ready(session_of_)) return fail(ErrorCode::kUnavailable, "starting up");
   auto session = server_.replication_session(bound);
   if (!session) return std::unexpected(session.error());
   // Not at every sample: pg_settings is slow.
@@ -147,10 +148,6 @@ PgStatus Sampler::sample(env::Pid postmaster, bool processes) {
   if (postmaster == 0) {
     if (processes) status.run = PgRun::kStarting;
     if (!processes) look_at_files(status);
-    return status;
-  }
-  if (!connected_once_ && !server_.says_ready(postmaster)) {
-    status.run = PgRun::kStarting;
     return status;
   }
   const auto bound = server_.within(server_.config().probe_deadline);

@@ -19,6 +19,8 @@ constexpr Nanos kGuardRetry = 200ms;
 constexpr Nanos kGuardStable = 10s;
 constexpr Nanos kPersistRetry = 200ms;
 constexpr Millis kSamplingMin = 5ms;
+constexpr control::OpId kOwnOp = ~control::OpId{0};  // one of ours: nobody waits for it
+constexpr Nanos kQuietAfter = 3s;                    // of streaming
 
 }  // namespace
 
@@ -164,7 +166,10 @@ void Shell::remark(std::string what, std::string why) {
 
 GuardClient::Handlers Shell::guard_handlers() {
   return {[this](const env::GuardReport& report) { guard_attached(report); },
-          [this](const env::GuardReport&) { shared_->sampler.forget_stopped(); },
+          [this](const env::GuardReport&) {
+            shared_->sampler.forget_stopped();
+            slots_prepared_.clear();
+          },
           [this](const env::GuardReport&) {
             remark("fenced by the guard", "the agent did not renew its deadline in time");
           },
@@ -258,6 +263,7 @@ void Shell::begin_kill(control::OpId id) {
   kills_.push_back(id);
   if (running_.control) running_.control->cancelled = true;
   for (const effect::StartOp& waiting : std::exchange(ops_, {})) {
+    if (waiting.id == kOwnOp) continue;
     emit(event::OpDone{waiting.id, fail(ErrorCode::kUnavailable, "cancelled by kill")});
   }
   if (!guard_->attached()) return;  // done when its leftovers are dead, or when it is back
@@ -320,7 +326,7 @@ void Shell::op_done(control::OpId id, const std::string& name, Result<OpData> re
     log(LogLevel::kWarn, config().agent.name.str(), "operation failed",
         {{"op", name}, {"error", result.error().to_string()}});
   }
-  emit(event::OpDone{id, std::move(result)});
+  if (id != kOwnOp) emit(event::OpDone{id, std::move(result)});
   sample_now();
   next_op();
 }
@@ -424,12 +430,31 @@ void Shell::sample_now() {
 
 void Shell::sampled(control::PgStatus status) {
   sampling_ = false;
+  maybe_prepare_slots(status);
   emit(event::Observed{std::move(status)});
   if (sample_again_) return sample_now();
   sample_timer_ = deps_.loop.call_after(sample_every_, [this] {
     sample_timer_ = env::TimerId::kNone;
     sample_now();
   });
+}
+
+void Shell::prepare_slots(std::vector<std::string> slots) { slots_wanted_ = std::move(slots); }
+
+void Shell::maybe_prepare_slots(const control::PgStatus& status) {
+  const bool streaming = status.run == control::PgRun::kStandby && status.receiver_streaming;
+  if (!streaming) {
+    streaming_since_ = {};
+    return;
+  }
+  if (streaming_since_ == MonoTime{}) streaming_since_ = status.sampled_at;
+  if (status.sampled_at - streaming_since_ < kQuietAfter || slots_prepared_ == slots_wanted_ ||
+      running_.id != 0 || !ops_.empty()) {
+    return;
+  }
+  slots_prepared_ = slots_wanted_;  // also should it fail: the promotion creates what is missing
+  ops_.push_back({kOwnOp, op::EnsureSlots{slots_wanted_, {}}});
+  next_op();
 }
 
 }  // namespace bascule::node

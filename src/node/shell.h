@@ -56,6 +56,9 @@ class Shell {
   // called when the guard is there (a running PostgreSQL is adopted), or with an error.
   void start(const control::LocalState& state, EventSink sink, std::function<void(Status)> ready);
   void perform(control::Effects effects);
+  // Slots that a promotion of this member will need. While it streams and nothing else is to be
+  // done they are created without WAL, so that a promotion does not have to. Old ones are released.
+  void prepare_slots(std::vector<std::string> slots);
   void on_exit(std::function<void()> callback);  // effect::Exit, after the guard was told to end
 
   std::vector<NoteRecord> notes() const;  // thread-safe
@@ -102,6 +105,7 @@ class Shell {
   void persisted(const Status& status);
   void sample_now();
   void sampled(control::PgStatus status);
+  void maybe_prepare_slots(const control::PgStatus& status);
 
   std::shared_ptr<Shared> shared_;
   ShellDeps deps_;
@@ -120,6 +124,9 @@ class Shell {
   control::LocalState persisted_;
   std::deque<control::effect::Persist> persists_;  // the first is being written
   env::TimerId persist_timer_ = env::TimerId::kNone;
+
+  std::vector<std::string> slots_wanted_, slots_prepared_;
+  MonoTime streaming_since_{};  // zero: it does not
 
   Millis sample_every_;
   bool sampling_ = false;

@@ -202,6 +202,26 @@ TEST_F(NodeOps, PromotionYieldsTheReservedTimelineAndOthersFollowOrRewind) {
   EXPECT_EQ(world.sample(n3).timeline, Timeline{8});
 }
 
+TEST_F(NodeOps, AFormerPrimaryDoesNotHoldWalBackForItsSlots) {
+  auto [n1, n2] = world.pair();
+  ASSERT_EQ(world.value(*n1, "SELECT restart_lsn IS NOT NULL FROM pg_replication_slots"), "t");
+  ASSERT_DONE(world.run(*n2, op::Kill{}));
+  ASSERT_DONE(world.run(*n1, op::CleanStop{15000ms}));
+  ASSERT_DONE(world.run(*n1, op::StartStandby{}));
+  ASSERT_DONE(world.run(*n1, op::EnsureSlots{{"bascule_n2", "bascule_n3"}, {}}));
+  EXPECT_EQ(world.value(*n1,
+                        "SELECT string_agg(slot_name, ',' ORDER BY slot_name) FROM "
+                        "pg_replication_slots WHERE restart_lsn IS NULL"),
+            "bascule_n2,bascule_n3");
+}
+
+TEST_F(NodeOps, AStreamingStandbyPreparesTheSlotsOfItsPromotion) {
+  auto [n1, n2] = world.pair();
+  n2->shell->prepare_slots({"bascule_n1", "bascule_n3"});
+  EXPECT_TRUE(world.until(
+      [&] { return world.value(*n2, "SELECT count(*) FROM pg_replication_slots") == "2"; }));
+}
+
 TEST_F(NodeOps, APromotionThatWasKilledHalfwayLeavesADirectoryThatStarts) {
   auto [n1, n2] = world.pair();
   ASSERT_DONE(world.run(*n2, op::StopReceiver{}));
