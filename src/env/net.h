@@ -23,7 +23,8 @@
 
 namespace bascule::env {
 
-// host: an IPv4 or IPv6 address, "localhost", or the directory of a unix socket ("/run/...").
+// host: an IPv4 or IPv6 address, the directory of a unix socket ("/run/..."), or, to connect to, a
+// name.
 struct Endpoint {
   std::string host;
   uint16_t port = 0;

@@ -233,11 +233,13 @@ class EpollNet::Listener final : public EventSink {
   env::TimerId retry_ = env::TimerId::kNone;
 };
 
-EpollNet::EpollNet(Reactor& reactor)
+EpollNet::EpollNet(Reactor& reactor, Resolver* resolver)
     : reactor_(reactor),
+      resolver_(resolver),
       scratch_(std::make_unique_for_overwrite<char[]>(env::Stream::kMaxUnread + kReadSize)) {}
 
 EpollNet::~EpollNet() {
+  if (resolver_ != nullptr) resolver_->forget(reactor_);
   for (auto& stream : streams_) {
     if (!stream) continue;
     reactor_.remove(stream->fd_.get());
@@ -255,29 +257,65 @@ Status EpollNet::listen(const env::Endpoint& endpoint, env::Acceptor& acceptor) 
 void EpollNet::close_listeners() { listeners_.clear(); }
 
 EpollStream& EpollNet::adopt(UniqueFd fd, EpollStream::Kind kind) {
-  if (!fd.valid()) {
-    unplaced_.push_back(std::make_unique<EpollStream>(*this, std::move(fd), kind));
-    return *unplaced_.back();
+  auto stream = std::make_unique<EpollStream>(*this, std::move(fd), kind);
+  return place(std::move(stream));
+}
+
+EpollStream& EpollNet::place(std::unique_ptr<EpollStream> owned) {
+  EpollStream& stream = *owned;
+  if (!stream.fd_.valid()) {
+    unplaced_.push_back(std::move(owned));
+    return stream;
   }
-  const auto index = static_cast<size_t>(fd.get());
+  const auto index = static_cast<size_t>(stream.fd_.get());
   if (index >= streams_.size()) streams_.resize(index + 32);
-  streams_[index] = std::make_unique<EpollStream>(*this, std::move(fd), kind);
-  EpollStream& stream = *streams_[index];
-  const bool connecting = kind == EpollStream::Kind::kConnecting;
-  reactor_.add(stream.fd_.get(), connecting ? kInput | EPOLLOUT : kInput, stream);
+  streams_[index] = std::move(owned);
+  reactor_.add(stream.fd_.get(), stream.connecting_ ? kInput | EPOLLOUT : kInput, stream);
   return stream;
 }
 
+std::unique_ptr<EpollStream> EpollNet::take_unplaced(EpollStream& stream) {
+  const auto it = std::find_if(unplaced_.begin(), unplaced_.end(),
+                               [&](const auto& s) { return s.get() == &stream; });
+  std::unique_ptr<EpollStream> owned = std::move(*it);
+  unplaced_.erase(it);
+  return owned;
+}
+
 env::Stream& EpollNet::connect(const env::Endpoint& endpoint, env::StreamHandler& handler) {
-  ConnectAttempt attempt = start_connect(endpoint);
-  EpollStream& stream = adopt(std::move(attempt.fd), EpollStream::Kind::kConnecting);
+  EpollStream& stream = adopt(UniqueFd(), EpollStream::Kind::kConnecting);
   stream.set_handler(handler);
+  if (resolver_ == nullptr || is_address(endpoint)) {
+    begin_connect(stream, endpoint);
+    return stream;
+  }
+  const uint64_t lookup = ++next_lookup_;
+  lookups_[lookup] = &stream;
+  resolver_->lookup(endpoint.host, reactor_,
+                    [this, lookup, port = endpoint.port](const std::string& address) {
+                      on_resolved(lookup, {address, port});
+                    });
+  return stream;
+}
+
+void EpollNet::on_resolved(uint64_t lookup, const env::Endpoint& endpoint) {
+  const auto it = lookups_.find(lookup);
+  if (it == lookups_.end()) return;  // closed meanwhile
+  EpollStream& stream = *it->second;
+  lookups_.erase(it);
+  begin_connect(stream, endpoint);
+}
+
+void EpollNet::begin_connect(EpollStream& stream, const env::Endpoint& endpoint) {
+  std::unique_ptr<EpollStream> owned = take_unplaced(stream);
+  ConnectAttempt attempt = start_connect(endpoint);
+  stream.fd_ = std::move(attempt.fd);
   if (attempt.error != 0) {
     stream.connecting_ = false;
     stream.failure_ = attempt.error;
-    enqueue(stream);
   }
-  return stream;
+  place(std::move(owned));
+  if (attempt.error != 0) enqueue(stream);
 }
 
 void EpollNet::enqueue(EpollStream& stream) {
@@ -305,10 +343,8 @@ void EpollNet::bury(EpollStream& stream) {
   reactor_.cancel(stream.linger_timer_);
   if (buried_.empty()) reactor_.post([this] { free_buried(); });
   if (fd < 0) {
-    const auto it = std::find_if(unplaced_.begin(), unplaced_.end(),
-                                 [&](const auto& s) { return s.get() == &stream; });
-    buried_.push_back(std::move(*it));
-    unplaced_.erase(it);
+    std::erase_if(lookups_, [&](const auto& entry) { return entry.second == &stream; });
+    buried_.push_back(take_unplaced(stream));
     return;
   }
   buried_.push_back(std::move(streams_[static_cast<size_t>(fd)]));

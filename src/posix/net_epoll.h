@@ -2,12 +2,14 @@
 // drained, EPOLLOUT interest only while output is pending.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "env/net.h"
 #include "posix/reactor.h"
+#include "posix/resolver.h"
 #include "posix/unique_fd.h"
 
 namespace bascule::posix {
@@ -65,7 +67,8 @@ class EpollStream final : public env::Stream, public EventSink {
 
 class EpollNet final : public env::Net {
  public:
-  explicit EpollNet(Reactor& reactor);
+  // Without a resolver only addresses can be connected to. It must outlive the net.
+  explicit EpollNet(Reactor& reactor, Resolver* resolver = nullptr);
   ~EpollNet() override;
   EpollNet(const EpollNet&) = delete;
   EpollNet& operator=(const EpollNet&) = delete;
@@ -83,15 +86,22 @@ class EpollNet final : public env::Net {
   static constexpr int kReadsPerTurn = 4;
   static constexpr Nanos kLinger = 1s;
 
+  void begin_connect(EpollStream& stream, const env::Endpoint& endpoint);
+  void on_resolved(uint64_t lookup, const env::Endpoint& endpoint);
   EpollStream& adopt(UniqueFd fd, EpollStream::Kind kind);
+  EpollStream& place(std::unique_ptr<EpollStream> owned);
+  std::unique_ptr<EpollStream> take_unplaced(EpollStream& stream);
   void enqueue(EpollStream& stream);  // its receive() goes on in a later turn
   void run_ready();
   void bury(EpollStream& stream);
   void free_buried();
 
   Reactor& reactor_;
+  Resolver* resolver_;
+  std::map<uint64_t, EpollStream*> lookups_;  // streams that wait for the address of their host
+  uint64_t next_lookup_ = 0;
   std::vector<std::unique_ptr<EpollStream>> streams_;   // by descriptor
-  std::vector<std::unique_ptr<EpollStream>> unplaced_;  // without one: socket() failed
+  std::vector<std::unique_ptr<EpollStream>> unplaced_;  // without one: no address or no socket
   std::vector<std::unique_ptr<EpollStream>> buried_;
   std::vector<EpollStream*> ready_;
   std::vector<std::unique_ptr<Listener>> listeners_;

@@ -192,5 +192,41 @@ TEST_F(EpollNetTest, HandlerMayCloseItsStreamInsideOnData) {
   EXPECT_FALSE(server.closed);  // who closes is not told
 }
 
+class ResolverTest : public testing::Test {
+ protected:
+  Resolver resolver;
+  Reactor loop;
+  EpollNet net{loop, &resolver};
+  Peer client;
+};
+
+TEST_F(ResolverTest, UnknownNameFailsTheConnectionOnly) {
+  client.on_end = [&] { loop.stop(); };
+  net.connect({"no-such-host.invalid", 5432}, client);
+  EXPECT_FALSE(client.closed);
+  loop.run();
+  EXPECT_NE(client.close_error, 0);
+}
+
+TEST_F(ResolverTest, StreamClosedBeforeItsNameIsKnownIsForgotten) {
+  net.connect({"no-such-host.invalid", 5432}, client).close();
+  resolver.lookup("no-such-host.invalid", loop, [&](const std::string&) { loop.stop(); });
+  loop.run();
+  EXPECT_FALSE(client.closed);
+}
+
+TEST_F(ResolverTest, AnswerIsGivenOnTheLoopAndRemembered) {
+  std::string first, second;
+  resolver.lookup("ip6-localhost", loop, [&](const std::string& a) {
+    first = a;
+    resolver.lookup("ip6-localhost", loop, [&](const std::string& b) {
+      second = b;
+      loop.stop();
+    });
+  });
+  loop.run();
+  EXPECT_EQ(first, second);
+}
+
 }  // namespace
 }  // namespace bascule::posix

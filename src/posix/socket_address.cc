@@ -59,6 +59,8 @@ std::unexpected<Error> socket_error(const env::Endpoint& endpoint, const char* c
 
 }  // namespace
 
+bool is_address(const env::Endpoint& endpoint) { return to_address(endpoint).has_value(); }
+
 Result<UniqueFd> listen_socket(const env::Endpoint& endpoint) {
   const auto address = to_address(endpoint);
   if (!address) {

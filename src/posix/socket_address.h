@@ -20,6 +20,9 @@ struct ConnectAttempt {
 };
 ConnectAttempt start_connect(const env::Endpoint& endpoint);
 
+// An address, "localhost" or a directory: nothing to ask a name server for.
+bool is_address(const env::Endpoint& endpoint);
+
 void set_stream_options(int fd);  // TCP_NODELAY, keep-alive
 std::string peer_name(int fd);    // "10.0.0.1:5432", "unix", or "?"
 

@@ -12,7 +12,8 @@ namespace {
 
 class EpollEngine final : public env::Engine {
  public:
-  explicit EpollEngine(std::string name) : name_(std::move(name)), net_(reactor_) {}
+  EpollEngine(std::string name, Resolver& resolver)
+      : name_(std::move(name)), net_(reactor_, &resolver) {}
   ~EpollEngine() override {
     if (!thread_.joinable()) return;
     reactor_.stop();
@@ -50,7 +51,7 @@ class EpollEngine final : public env::Engine {
 }  // namespace
 
 std::unique_ptr<env::Engine> EpollEngineFactory::create(const std::string& name) {
-  return std::make_unique<EpollEngine>(name);
+  return std::make_unique<EpollEngine>(name, resolver_);
 }
 
 }  // namespace bascule::posix

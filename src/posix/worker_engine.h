@@ -6,12 +6,17 @@
 #include <thread>
 
 #include "env/net.h"
+#include "posix/resolver.h"
 
 namespace bascule::posix {
 
+// Must outlive its engines: they share its resolver.
 class EpollEngineFactory final : public env::EngineFactory {
  public:
   std::unique_ptr<env::Engine> create(const std::string& name) override;
+
+ private:
+  Resolver resolver_;
 };
 
 }  // namespace bascule::posix

@@ -141,6 +141,10 @@ void ClientConnection::to_client(std::string_view bytes) { stream_->send(bytes);
 void ClientConnection::on_parameter(std::string_view name, std::string_view value) {
   set_parameter(server_->parameters(), name, value);
   set_parameter(told_changes_, name, value);
+  // A replica that was promoted: the reader port does not lead to the primary by accident.
+  if (name == "in_hot_standby" && value == "off" && server_->target().role == PortKind::kReader) {
+    leaving_server_ = true;
+  }
 }
 
 void ClientConnection::after_server_data() {
