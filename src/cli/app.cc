@@ -117,7 +117,7 @@ class Commands {
         ->check(CLI::Range(1, 9))
         ->capture_default_str();
     sub->add_option("--base-port", o->cluster.base_port,
-                    "API here, nodes and proxy behind it (default: free ports from 15430 on)")
+                    "API here, then nodes, proxy, agents' APIs (default: free ports from 15430 on)")
         ->check(CLI::Range(1, 65000));
     sub->add_option("--proxy-port", o->cluster.proxy_port, "Writer port; the reader's is the next")
         ->check(CLI::Range(1, 65000));

@@ -191,7 +191,8 @@ int config_set_command(const Platform& platform, const ClusterOptions& options,
 
 int request_command(const Platform& platform, const RequestOptions& options,
                     control::RequestKind kind) {
-  const auto wait = parse_duration(options.wait);
+  // `--wait` alone is what it does anyway.
+  const auto wait = parse_duration(options.wait.empty() ? "60s" : options.wait);
   if (!wait) return report(wait.error());
   control::RequestRecord request;
   if (!options.candidate.empty()) {

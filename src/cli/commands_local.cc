@@ -30,7 +30,7 @@ void print_how_to_use(const LocalCluster& cluster) {
       "\nReady. Clients connect to the proxy; it follows the primary:\n"
       "  write and read   {}\n"
       "  read replicas    the same with -p {}\n"
-      "  API              http://{}/cluster\n"
+      "  API              http://{}/cluster   (each agent has one too: cluster.json)\n"
       "  nodes            {} (ports of PostgreSQL itself)\n"
       "  look             bascule status --dir {} --watch\n"
       "  stop             bascule down --dir {}   (--purge deletes it)\n",

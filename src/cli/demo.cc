@@ -206,7 +206,8 @@ class Demo {
     phase.until = platform_.clock.now();
     for (DemoEvent& event : follower.poll()) show(std::move(event), phase);
     show({phase.until, "demo", "whole again",
-          fmt::format("{} leads, {} follows it", phase.to, phase.from)},
+          phase.to == phase.from ? fmt::format("{} leads again", phase.to)
+                                 : fmt::format("{} leads, {} follows it", phase.to, phase.from)},
          phase);
     say(render_steps(phase));
     const PhaseResult result = measure(workload_->ledger(), phase);
@@ -216,15 +217,17 @@ class Demo {
     return {};
   }
 
-  // The first write that the new primary can have acknowledged: after the record named it.
+  // The first write acknowledged after a record named a running primary again: another member, or
+  // (asynchronous mode, on_crash: restart) the same one that said so after it was killed.
   std::optional<MonoTime> first_write_after_change(DemoPhase& phase) {
     const auto now_leads = primary();
-    if (!now_leads || *now_leads == phase.from) return std::nullopt;
-    MonoTime routed = platform_.clock.now();
+    if (!now_leads) return std::nullopt;
+    std::optional<MonoTime> routed;
     for (const DemoEvent& event : phase.events) {
       if (event.member == *now_leads && event.what == "routed") routed = event.at;
     }
-    const auto first = workload_->ledger().first_write_after(routed);
+    if (!routed) return std::nullopt;
+    const auto first = workload_->ledger().first_write_after(*routed);
     if (!first) return std::nullopt;
     phase.to = *now_leads;
     show({*first, "clients", "first write", "acknowledged by " + phase.to}, phase);

@@ -39,6 +39,7 @@ std::string encode(const LocalCluster& cluster) {
   for (const LocalNode& node : cluster.nodes) {
     json entry = to_json(node.address);
     entry["name"] = node.name;
+    entry["api"] = to_json(node.api);
     nodes.push_back(entry);
   }
   const nlohmann::ordered_json all = {{"cluster", cluster.cluster},
@@ -66,7 +67,8 @@ Result<LocalCluster> decode_local_cluster(std::string_view text) {
     cluster.user = all.at("user").get<std::string>();
     cluster.bin_dir = all.at("binDir").get<std::string>();
     for (const json& node : all.at("nodes")) {
-      cluster.nodes.push_back({node.at("name").get<std::string>(), address_of(node)});
+      cluster.nodes.push_back(
+          {node.at("name").get<std::string>(), address_of(node), address_of(node.at("api"))});
     }
     cluster.writer = address_of(all.at("writer"));
     cluster.reader = address_of(all.at("reader"));

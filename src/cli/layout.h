@@ -35,7 +35,8 @@ inline constexpr std::string_view kProxyProcess = "proxy";
 
 struct LocalNode {
   std::string name;
-  HostPort address;
+  HostPort address;  // of PostgreSQL
+  HostPort api;      // of its agent
   bool operator==(const LocalNode&) const = default;
 };
 

@@ -27,16 +27,21 @@ HostPort local(int port) { return {std::string(kLoopback), port}; }
 
 std::vector<int> ports_of(const LocalCluster& cluster) {
   std::vector<int> ports;
-  for (const LocalNode& node : cluster.nodes) ports.push_back(node.address.port);
+  for (const LocalNode& node : cluster.nodes) {
+    ports.insert(ports.end(), {node.address.port, node.api.port});
+  }
   for (const HostPort& at : {cluster.writer, cluster.reader, cluster.api}) ports.push_back(at.port);
   return ports;
 }
 
 void assign_ports(LocalCluster& cluster, const NewCluster& wanted, int base) {
-  for (size_t i = 0; i < cluster.nodes.size(); ++i) {
-    cluster.nodes[i].address = local(base + 1 + static_cast<int>(i));
+  const int nodes = static_cast<int>(cluster.nodes.size());
+  const int after = base + 1 + nodes;
+  for (int i = 0; i < nodes; ++i) {
+    LocalNode& node = cluster.nodes[static_cast<size_t>(i)];
+    node.address = local(base + 1 + i);
+    node.api = local(after + 2 + i);
   }
-  const int after = base + 1 + static_cast<int>(cluster.nodes.size());
   const int proxy = wanted.proxy_port != 0 ? wanted.proxy_port : after;
   cluster.writer = local(proxy);
   cluster.reader = local(proxy + 1);
@@ -44,7 +49,7 @@ void assign_ports(LocalCluster& cluster, const NewCluster& wanted, int base) {
 }
 
 Status choose_ports(LocalCluster& cluster, const NewCluster& wanted) {
-  constexpr int kStep = 20;
+  constexpr int kStep = 30;  // nine nodes need 21
   constexpr int kTries = 100;
   if (wanted.base_port != 0) {
     assign_ports(cluster, wanted, wanted.base_port);
@@ -106,10 +111,11 @@ std::string node_config(const LocalCluster& cluster, const LocalNode& node,
       "  postgresql:\n    bin_dir: \"{}\"\n    parameters:\n      max_connections: 200\n"
       "  superuser:\n    user: {}\n"
       "  replication:\n    password_file: \"{}\"\n"
-      "  client_users:\n    - name: {}\n      password_file: \"{}\"\n      database: {}\n",
+      "  client_users:\n    - name: {}\n      password_file: \"{}\"\n      database: {}\n"
+      "api:\n  listen: {}\n",
       node.name, at.data(node.name), at.run(node.name), node.address.host, node.address.port,
       cluster.bin_dir, cluster.superuser, at.secret("replication"), cluster.app_user,
-      at.secret("app.scram"), cluster.database);
+      at.secret("app.scram"), cluster.database, node.api.to_string());
   return out +
          "# The cluster's configuration when it is made; later: `bascule config`.\ndefaults:\n" +
          indent(render_cluster_config(defaults));
@@ -208,7 +214,7 @@ Result<LocalCluster> create_cluster(const Platform& platform, const NewCluster& 
   LocalCluster cluster;
   cluster.dir = wanted.dir;
   cluster.user = wanted.user;
-  for (int i = 1; i <= wanted.nodes; ++i) cluster.nodes.push_back({fmt::format("n{}", i), {}});
+  for (int i = 1; i <= wanted.nodes; ++i) cluster.nodes.push_back({fmt::format("n{}", i), {}, {}});
   const std::string socket =
       cluster.layout().run(cluster.nodes.back().name) + "/.s.PGSQL.65535.lock";
   if (socket.size() > kSocketPathMax) {
