@@ -10,6 +10,7 @@ constexpr Millis kReadTimeout{1000};
 constexpr Millis kPublishEvery{1000};
 constexpr Millis kRetryMax{5000};
 constexpr Millis kHighWaterEvery{10000};
+constexpr Millis kObservedGap{5000};
 
 }  // namespace
 
@@ -258,6 +259,7 @@ void Agent::Impl::run(Op op) {
   if (writes && held_ && !unsafe_.skip_fence) {
     out_.push_back(effect::ArmGuard{held_->deadline});  // the guard may be a new one
   }
+  if (writes) final_ = {};  // of an earlier clean stop: more is written from now on
   out_.push_back(effect::StartOp{id, std::move(op)});
 }
 
@@ -272,7 +274,10 @@ void Agent::Impl::on(const event::Observed& e) {
        (replayed.timeline == local_.high_water.timeline && replayed.lsn > local_.high_water.lsn))) {
     local_.high_water = replayed;
   }
-  if (pg_.receiver_streaming || pg_.run != PgRun::kStandby) not_streaming_since_ = now_;
+  // Seen without a gap: after a restart of the agent or a pause of the host nothing is known.
+  const bool gap = observed_at_ == MonoTime{} || now_ - observed_at_ > kObservedGap;
+  observed_at_ = now_;
+  if (gap || pg_.receiver_streaming || pg_.run != PgRun::kStandby) not_streaming_since_ = now_;
   if (held_ && pg_.run == PgRun::kPrimary) {
     sync_set_.observe(pg_, sync_candidates(), config().sync_degrade_after, now_);
     sync_was_healthy_ = sync_set_.healthy(sync_record(), held_->record.epoch);

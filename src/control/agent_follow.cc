@@ -35,7 +35,18 @@ void Agent::Impl::follow() {
               (view_.problems.empty() ? std::string("?") : view_.problems.front());
     return;
   }
-  if (view_.leader && view_.leader->value.holder == config_.name) return resume_record();
+  if (view_.leader && view_.leader->value.holder == config_.name) {
+    if (asked_for_record()) return resume_record();
+    if (!leader_expired()) {
+      // Of another with our name, or of a directory that is lost: not ours to give away.
+      fence_stray_primary();
+      if (now_ >= leader_seen_at_ + std::max(view_.leader->value.ttl, config().ttl)) request_read();
+      wake_at(now_ + 100ms);
+      return set_phase(Phase::kStopped,
+                       "the record names this member, but not with this data directory: waiting "
+                       "until it expires");
+    }
+  }
   fence_stray_primary();
   if (kill_) return;
   if (!view_.leader || !initialised) return bootstrap();
@@ -137,6 +148,13 @@ void Agent::Impl::bootstrap() {
 // ---- the record names us, but this process does not hold it
 // -----------------------------------------
 
+// Persisted before each transaction that writes our name into the record, and until it has gone on
+// to somebody else.
+bool Agent::Impl::asked_for_record() const {
+  return local_.led_epoch == view_.leader->value.epoch || local_.ballot_intent ||
+         local_.bootstrapping;
+}
+
 // After a restart of the agent, or when a take-over's answer was lost. An own later compare-and-set
 // is what settles it, never a read.
 void Agent::Impl::resume_record() {
@@ -162,6 +180,12 @@ void Agent::Impl::resume_record() {
   } else {
     if (pg_.run == PgRun::kPrimary) return fence_stray_primary();
     if (op_running()) return;
+    if (!pg_down() && pg_.run != PgRun::kStandby) {
+      // It may be a primary that is too busy to answer, or becoming one: given away now, the record
+      // could be taken at once. The guard has its deadline.
+      set_phase(Phase::kIsolated, "the record names this member; PostgreSQL does not answer yet");
+      return wake_at(now_ + 100ms);
+    }
     next.phase = LeaderPhase::kVacant;
     next.holder = {};
     next.why = "the take-over could not be completed";
@@ -185,7 +209,8 @@ void Agent::Impl::rejoin() {
   } else {
     wake_at(due);
   }
-  if (op_running() || !persists_.empty()) return;
+  give_up_start(leader);
+  if (kill_ || op_running() || !persists_.empty()) return;
   if (view_.ballots.contains(config_.name) || local_.ballot_intent) return leave_ballot();
   contest_revision_ = 0;
   if (!may_retry()) return;
@@ -202,6 +227,27 @@ void Agent::Impl::rejoin() {
     case PgRun::kPrimary:
       return;  // being fenced
   }
+}
+
+// A start alone, or from a member that leads no more, never ends where the WAL that makes the copy
+// consistent is only at the leader (a rewind's source died; a start begun by an earlier agent).
+void Agent::Impl::give_up_start(const LeaderRecord& leader) {
+  const auto* start = op_ ? std::get_if<op::StartStandby>(&op_->op) : nullptr;
+  const bool elsewhere = start ? !start->upstream || start->upstream->member != leader.holder
+                               : !op_running() && pg_.run == PgRun::kStarting &&
+                                     !upstream_of(leader.holder).host.empty();
+  if (!elsewhere) {
+    starting_since_ = {};
+    return;
+  }
+  if (starting_since_ == MonoTime{}) starting_since_ = now_;
+  const MonoTime limit = starting_since_ + config().rejoin_timeout * 4;  // replay may take its time
+  if (now_ < limit) return wake_at(limit);
+  starting_since_ = {};
+  copied_ = true;  // with the leader's WAL the next time; that start is not given up
+  note(LogLevel::kWarn, "start given up",
+       "not consistent yet: starting again with the leader's WAL");
+  run(op::Kill{});
 }
 
 // Rule 8: the ballot is deleted, confirmed, before the receiver may run again.
@@ -237,9 +283,8 @@ void Agent::Impl::start_from_stopped(const LeaderRecord* leader) {
   }
   // Alone first: where its WAL ends decides what comes next. A fresh copy is not consistent without
   // its upstream; where starting alone fails, the leader's WAL may be what is missing.
-  const bool with_leader =
-      leader && (copied_ || (op_failures_ % 2 == 1 && rewinds_tried_ == 0)) &&
-      !upstream_of(leader->holder).host.empty();
+  const bool with_leader = leader && (copied_ || (op_failures_ % 2 == 1 && rewinds_tried_ == 0)) &&
+                           !upstream_of(leader->holder).host.empty();
   set_phase(Phase::kIsolated, with_leader ? "starting as a standby of the leader"
                                           : "starting alone to see where the WAL ends");
   // The guard may still hold the deadline of a record that an earlier agent of this member held.

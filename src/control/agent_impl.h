@@ -114,8 +114,10 @@ class Agent::Impl {
   bool leader_live() const;
   void bootstrap();
   void resume_record();
+  bool asked_for_record() const;
   void rejoin();
   void rejoin_running(const LeaderRecord& leader);
+  void give_up_start(const LeaderRecord& leader);
   void start_from_stopped(const LeaderRecord* leader);
   void resync(const LeaderRecord& leader, std::string why);
   void clone(const LeaderRecord& leader, std::string why);
@@ -208,6 +210,8 @@ class Agent::Impl {
   Millis sampling_{0};
   std::optional<Position> located_;  // end of WAL on disk; valid while the receiver stays stopped
   MonoTime not_streaming_since_{};
+  MonoTime observed_at_{};
+  MonoTime starting_since_{};  // isolated or from another member, while there is a leader
 
   // persists
   std::vector<std::pair<RequestId, std::function<void()>>> persists_;

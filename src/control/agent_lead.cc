@@ -213,7 +213,9 @@ void Agent::Impl::start_bootstrap() {
   if (op_running() || !persists_.empty()) return wake_at(now_ + 200ms);
   if (held_->renewals < 1) return renew(/*force=*/true);
   if (pg_.run == PgRun::kPrimary) return;
-  if (pg_.data == DataDir::kReady && pg_.system_id != 0 && op_failures_ == 0 && promote_started_) {
+  // Complete remains of an own attempt that broke off are as good as new.
+  if (pg_.data == DataDir::kReady && pg_.system_id != 0 && local_.bootstrapping && pg_down()) {
+    promote_started_ = true;
     run(op::StartPrimary{{}});
     return;
   }

@@ -31,6 +31,9 @@ struct Member {
   MonoTime armed{};
   bool exited = false;
   bool rewinds_fail = false;
+  bool verify_fails = false;
+  bool inits_fail = false;
+  bool starts_hang = false;  // of isolated standbys: never consistent
 
   void give(const Event& event);
   void carry_out(const Effects& effects);
@@ -159,6 +162,11 @@ void Member::carry_out(const Effects& effects) {
       });
     } else if (const auto* op = std::get_if<effect::StartOp>(&e)) {
       world.queue.push_back([this, o = *op] {
+        const auto* start = std::get_if<op::StartStandby>(&o.op);
+        if (starts_hang && start && !start->upstream) {
+          pg.run = PgRun::kStarting;
+          return;
+        }
         auto result = perform(o.op);
         give(event::OpDone{o.id, std::move(result)});
       });
@@ -184,6 +192,7 @@ void Member::carry_out(const Effects& effects) {
 Result<OpData> Member::perform(const Op& op) {
   OpData data;
   if (std::holds_alternative<op::InitDb>(op)) {
+    if (inits_fail) return fail(ErrorCode::kConflict, "not empty");
     pg.data = DataDir::kReady;
     pg.system_id = data.system_id = 42;
     pg.timeline = Timeline{1};
@@ -217,7 +226,8 @@ Result<OpData> Member::perform(const Op& op) {
     pg.run = PgRun::kStopped;
     data.position = {pg.timeline, pg.flush_lsn};
   } else if (const auto* verify = std::get_if<op::VerifyReceived>(&op)) {
-    if (world.members.at(verify->candidate.member)->pg.flush_lsn < verify->position.lsn) {
+    if (verify_fails ||
+        world.members.at(verify->candidate.member)->pg.flush_lsn < verify->position.lsn) {
       return fail(ErrorCode::kTimeout, "not received");
     }
   } else if (const auto* sync = std::get_if<op::SetSync>(&op)) {
@@ -252,6 +262,20 @@ class AgentTest : public ::testing::Test {
     world.add("n3");
     world.pass(5s);
     ASSERT_EQ(world.leader(), "n1");
+  }
+  // A new agent on the same host, with what the old one has persisted.
+  void restart_agent(Member& m) {
+    AgentConfig c;
+    c.cluster = "test";
+    c.name = m.self;
+    c.host = "127.0.0.1";
+    c.port = 5000;
+    c.new_incarnation = "again";
+    m.agent = std::make_unique<Agent>(c, m.disk, world.now);
+    m.carry_out(m.agent->start(world.now));
+  }
+  bool noted(const Member& m, std::string_view what) {
+    return std::ranges::any_of(m.notes, [&](const auto& n) { return n.what == what; });
   }
   void crash(Member& m) {
     m.pg.run = PgRun::kStopped;
@@ -421,6 +445,115 @@ TEST_F(AgentTest, OrderlyShutdownOfThePrimaryLeavesItsFinalPosition) {
   world.pass(2s);
   EXPECT_NE(world.leader(), "n1");
   EXPECT_NE(world.leader(), "");
+}
+
+TEST_F(AgentTest, FinalPositionOfAnEarlierCleanStopIsNotLeftAfterMoreWasWritten) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.verify_fails = true;
+  RequestRecord request;
+  request.id = "r1";
+  request.by = "test";
+  world.apply({{}, {{Keys("test").request(), encode(request)}}});
+  world.pass(10s);  // stopped cleanly, not verified, restarted in place
+  ASSERT_EQ(world.leader(), "n1");
+  world.apply({{}, {{Keys("test").pause(), "{}"}}});
+  world.pass(500ms);
+  crash(n1);
+  n1.give(event::ShutdownRequested{});
+  world.drain();
+  world.pass(1s);
+  ASSERT_TRUE(world.view().leader->value.vacant());
+  EXPECT_FALSE(world.view().leader->value.final_position.known());
+}
+
+TEST_F(AgentTest, RecordIsNotGivenAwayWhilePostgresMayBeAPrimaryThatDoesNotAnswer) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.pg.run = PgRun::kStarting;  // what a sample shows of one that is too busy
+  restart_agent(n1);
+  world.pass(1s);
+  EXPECT_FALSE(world.view().leader->value.vacant());
+  n1.pg.run = PgRun::kPrimary;
+  world.pass(1s);
+  EXPECT_EQ(world.leader(), "n1");
+  EXPECT_EQ(world.view().leader->value.epoch, Epoch{1});
+}
+
+TEST_F(AgentTest, RecordOfALostDataDirectoryIsLeftToExpire) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.disk = {};
+  n1.pg = {};
+  restart_agent(n1);
+  world.pass(3s);
+  EXPECT_EQ(world.view().leader->value.holder, n1.self);
+  world.pass(15s);
+  EXPECT_NE(world.leader(), "n1");
+  EXPECT_NE(world.leader(), "");
+  EXPECT_EQ(n1.agent->phase(), Phase::kFollowing) << dump(n1);
+}
+
+TEST_F(AgentTest, ReplicaIsNotClonedForATimeThatNobodySaw) {
+  start_three();
+  const std::string voter = world.view().sync->value.generations[0].voters[0].substr(0, 2);
+  Member& replica = world.at(voter);
+  replica.notes.clear();
+  replica.pg.receiver_streaming = false;
+  restart_agent(replica);
+  replica.pg.sampled_at = world.now;
+  replica.give(event::Observed{replica.pg});
+  world.drain();
+  EXPECT_FALSE(noted(replica, "cloning"));
+  world.pass(1s);
+  world.now += std::chrono::minutes(10);  // the host was suspended
+  replica.pg.receiver_streaming = false;
+  replica.pg.sampled_at = world.now;
+  replica.give(event::Observed{replica.pg});
+  world.drain();
+  EXPECT_FALSE(noted(replica, "cloning"));
+}
+
+TEST_F(AgentTest, StartAloneThatNeverGetsConsistentIsRepeatedWithTheLeadersWal) {
+  start_three();
+  Member& n3 = world.at("n3");
+  n3.starts_hang = true;
+  crash(n3);
+  world.pass(10s);
+  ASSERT_EQ(n3.pg.run, PgRun::kStarting);
+  world.pass(world.config.rejoin_timeout * 4);
+  EXPECT_EQ(n3.agent->phase(), Phase::kFollowing) << dump(n3);
+}
+
+TEST_F(AgentTest, BootstrapThatBrokeOffAfterInitdbGoesOn) {
+  Member& n1 = world.add("n1");
+  for (int i = 0; i < 100 && n1.pg.data == DataDir::kEmpty; ++i) {
+    world.now += 1ms;
+    n1.give(event::Observed{n1.pg});
+    if (!world.queue.empty()) {
+      auto next = std::move(world.queue.front());
+      world.queue.pop_front();
+      next();
+    }
+  }
+  ASSERT_EQ(n1.pg.data, DataDir::kReady);
+  world.queue.clear();
+  n1.inits_fail = true;  // "not empty"
+  n1.pg.run = PgRun::kStopped;
+  restart_agent(n1);
+  world.pass(15s);
+  EXPECT_EQ(world.leader(), "n1") << dump(n1);
+}
+
+TEST_F(AgentTest, SettingThatSomebodyElseHasChangedIsSetAgain) {
+  start_three();
+  Member& n1 = world.at("n1");
+  const auto before = n1.pg.sync_standbys;
+  ASSERT_FALSE(before.empty());
+  n1.pg.sync_standbys.clear();  // ALTER SYSTEM
+  world.pass(1s);
+  EXPECT_EQ(n1.pg.sync_standbys, before);
+  EXPECT_EQ(world.view().sync->value.generations.back().voters, before);
 }
 
 TEST_F(AgentTest, AsynchronousClusterFailsOverAfterTtl) {

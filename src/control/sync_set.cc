@@ -30,6 +30,8 @@ void SyncSet::in_force_from_start(std::vector<std::string> names, Confirm confir
 
 void SyncSet::found(std::vector<std::string> names, MonoTime now) {
   setting_ = std::move(names);
+  known_ = true;
+  overridden_ = false;
   before_.clear();
   marker_.reset();
   applying_ = false;
@@ -66,6 +68,14 @@ void SyncSet::observe(const PgStatus& status, const std::vector<SyncCandidate>& 
   sampled_at_ = status.sampled_at;
   next_change_ = now + patience;
   checkpointed_ = status.timeline.value != 0 && status.checkpoint_timeline == status.timeline;
+  if (known_ && !applying_ && status.sync_standbys != setting_) {
+    for (const std::string& n : setting_) {
+      if (!contains(before_, n)) before_.push_back(n);
+    }
+    setting_ = status.sync_standbys;
+    marker_.reset();
+    overridden_ = true;
+  }
   for (auto& [name, h] : health_) h.streaming = false;
   for (const WalSender& s : status.senders) {
     Health& h = health_[s.application_name];
@@ -76,6 +86,7 @@ void SyncSet::observe(const PgStatus& status, const std::vector<SyncCandidate>& 
     h.flush = s.flush_lsn;
   }
   if (confirmed()) {
+    overridden_ = false;
     before_.clear();
     must_confirm_ = false;
   }
@@ -134,7 +145,7 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self
     return SyncStep{.kind = Kind::kApply,
                     .record = {},
                     .names = std::move(names),
-                    .from_empty = setting_.empty() || !own || own->voters.empty(),
+                    .from_empty = setting_.empty() || overridden_ || !own || own->voters.empty(),
                     .why = std::move(why)};
   };
 
@@ -175,7 +186,7 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self
                                  : fmt::format("{} replaces {}", want, fmt::join(setting_, ", ")));
   }
   const bool recorded = own->voters == std::vector<std::string>{want};
-  const bool must_confirm = must_confirm_ && !confirmed();
+  const bool must_confirm = (must_confirm_ || overridden_) && !confirmed();
   if (recorded && gens.size() == 1 && !must_confirm) return {};
   if (recorded && !must_confirm && !checkpointed_) {
     return {.kind = Kind::kNone,
@@ -209,7 +220,7 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self
 }
 
 bool SyncSet::healthy(const SyncRecord& record, Epoch epoch) const {
-  if (record.generations.size() != 1 || setting_.size() != 1) return false;
+  if (record.generations.size() != 1 || setting_.size() != 1 || overridden_) return false;
   const Generation& g = record.generations.back();
   if (g.epoch != epoch || g.voters != setting_) return false;
   const auto it = health_.find(setting_[0]);

@@ -97,6 +97,10 @@ class SyncSet {
   bool marker_checkpointed_ = false;  // ... had it when the marker was written
   bool applying_ = false;
   bool must_confirm_ = false;
+  bool known_ = false;  // setting_ was set or found
+  // Another setting was seen in force: changed by somebody else (ALTER SYSTEM), or by a change of
+  // ours that seemed to fail. Set anew, and confirmed.
+  bool overridden_ = false;
   std::map<std::string, Health> health_;   // by sync name
   std::vector<SyncCandidate> candidates_;  // of the last sample
   std::vector<WalSender> senders_;

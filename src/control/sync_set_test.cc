@@ -69,6 +69,7 @@ class Model {
     status.run = PgRun::kPrimary;
     status.timeline = status.checkpoint_timeline = Timeline{2};
     status.flush_lsn = Lsn{primary};
+    status.sync_standbys = in_force;
     std::vector<SyncCandidate> candidates;
     for (const auto& [n, s] : standbys) {
       if (!s.up) continue;
@@ -146,6 +147,25 @@ TEST(SyncSetTest, SettingBeforeRecordIsCaught) {
     caught = model.violated;
   }
   EXPECT_TRUE(caught);
+}
+
+TEST(SyncSetTest, SettingChangedBySomebodyElseIsSetAgainAsIfComingFromEmpty) {
+  Model model(1, {});
+  while (model.set.setting().empty() || !model.set.healthy(model.record, kEpoch)) {
+    model.now += 50ms;
+    for (auto& [n, s] : model.standbys) s.flush = model.primary;
+    model.observe();
+    model.act();
+  }
+  const auto before = model.in_force;
+  model.in_force.clear();
+  model.observe();
+  EXPECT_FALSE(model.set.healthy(model.record, kEpoch));
+  const SyncStep step =
+      model.set.plan(model.record, kEpoch, {name("a"), "a_1"}, model.config, model.now);
+  EXPECT_EQ(step.kind, SyncStep::Kind::kApply);
+  EXPECT_EQ(step.names, before);
+  EXPECT_TRUE(step.from_empty);
 }
 
 TEST(SyncSetTest, StrictModeNeverGoesOnAlone) {
