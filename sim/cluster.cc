@@ -107,6 +107,7 @@ Cluster::Cluster(const Plan& plan, bool tracing)
       fabric_{world_, observers_, {}, {}},
       truth_{world_, store_, keys_, plan_.config, members_} {
   world_.set_tracing(tracing);
+  world_.listen_only_to(plan.only_checkers);
   store_.faults() = plan.store;
   fabric_.wal_keep_bytes = plan.wal_keep_bytes;
   store_.on_applied = [this](const store::Txn& txn, store::Revision revision, Endpoint by) {

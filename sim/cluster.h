@@ -32,6 +32,7 @@ struct Plan {
   double clock_error = 0;  // each host's rate is 1 +- this at most
   bool damage_store = false;
   control::UnsafeMutations unsafe;
+  std::vector<std::string> only_checkers;  // empty: all
 };
 Plan draw_plan(uint64_t seed);
 // Empty on success, else what is wrong with the name.

@@ -25,6 +25,7 @@ struct Options {
   bool expect_violation = false;
   int jobs = 2;
   std::string mutation;
+  std::vector<std::string> checkers;
 };
 
 struct Totals {
@@ -41,6 +42,7 @@ struct Totals {
 RunResult run_seed(uint64_t seed, const Options& options) {
   Plan plan = draw_plan(seed);
   if (!options.mutation.empty()) apply_mutation(plan, options.mutation);
+  plan.only_checkers = options.checkers;
   Cluster cluster(plan, options.trace);
   return cluster.run_standard();
 }
@@ -200,6 +202,9 @@ int main(int argc, char** argv) {
   app.add_option("--mutation", options.mutation,
                  "Remove one safety of the agent, to test the checkers")
       ->check(CLI::IsMember(bascule::sim::mutation_names()));
+  app.add_option("--checkers", options.checkers,
+                 "Listen to these checkers only, e.g. durability,one_writer")
+      ->delimiter(',');
   app.add_flag("--expect-violation", options.expect_violation,
                "Succeed if and only if a promise is broken (with --mutation)");
   CLI11_PARSE(app, argc, argv);

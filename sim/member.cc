@@ -219,8 +219,9 @@ void Member::watch_deadline() {
     if (!pg_.any_process()) return;
     world_.trace("{} guard fences PostgreSQL", name().str());
     world_.count("guard.fenced");
-    world_.after(random_ms(random_, 0.2, 30), guard_process_, [this] {
-      if (!pg_.any_process()) return;
+    // The guard starts servers too, one thing after another: it never kills a later one.
+    world_.after(random_ms(random_, 0.2, 30), guard_process_, [this, victim = pg_.process()] {
+      if (!pg_.any_process() || pg_.process() != victim) return;
       pg_.kill_all();
       pg_exited("killed by the guard at the deadline");
     });

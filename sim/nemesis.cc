@@ -51,6 +51,7 @@ const std::vector<Nemesis::Fault>& Nemesis::faults() {
       {"slow_shutdown", 1, &Nemesis::slow_shutdown, true},
       {"kill_twice", 6, &Nemesis::kill_twice, false},
       {"standby_then_primary", 6, &Nemesis::standby_then_primary, false},
+      {"lag_then_primary", 7, &Nemesis::lag_then_primary, false},
       {"switchover", 8, &Nemesis::switchover, false},
       {"failover", 3, &Nemesis::failover, false},
       {"pause", 2, &Nemesis::pause, false},
@@ -80,6 +81,10 @@ void Nemesis::start(SimTime until) {
         cluster_.store().wipe();
       } else {
         cluster_.store().rollback(random_.below(30) + 1);
+        truth_.was_rolled_back = true;
+        for (const auto& m : cluster_.members()) {
+          truth_.seen_before[static_cast<size_t>(m->host())] = m->persisted().highest_revision;
+        }
       }
     });
   }
@@ -491,6 +496,36 @@ void Nemesis::standby_then_primary(Nanos d) {
       undo_after(d, [l] { l->boot(); });
     } else {
       isolate(l->host(), {kStoreEndpoint}, 3);
+    }
+  });
+}
+
+// A standby that isn't waited for lags, so that the wrong winner would lose commits, then the
+// primary goes for a while.
+void Nemesis::lag_then_primary(Nanos d) {
+  Member* l = cluster_.leader();
+  if (l == nullptr) return;
+  const auto& waited_for = l->pg().sync_setting();
+  for (auto& m : cluster_.members()) {
+    const bool synchronous = std::ranges::any_of(
+        waited_for, [&](const std::string& s) { return s.starts_with(m->name().str() + "_"); });
+    if (m.get() == l || synchronous) continue;
+    m->pg().set_receive_delay(random_ms(random_, 1000, 5000));
+    undo_after(millis(9000), [member = m.get()] { member->pg().set_receive_delay(Nanos{0}); });
+    if (random_.chance(0.5)) break;
+  }
+  world().after(random_ms(random_, 500, 3000), ProcessId::kWorld, [this, l, d] {
+    if (healing_) return;
+    switch (random_.below(3)) {
+      case 0:
+        l->pg().kill_postmaster(random_ms(random_, 0, 30));
+        break;
+      case 1:
+        isolate(l->host(), {kStoreEndpoint}, 3);
+        break;
+      default:
+        l->power_loss();
+        undo_after(d + millis(3000), [l] { l->boot(); });
     }
   });
 }

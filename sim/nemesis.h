@@ -67,6 +67,7 @@ class Nemesis : public Checker {
   void slow_shutdown(Nanos d);
   void kill_twice(Nanos d);
   void standby_then_primary(Nanos d);
+  void lag_then_primary(Nanos d);
   void switchover(Nanos d);
   void failover(Nanos d);
   void pause(Nanos d);

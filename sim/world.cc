@@ -169,6 +169,10 @@ void World::count(std::string_view what, uint64_t n) {
 }
 
 void World::violation(std::string_view checker, std::string what) {
+  if (!heard_.empty() && std::ranges::find(heard_, checker) == heard_.end()) {
+    trace("(not heard) {}: {}", checker, what);
+    return;
+  }
   trace("VIOLATION {}: {}", checker, what);
   violations_.push_back(Violation{now_, std::string(checker), std::move(what)});
 }

@@ -119,6 +119,9 @@ class World {
   // The run ends at the first one: what follows a broken promise proves nothing.
   void violation(std::string_view checker, std::string what);
   const std::vector<Violation>& violations() const { return violations_; }
+  // Empty (the default): all. Else what other checkers say is not heard, to see which of them
+  // notices a mutation by its consequences and which by the act.
+  void listen_only_to(std::vector<std::string> checkers) { heard_ = std::move(checkers); }
 
   Prng& net_random() { return net_random_; }
 
@@ -175,6 +178,7 @@ class World {
   Prng resume_random_;
   std::map<std::string, uint64_t, std::less<>> counts_;
   std::vector<Violation> violations_;
+  std::vector<std::string> heard_;
 };
 
 inline Nanos micros(int64_t n) { return Nanos{n * 1000}; }

@@ -1,5 +1,7 @@
 #include "sim/checkers/checker.h"
 
+#include <algorithm>
+
 namespace bascule::sim {
 
 const Member* Truth::leading() const {
@@ -10,6 +12,25 @@ const Member* Truth::leading() const {
     found = m.get();
   }
   return found;
+}
+
+bool Truth::safe_member_electable() const {
+  uint32_t timeline = 0;
+  uint64_t end = 0;
+  for (const auto& m : members) {
+    const DataDirectory& d = m->pg().data();
+    if (d.state != control::DataDir::kReady || d.timeline < timeline) continue;
+    end = d.timeline > timeline ? d.end() : std::max(end, d.end());
+    timeline = d.timeline;
+  }
+  for (const auto& m : members) {
+    const DataDirectory& d = m->pg().data();
+    if (!m->config().nofailover && d.state == control::DataDir::kReady && d.timeline == timeline &&
+        d.end() >= end) {
+      return true;
+    }
+  }
+  return false;
 }
 
 std::vector<std::unique_ptr<Checker>> all_checkers(Truth& truth) {

@@ -1,6 +1,7 @@
 // A checker watches a run for one property and reports the first breach to World::violation().
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -26,6 +27,15 @@ struct Truth {
   int disturbances = 0;       // faults and requests so far
   SimTime last_sync_off{-1};  // synchronous mode was last seen off by the store's truth
 
+  bool was_rolled_back = false;  // the store was restored from an older backup
+  std::array<store::Revision, kHostsMax> seen_before{};  // what each member had on disk then
+
+  // True where nothing on this member's disk says that the store it sees has gone back.
+  bool rolled_back(Endpoint host) const {
+    return was_rolled_back && store.revision() >= seen_before[static_cast<size_t>(host)];
+  }
+  // Somebody electable has a complete data directory, with all WAL of the newest timeline.
+  bool safe_member_electable() const;
   const Member* leading() const;  // the member whose agent leads; nullptr if none or several
 };
 

@@ -40,7 +40,8 @@ class Durability : public Checker {
     for (const store::Write& w : txn.writes) {
       if (w.key == truth_.keys.leader() && w.value && by >= 0 && by < kHostsMax) {
         const auto leader = control::decode_leader(*w.value);
-        if (leader && !leader->vacant()) renewed_[static_cast<size_t>(by)] = world().now();
+        if (leader && !leader->vacant() && member(by).pg().accepts_writes())
+          renewed_[static_cast<size_t>(by)] = world().now();
       }
       if (w.key != truth_.keys.config() || !w.value) continue;
       const auto config = control::decode_config(*w.value);
@@ -59,6 +60,12 @@ class Durability : public Checker {
       if (r.commit != 0) in_newest_.insert(r.commit);
     }
     newest_timeline_ = timeline;
+    if (truth_.rolled_back(host)) {
+      // The store shows nothing older than this member has seen: it can't know that it went back.
+      world().count("exception.rolled_back_store");
+      released_.clear();
+      return;
+    }
     if (forced(timeline)) {
       world().count("promotions.forced");
       released_.clear();

@@ -21,7 +21,7 @@ class OneWriter : public Checker {
   }
 
   void commit_released(Endpoint host, const WalRecord& r, const Release& release) override {
-    if (r.timeline >= newest_) return;
+    if (r.timeline >= newest_ || truth_.rolled_back(host)) return;
     const bool synchronous = release.by == Release::By::kStandby;
     // The standby's answer can lie in the buffers of a frozen host. What it had before it balloted
     // is in the new line, so the late acknowledgement is true.
@@ -46,7 +46,7 @@ class OneWriter : public Checker {
   }
 
   void proxy_forwarded(Endpoint proxy, const WalRecord& r, Epoch epoch) override {
-    if (r.timeline >= newest_) return;
+    if (r.timeline >= newest_ || truth_.was_rolled_back) return;
     report(proxy, r, fmt::format("a proxy forwarded it as of epoch {}", epoch.value));
   }
 
