@@ -16,6 +16,7 @@ Status initialize(OpContext& context) {
   Server& server = context.server;
   const NodeConfig& config = server.config();
   if (auto done = server.disk().make_directory(config.data_dir); !done) return done;
+  if (auto done = server.end_stray_tools(context.within(kSmallWork)); !done) return done;
   if (server.marked(Marker::kHalfInitialized)) {
     if (auto done = server.disk().remove_contents(config.data_dir); !done) return done;
   }
@@ -58,6 +59,16 @@ Status reserve_slot(OpContext& context, const control::Upstream& source, const s
   const Bound bound = context.within(kSmallWork);
   auto session = context.server.remote_session(source, bound);
   if (!session) return std::unexpected(session.error());
+  if (context.server.data_dir_state() == control::DataDir::kReady) {
+    auto own = context.server.control_data(bound);
+    auto theirs = identify_system(*session, bound);
+    if (!theirs) return std::unexpected(theirs.error());
+    if (own && own->system_id != theirs->system_id) {
+      return fail(ErrorCode::kConflict,
+                  fmt::format("the server at {}:{} is of another cluster (system identifier {})",
+                              source.host, source.port, theirs->system_id));
+    }
+  }
   const std::string name = session->identifier(slot);
   // One that is there may have lost its WAL, and nothing of it is needed any more. It can't be
   // dropped while our old server still streams through it; then it is alive and good.
@@ -78,9 +89,15 @@ Status copy(OpContext& context, const control::Upstream& source) {
   auto passfile =
       server.disk().write(server.run("pgpass"), render_passfile(config), env::Durability::kFsync);
   if (!passfile) return passfile;
-  // Before anything is destroyed: the source answers and lets us in.
+  if (auto done = server.end_stray_tools(context.within(kSmallWork)); !done) return done;
+  // Before anything is destroyed: the source answers, is of our cluster, and lets us in.
   if (auto done = reserve_slot(context, source, slot); !done) return done;
   if (auto done = server.stop_fast(context.within(kSmallWork)); !done) return done;
+  if (!server.process().in_directory(config.data_dir, "postgres").empty()) {
+    return fail(ErrorCode::kConflict,
+                config.data_dir + ": a PostgreSQL runs here that Bascule did not start",
+                "stop it first");
+  }
   if (auto done = server.mark(Marker::kHalfCloned); !done) return done;
   if (auto done = server.disk().remove_contents(config.data_dir); !done) return done;
   context.progress("cloning 0 %");

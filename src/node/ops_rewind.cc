@@ -33,6 +33,7 @@ Status make_cleanly_stopped(OpContext& context) {
 
 Status rewind_from(OpContext& context, const control::Upstream& source) {
   Server& server = context.server;
+  if (auto done = server.end_stray_tools(context.within(kToolWithin)); !done) return done;
   if (server.data_dir_state() != control::DataDir::kReady) {
     return fail(ErrorCode::kConflict, "not a complete data directory");
   }

@@ -1,6 +1,7 @@
 #include "node/pg_files.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
@@ -342,6 +343,20 @@ std::optional<int> parse_progress(std::string_view piece) {
     return std::nullopt;
   }
   return std::clamp(percent, 0, 100);
+}
+
+std::string why_it_ended(std::string_view log) {
+  constexpr size_t kTail = 16 << 10, kLineMax = 300, kLinesMax = 3;
+  if (log.size() > kTail) log.remove_prefix(log.size() - kTail);
+  std::vector<std::string_view> lines;
+  for_lines(log, [&](std::string_view line) {
+    const bool says_why = line.find(" FATAL:  ") != std::string_view::npos ||
+                          line.find(" PANIC:  ") != std::string_view::npos ||
+                          line.starts_with("postgres: ") || line.starts_with("guard: ");
+    if (says_why) lines.push_back(line.substr(0, kLineMax));
+  });
+  if (lines.size() > kLinesMax) lines.erase(lines.begin(), lines.end() - kLinesMax);
+  return fmt::format("{}", fmt::join(lines, "; "));
 }
 
 std::string history_file_name(Timeline timeline) {

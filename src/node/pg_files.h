@@ -82,6 +82,10 @@ Result<WalRecord> parse_waldump_line(std::string_view output);
 // Percentage in a progress line of pg_basebackup or pg_rewind ("12/67 kB (18%), …").
 std::optional<int> parse_progress(std::string_view piece);
 
+// The last messages of PostgreSQL's log that say why it ended, for people. Statements and data of
+// clients, which the log may quote, are left out: this goes to the store and to the API.
+std::string why_it_ended(std::string_view log);
+
 // The name of a timeline's history file: "00000003.history".
 std::string history_file_name(Timeline timeline);
 

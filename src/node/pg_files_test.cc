@@ -169,5 +169,15 @@ TEST(Progress, IsFoundInWhatTheToolsPrint) {
   EXPECT_EQ(parse_progress("(x%)"), std::nullopt);
 }
 
+TEST(WhyItEnded, SaysTheFatalMessagesAndNothingOfClients) {
+  const std::string log =
+      "2026-11-21 12:00:00 UTC [7] u@d ERROR:  duplicate key\n"
+      "2026-11-21 12:00:00 UTC [7] u@d STATEMENT:  ALTER ROLE u PASSWORD 'secret'\n"
+      "2026-11-21 12:00:01 UTC [1] FATAL:  could not create lock file\n"
+      "2026-11-21 12:00:01 UTC [1] LOG:  database system is shut down\n";
+  EXPECT_EQ(why_it_ended(log), "2026-11-21 12:00:01 UTC [1] FATAL:  could not create lock file");
+  EXPECT_EQ(why_it_ended(""), "");
+}
+
 }  // namespace
 }  // namespace bascule::node

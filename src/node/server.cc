@@ -143,12 +143,31 @@ Result<env::Finished> Server::run_tool(const std::string& name, std::vector<std:
   env::Command command;
   command.argv = {binary(name)};
   command.argv.insert(command.argv.end(), arguments.begin(), arguments.end());
-  command.directory = "/";
+  command.directory = config().run_dir;  // by which end_stray_tools() finds it
   command.environment = {"PGPASSFILE=" + run("pgpass")};
   command.on_output = std::move(on_output);
   command.cancelled = bound.cancelled;
   command.deadline = bound.deadline;
   return deps_.process.run(command);
+}
+
+Status Server::end_stray_tools(const Bound& bound) {
+  for (;;) {
+    size_t alive = 0;
+    for (const char* program : {"pg_basebackup", "pg_rewind", "initdb"}) {
+      for (const env::Pid pid : deps_.process.in_directory(config().run_dir, program)) {
+        auto handle = deps_.process.open(pid);
+        if (!handle || !deps_.process.works_in(pid, config().run_dir, program)) continue;
+        (void)(*handle)->signal(SIGKILL);
+        ++alive;
+      }
+    }
+    if (alive == 0) return {};
+    if (deps_.clock.now() >= bound.deadline) {
+      return fail(ErrorCode::kTimeout, "a tool of an earlier agent does not die");
+    }
+    deps_.process.sleep(kKillPoll);
+  }
 }
 
 Result<ControlData> Server::control_data(const Bound& bound) {
@@ -161,12 +180,8 @@ Result<ControlData> Server::control_data(const Bound& bound) {
 }
 
 std::string Server::log_tail() {
-  constexpr size_t kTail = 600;
   auto text = deps_.disk.read(run("postgresql.log"), 2 * kLogBytesMax);
-  if (!text) return {};
-  if (text->size() > kTail) text->erase(0, text->size() - kTail);
-  std::replace(text->begin(), text->end(), '\n', ' ');
-  return *text;
+  return text ? why_it_ended(*text) : std::string();
 }
 
 env::Pid Server::postmaster_pid() {

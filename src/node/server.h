@@ -71,7 +71,10 @@ class Server {
   Result<env::Finished> run_tool(const std::string& name, std::vector<std::string> arguments,
                                  const Bound& bound,
                                  std::function<void(std::string_view)> on_output = {});
-  std::string log_tail();  // last lines of PostgreSQL's log, for an error message
+  // SIGKILL to tools that an agent which died has left: pg_basebackup's receiver outlives it,
+  // writes on into the data directory and occupies the slot. Only when none of ours runs.
+  Status end_stray_tools(const Bound& bound);
+  std::string log_tail();  // why it ended, by PostgreSQL's log: see why_it_ended()
 
   // -- processes
   env::Pid postmaster_pid();  // from postmaster.pid; 0 when there is none or it is not alive

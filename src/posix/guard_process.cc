@@ -59,7 +59,7 @@ class Guard {
   void read_client(Client& client);
   void handle(Client& client, const GuardRequest& request, size_t packet_bytes);
   int start(const GuardRequest& request, size_t packet_bytes);
-  [[noreturn]] void become_postmaster(const char* log_file, char** argv, char** envp);
+  [[noreturn]] void become_postmaster(pid_t guard, const char* log_file, char** argv, char** envp);
   int arm(int64_t deadline_ns);
   void on_deadline();
   void begin_kill();
@@ -287,9 +287,10 @@ int Guard::start(const GuardRequest& request, size_t packet_bytes) {
     ++at;
   }
   if (lists[0][0] == nullptr) return EINVAL;
+  const pid_t guard = getpid();
   const pid_t pid = fork();
   if (pid < 0) return errno;
-  if (pid == 0) become_postmaster(log_file, lists[0], lists[1]);
+  if (pid == 0) become_postmaster(guard, log_file, lists[0], lists[1]);
   postmaster_ = pid;
   postmaster_fd_.reset(open_pidfd(pid));
   state_ = GuardState::kRunning;
@@ -299,10 +300,9 @@ int Guard::start(const GuardRequest& request, size_t packet_bytes) {
   return 0;
 }
 
-void Guard::become_postmaster(const char* log_file, char** argv, char** envp) {
-  const pid_t guard = getppid();
+void Guard::become_postmaster(pid_t guard, const char* log_file, char** argv, char** envp) {
   prctl(PR_SET_PDEATHSIG, SIGQUIT);
-  if (getppid() != guard || guard == 1) _exit(126);  // the guard died before prctl
+  if (getppid() != guard) _exit(126);  // the guard died before prctl
   setsid();
   setpriority(PRIO_PROCESS, 0, 0);
   prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);

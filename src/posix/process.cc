@@ -88,7 +88,11 @@ class Socket final : public env::PacketSocket {
 bool is_in(const fs::path& process, const fs::path& directory, std::string_view program) {
   std::error_code gone;
   if (fs::read_symlink(process / "cwd", gone) != directory || gone) return false;
-  return fs::read_symlink(process / "exe", gone).filename() == program && !gone;
+  std::string name = fs::read_symlink(process / "exe", gone).filename().string();
+  // Replaced by an upgrade, it still runs.
+  constexpr std::string_view kDeleted = " (deleted)";
+  if (name.ends_with(kDeleted)) name.resize(name.size() - kDeleted.size());
+  return !gone && name == program;
 }
 
 // A file of /proc fails with ESRCH when its process ends between open and read. An iterator over
@@ -163,11 +167,14 @@ Result<Finished> PosixProcess::run(const Command& command) {
   if (pipe2(ends, O_CLOEXEC) != 0) return failed("pipe", errno);
   const UniqueFd read_end(ends[0]);
   UniqueFd write_end(ends[1]);
+  const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) return failed(command.argv[0], errno);
   if (pid == 0) {
     // Without us its result would concern nobody, and it may be writing into the data directory.
+    // Children of its own do not die thereby: see Server::end_stray_tools().
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(126);                       // we died before prctl
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);  // ours are not for tools
     exec_child(prepared, command.directory.c_str(), write_end.get());
   }

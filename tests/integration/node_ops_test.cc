@@ -281,6 +281,49 @@ TEST_F(NodeOps, SettingsOfOursInPostgresqlAutoConfAreRemoved) {
   EXPECT_EQ(world.value(n1, "SHOW work_mem"), "5MB");
 }
 
+// Killed with its agent, pg_basebackup leaves a child that streams on into the directory.
+TEST_F(NodeOps, ACloneEndsWhatAnEarlierOneHasLeft) {
+  auto& n1 = world.add("n1");
+  ASSERT_DONE(world.run(n1, op::InitDb{}));
+  ASSERT_DONE(world.run(n1, op::StartPrimary{}));
+  auto& n2 = world.add("n2");
+  ASSERT_TRUE(world.sql(n1, "SELECT pg_create_physical_replication_slot('bascule_n2', true)"));
+  const auto source = world.upstream(n1);
+  env::Command command;
+  command.argv = {n1.shell->config().bin_dir + "/pg_basebackup",
+                  "-D",
+                  n2.config.data_dir,
+                  "-h",
+                  source.host,
+                  "-p",
+                  std::to_string(source.port),
+                  "-U",
+                  n1.config.replication_user,
+                  "-X",
+                  "stream",
+                  "-S",
+                  "bascule_n2",
+                  "-c",
+                  "fast",
+                  "-r",
+                  "32",
+                  "--no-password"};
+  command.environment = {"PGPASSFILE=" + n1.config.run_dir + "/pgpass"};
+  command.directory = n2.config.run_dir;
+  auto stray = world.process.spawn_detached(command, n2.config.run_dir + "/stray.log");
+  ASSERT_TRUE(stray);
+  const auto active = [&] { return world.value(n1, "SELECT active FROM pg_replication_slots"); };
+  ASSERT_TRUE(world.until([&] { return active() == "t"; }));
+  ASSERT_TRUE((*stray)->signal(SIGKILL));
+  ASSERT_TRUE(world.until([&] { return !(*stray)->alive(); }));
+  ASSERT_EQ(world.process.in_directory(n2.config.run_dir, "pg_basebackup").size(), 1u);
+  // Its slot is free once the source has noticed.
+  auto cloned = world.run(n2, op::Clone{source});
+  for (int i = 0; i < 5 && !cloned; ++i) cloned = world.run(n2, op::Clone{source});
+  ASSERT_DONE(cloned);
+  EXPECT_TRUE(world.process.in_directory(n2.config.run_dir, "pg_basebackup").empty());
+}
+
 TEST_F(NodeOps, ARewindFromAnUnreachableSourceLeavesTheDirectoryUsable) {
   auto& n1 = world.add("n1");
   ASSERT_DONE(world.run(n1, op::InitDb{}));
@@ -423,6 +466,16 @@ TEST_F(NodeGuard, ANewAgentAdoptsARunningPostgresql) {
   ASSERT_DONE(world.run(n1, op::Checkpoint{}));
   ASSERT_DONE(world.run(n1, op::Kill{}));
   EXPECT_TRUE(all_dead(n1));
+}
+
+TEST_F(NodeGuard, ADeadlineThatPassedBeforeANewAgentCameHindersNoStart) {
+  auto& n1 = primary();
+  arm(n1, world.loop.now() + 200ms);
+  ASSERT_DONE(world.run(n1, op::TerminateSenders{}));
+  n1.shell.reset();
+  ASSERT_TRUE(world.until([&] { return all_dead(n1); }));
+  world.open(n1);
+  ASSERT_DONE(world.run(n1, op::StartStandby{}));
 }
 
 TEST_F(NodeGuard, KillEndsAnOperationThatIsUnderWay) {
