@@ -119,6 +119,9 @@ size_t ClientConnection::on_session_data(std::string_view bytes) {
     if (intake.next == Session::Next::kNeedServer) {
       if (worker_.dispatcher().acquire(*this) != Dispatcher::Acquired::kWaiting && open()) continue;
       if (open()) stream_->pause();
+    } else if (intake.next == Session::Next::kBusy) {
+      pipeline_full_ = true;
+      stream_->pause();
     } else if (intake.next == Session::Next::kTerminate) {
       close();
       return bytes.size();
@@ -149,6 +152,10 @@ void ClientConnection::on_parameter(std::string_view name, std::string_view valu
 
 void ClientConnection::after_server_data() {
   count_active();
+  if (pipeline_full_ && !session_->pipeline_full()) {
+    pipeline_full_ = false;
+    stream_->resume();
+  }
   if (leaving_server_ && session_->idle()) {
     move_if_idle();
   } else if (stream_->congested()) {

@@ -81,6 +81,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   const Handle self_;
   Phase phase_ = Phase::kLogin;
   bool counted_active_ = false;
+  bool pipeline_full_ = false;  // not read until the server has answered more
   bool had_server_ = false;
   bool leaving_server_ = false;  // as soon as nothing runs on it
   std::unique_ptr<ClientLogin> login_;

@@ -88,6 +88,10 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
         result.next = Next::kNeedServer;
         break;
       }
+      if (pipeline_full()) {
+        result.next = Next::kBusy;
+        break;
+      }
     }
     const Scan piece = front_.next(bytes.substr(result.consumed));
     if (piece.kind == ScanKind::kNeedMore) break;

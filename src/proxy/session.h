@@ -27,6 +27,7 @@
 #include "pgwire/session_tracker.h"
 #include "proxy/aborted_transaction.h"
 #include "proxy/config.h"
+#include "proxy/front_queue.h"
 #include "proxy/session_memory.h"
 #include "proxy/statement_scanner.h"
 
@@ -66,6 +67,7 @@ class Session {
   enum class Next {
     kMore,
     kNeedServer,  // a statement begins at the first byte not consumed: attach, then offer it again
+    kBusy,        // too much is unanswered: offer the rest again when pipeline_full() is false
     kTerminate,   // the client said goodbye
     kBroken,      // not the protocol: 08P01 and close
   };
@@ -110,6 +112,10 @@ class Session {
   bool reusable() const { return idle() && tracker_.reusable(); }
   // The server said FATAL about this session, and the client has been told.
   bool fatal_forwarded() const { return fatal_forwarded_; }
+  // PostgreSQL keeps up to 8 KiB of answers back, of 5 bytes each at least: a limit below 1,639
+  // could wait forever.
+  static constexpr uint32_t kPipelineMax = 8'192;
+  bool pipeline_full() const { return attached_ && tracker_.pending() >= kPipelineMax; }
   uint64_t transactions() const { return transactions_; }
   uint64_t errors() const { return errors_; }
 
@@ -183,7 +189,7 @@ class Session {
   pgwire::FrameScanner front_;
   pgwire::SessionTracker tracker_;
   StatementScanner scanner_;
-  std::vector<Batch> batches_;
+  FrontQueue<Batch> batches_;
   std::string retained_, retry_;
   std::string parse_message_, parse_name_;
   Effects unnamed_;

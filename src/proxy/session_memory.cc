@@ -95,13 +95,24 @@ std::optional<std::vector<StateChange>> parse_state_changes(std::string_view sql
 }
 
 void SessionMemory::parse_sent(uint32_t batch, std::string_view name, Prepared statement) {
+  // A client may pipeline many: what exceeds the limit is only counted, and pins when confirmed.
+  if (pending_bytes_ + statement.message.size() > limits_.prepared_bytes) {
+    std::string().swap(statement.message);
+  }
+  pending_bytes_ += statement.message.size();
   pending_.push_back({batch, std::string(name), std::move(statement)});
+}
+
+SessionMemory::Pending SessionMemory::take_pending() {
+  Pending first = std::move(pending_.front());
+  pending_.pop_front();
+  pending_bytes_ -= first.statement.message.size();
+  return first;
 }
 
 void SessionMemory::parse_completed() {
   if (pending_.empty()) return;
-  Pending done = std::move(pending_.front());
-  pending_.erase(pending_.begin());
+  Pending done = take_pending();
   if (!done.name.empty()) store(done.name, std::move(done.statement));
 }
 
@@ -125,15 +136,15 @@ void SessionMemory::close_sent(std::string_view name) {
 }
 
 const SessionMemory::Prepared* SessionMemory::find(std::string_view name) const {
-  for (auto it = pending_.rbegin(); it != pending_.rend(); ++it) {
-    if (it->name == name) return &it->statement;
+  for (size_t i = pending_.size(); i-- > 0;) {
+    if (pending_[i].name == name) return &pending_[i].statement;
   }
   const auto it = prepared_.find(name);
   return it == prepared_.end() ? nullptr : &it->second;
 }
 
 void SessionMemory::stage(const std::vector<StateChange>& changes) {
-  staged_.insert(staged_.end(), changes.begin(), changes.end());
+  for (const StateChange& change : changes) staged_.push_back(change);
 }
 
 void SessionMemory::apply(const StateChange& change) {
@@ -176,14 +187,14 @@ void SessionMemory::on_tag(std::string_view tag) {
       return;
     }
     transaction_.push_back(std::move(staged_.front()));
-    staged_.erase(staged_.begin());
+    staged_.pop_front();
   } else if (tag == "DEALLOCATE" || tag == "DEALLOCATE ALL") {
     // Not undone by a rollback, unlike settings.
     if (staged_.empty()) {
       apply({Kind::kDeallocateAll, {}, {}});
     } else {
       apply(staged_.front());
-      staged_.erase(staged_.begin());
+      staged_.pop_front();
     }
   } else if (tag == "DISCARD ALL") {
     prepared_.clear();
@@ -204,7 +215,7 @@ void SessionMemory::on_error(Block transaction) {
 }
 
 void SessionMemory::on_ready(uint32_t batch, Block transaction, bool last_outstanding) {
-  std::erase_if(pending_, [&](const Pending& p) { return p.batch <= batch; });
+  while (!pending_.empty() && pending_.front().batch <= batch) take_pending();
   if (last_outstanding) staged_.clear();
   if (transaction == Block::kNone) {
     if (!rolled_back_) {
@@ -219,6 +230,7 @@ void SessionMemory::on_ready(uint32_t batch, Block transaction, bool last_outsta
 
 void SessionMemory::forget_unconfirmed() {
   pending_.clear();
+  pending_bytes_ = 0;
   staged_.clear();
   transaction_.clear();
   rolled_back_ = false;

@@ -1,7 +1,6 @@
 // What of a session must be set up again when it moves to another server: settings changed with SET
 // and statements prepared by protocol messages. Everything is staged when it is sent and counts
 // only when the server has confirmed it. Pure; one object a session, made when first needed.
-// Vectors used as queues: an empty one costs nothing, and they are short.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "proxy/front_queue.h"
 #include "proxy/statement_scanner.h"
 
 namespace bascule::proxy {
@@ -66,20 +66,22 @@ class SessionMemory {
 
  private:
   struct Pending {
-    uint32_t batch;
+    uint32_t batch = 0;
     std::string name;
     Prepared statement;
   };
+  Pending take_pending();
   void apply(const StateChange& change);
   void store(std::string_view name, Prepared statement);
 
   Limits limits_;
   std::map<std::string, Prepared, std::less<>> prepared_;
   size_t prepared_bytes_ = 0;
-  std::vector<Pending> pending_;          // Parse sent, not answered; unnamed ones too
+  FrontQueue<Pending> pending_;  // Parse sent, not answered; unnamed ones too
+  size_t pending_bytes_ = 0;
   std::vector<StateChange> settings_;     // committed, in order
   std::vector<StateChange> transaction_;  // confirmed, of the open transaction
-  std::vector<StateChange> staged_;       // sent
+  FrontQueue<StateChange> staged_;        // sent
   bool rolled_back_ = false;
   Pin pin_ = Pin::kNone;
 };

@@ -131,6 +131,14 @@ TEST_F(SessionMemoryTest, TooManyPreparedStatementsPin) {
   EXPECT_EQ(memory.pin(), Pin::kPrepared);
 }
 
+TEST_F(SessionMemoryTest, PipelinedStatementsBeyondTheLimitAreNotKeptButPin) {
+  for (const char* name : {"a", "b"}) prepare(name, std::string(600, 'x'));
+  memory.parse_completed();
+  EXPECT_EQ(memory.pin(), Pin::kNone);
+  memory.parse_completed();
+  EXPECT_EQ(memory.pin(), Pin::kPrepared);
+}
+
 TEST_F(SessionMemoryTest, DeallocateForgetsOneStatement) {
   prepare("_pg3_0", "select 1");
   memory.parse_completed();

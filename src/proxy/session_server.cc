@@ -122,10 +122,10 @@ void Session::on_ready() {
   const bool last = tracker_.ready_outstanding() == 0;
   if (status == TransactionStatus::kIdle) ++transactions_;
   ++answered_batches_;
-  if (!batches_.empty()) batches_.erase(batches_.begin());
+  if (!batches_.empty()) batches_.pop_front();
   // A Sync that a COPY swallowed left a batch that nothing will answer.
   while (last && !batches_.empty() && batches_.front().ended) {
-    batches_.erase(batches_.begin());
+    batches_.pop_front();
     ++answered_batches_;
   }
   if (memory_) memory_->on_ready(answered_batches_, block(status), last && batches_.empty());

@@ -441,6 +441,19 @@ TEST_F(SessionTest, AnswerToAHalfSentQueryIsAViolation) {
   EXPECT_TRUE(session.idle());
 }
 
+TEST_F(SessionTest, EndlessPipelineIsNotTakenUntilSomeOfItIsAnswered) {
+  std::string syncs;
+  for (int i = 0; i < 20'000; ++i) pgwire::append_sync(syncs);
+  const auto intake = from_client(syncs);
+  EXPECT_EQ(intake.next, Next::kBusy);
+  EXPECT_EQ(intake.consumed, Session::kPipelineMax * 5);
+  EXPECT_TRUE(session.pipeline_full());
+  std::string ready;
+  pgwire::append_ready_for_query(ready, TransactionStatus::kIdle);
+  from_server(ready);
+  EXPECT_FALSE(session.pipeline_full());
+}
+
 TEST_F(SessionTest, SettingsAndStatementsFollowToTheNextServer) {
   run("set work_mem = '9MB'", "SET");
   std::string bytes;

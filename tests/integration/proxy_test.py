@@ -221,6 +221,17 @@ def test_prepared_pgbench_runs_in_every_protocol_mode(proxy, pair):
     assert "100/100" in out
 
 
+def test_pipelines_pass_through(proxy, tmp_path):
+    script = tmp_path / "pipeline.sql"
+    script.write_text("\\startpipeline\n" + "select 1;\n" * 200 + "\\endpipeline\n")
+    for mode in ("extended", "prepared"):
+        out = subprocess.run(["pgbench", "-n", "-M", mode, "-c", "4", "-t", "20", "-f", str(script),
+                              "-h", "127.0.0.1", "-p", str(proxy.port), "-U", "app", "postgres"],
+                             env=os.environ | {"PGPASSWORD": PASSWORD}, check=True,
+                             capture_output=True, text=True, timeout=60).stdout
+        assert "80/80" in out
+
+
 # ---- Pool ----------------------------------------------------------------------------------------
 
 def test_nothing_of_a_session_leaks_to_the_next_client(make_proxy, pair):
