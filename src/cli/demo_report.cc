@@ -145,7 +145,7 @@ std::string render_event(const DemoEvent& event, MonoTime zero) {
   for (char& c : why) {
     if (static_cast<unsigned char>(c) < 0x20) c = ' ';
   }
-  return fmt::format("  {:>+7.0f} ms  {:<8}{:<18}{}", ms(event.at - zero), event.member, event.what,
+  return fmt::format("  {:>+7.0f} ms  {:<8}{:<25}{}", ms(event.at - zero), event.member, event.what,
                      why);
 }
 
