@@ -97,7 +97,7 @@ void GuardClient::on_report(const env::GuardReport& report) {
       loop_.cancel(std::exchange(answer_timer_, env::TimerId::kNone));
       if (!known_) {
         known_ = true;
-        if (deadline_ns_ == 0) deadline_ns_ = report.deadline_ns;
+        adopt_deadline(report);
         handlers_.attached(report);
       }
       return settle();
@@ -109,6 +109,14 @@ void GuardClient::on_report(const env::GuardReport& report) {
     case env::GuardSays::kExited:
       return handlers_.exited(report);
   }
+}
+
+// An earlier agent's deadline goes on for the PostgreSQL that it was set for. Without one it is
+// without meaning, and would only refuse the next start.
+void GuardClient::adopt_deadline(const env::GuardReport& report) {
+  if (deadline_ns_ != 0 || report.deadline_ns == 0) return;
+  if (report.state == env::GuardState::kIdle) return ask(env::GuardAsk::kDisarm);
+  deadline_ns_ = report.deadline_ns;
 }
 
 void GuardClient::settle() {

@@ -52,6 +52,7 @@ class GuardClient {
   void watch_socket();
   void on_readable();
   void on_report(const env::GuardReport& report);
+  void adopt_deadline(const env::GuardReport& report);
   void ask(env::GuardAsk what, int64_t deadline_ns = 0);
   void lose(std::string how);
   void settle();
