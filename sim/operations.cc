@@ -170,7 +170,7 @@ void Member::begin(const op::SetUpstream& op) {
   step(random_ms(random_, 3, 40), [this, upstream = op.upstream] {
     if (pg_.run() != PostgresModel::Run::kStandby || pg_.hung())
       return fail_op("not a running standby");
-    pg_.set_upstream(upstream);
+    pg_.set_upstream(upstream, application_name());
     pg_.unblock_replay();
     step(random_ms(random_, 2, 40), [this] { finish_at({}); });
   });
@@ -180,7 +180,7 @@ void Member::begin(const op::StopReceiver&) {
   if (pg_.run() != PostgresModel::Run::kStandby || pg_.hung()) {
     return step(millis(20), [this] { fail_op("not a running standby"); });
   }
-  pg_.set_upstream(std::nullopt);
+  pg_.set_upstream(std::nullopt, application_name());
   step(random_ms(random_, 2, 60), [this] {
     pg_.unblock_replay();
     pg_.signal_receiver();

@@ -89,7 +89,7 @@ class PostgresModel {
   std::function<void(std::string_view how)> on_exit;
 
   // ---- what the shell does over SQL and signals -------------------------------------------------
-  void set_upstream(std::optional<control::Upstream> upstream);
+  void set_upstream(std::optional<control::Upstream> upstream, std::string application_name);
   void unblock_replay();
   void signal_receiver();
   // No receiver is left, the startup process has seen the reload, all WAL on disk is replayed.
@@ -214,7 +214,8 @@ class PostgresModel {
 
   // standby
   std::string application_name_;
-  std::optional<control::Upstream> conninfo_;          // postgresql.conf, a new session's view
+  bool renamed_ = false;                       // by a reload that the startup process hasn't seen
+  std::optional<control::Upstream> conninfo_;  // postgresql.conf, a new session's view
   std::optional<control::Upstream> startup_conninfo_;  // what the startup process goes by
   bool reaction_pending_ = false;
   bool relaunch_pending_ = false;

@@ -9,8 +9,12 @@ namespace bascule::sim {
 
 // ---- the standby's side -------------------------------------------------------------------------
 
-void PostgresModel::set_upstream(std::optional<control::Upstream> upstream) {
+void PostgresModel::set_upstream(std::optional<control::Upstream> upstream,
+                                 std::string application_name) {
   conninfo_ = std::move(upstream);
+  // Part of primary_conninfo: another name is another setting.
+  renamed_ = renamed_ || application_name != application_name_;
+  application_name_ = std::move(application_name);
   if (reaction_pending_) return;
   reaction_pending_ = true;
   world().after(random_ms(random_, 0, 80), process_, [this] { startup_reacts(); });
@@ -24,7 +28,7 @@ void PostgresModel::startup_reacts() {
     return;
   }
   reaction_pending_ = false;
-  const bool same = startup_conninfo_ == conninfo_;
+  const bool same = startup_conninfo_ == conninfo_ && !std::exchange(renamed_, false);
   startup_conninfo_ = conninfo_;
   if (!same && receiver_.state != Receiver::State::kNone) signal_receiver();
   if (receiver_.state == Receiver::State::kNone) relaunch_later();
