@@ -247,6 +247,8 @@ void Agent::Impl::run(Op op) {
   const OpId id = next_id_++;
   if (std::holds_alternative<op::Kill>(op)) {
     kill_ = id;
+    replaced_data_ = op_ && (std::holds_alternative<op::Rewind>(op_->op) ||
+                             std::holds_alternative<op::Clone>(op_->op));
     op_.reset();  // it ends in an error that nobody waits for
   } else {
     op_ = RunningOp{id, op, now_};
@@ -311,6 +313,10 @@ void Agent::Impl::on(const event::OpDone& e) {
     }
     pg_.run = PgRun::kStopped;
     pg_ignored_until_ = now_;
+    if (std::exchange(replaced_data_, false)) {
+      have_pg_ = false;  // the data directory may be half of something now: look first
+      out_.push_back(effect::SetSampling{sampling_});
+    }
     return;
   }
   if (!op_ || e.id != op_->id) return;
@@ -339,6 +345,10 @@ void Agent::Impl::op_error(const Op& op, const Error& error) {
   if (const auto* set = std::get_if<op::SetSync>(&op)) sync_set_.apply_failed(set->standbys);
   if (!held_) {
     if (shutdown_ && std::holds_alternative<op::CleanStop>(op)) run(op::Kill{});
+    // The incarnation is a new one already; a receiver that still runs has the old name.
+    if (std::holds_alternative<op::Rewind>(op) || std::holds_alternative<op::Clone>(op)) {
+      renamed_ = true;
+    }
     return;
   }
   if (std::holds_alternative<op::Promote>(op)) {

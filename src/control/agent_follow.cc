@@ -289,6 +289,7 @@ void Agent::Impl::start_from_stopped(const LeaderRecord* leader) {
                                           : "starting alone to see where the WAL ends");
   // The guard may still hold the deadline of a record that an earlier agent of this member held.
   out_.push_back(effect::DisarmGuard{});
+  if (with_leader) followed_epoch_ = leader->epoch;
   run(op::StartStandby{with_leader ? std::optional(upstream_of(leader->holder)) : std::nullopt});
 }
 
@@ -298,8 +299,13 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
     reason_ = fmt::format("{} has not published its address yet", leader.holder.str());
     return;
   }
-  if (pg_.upstream == leader.holder) {
-    if (pg_.receiver_streaming) copied_ = false;
+  // The same holder may have come back on another line: what streams has been let in by it.
+  const bool checked = pg_.receiver_streaming || followed_epoch_ == leader.epoch;
+  if (pg_.upstream == leader.holder && checked && !renamed_) {
+    if (pg_.receiver_streaming) {
+      copied_ = false;
+      followed_epoch_ = leader.epoch;
+    }
     const Nanos waited = now_ - not_streaming_since_;
     if (leader.phase == LeaderPhase::kRunning && !pg_.receiver_streaming &&
         waited > config().rejoin_timeout) {
@@ -323,6 +329,7 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
                      located_->to_string(), leader.epoch.value),
          {{"leader", leader.holder.str()}});
     set_phase(Phase::kFollowing, "repointing to " + leader.holder.str());
+    followed_epoch_ = leader.epoch;
     run(op::SetUpstream{upstream});
     return;
   }
@@ -383,12 +390,14 @@ void Agent::Impl::clone(const LeaderRecord& leader, std::string why) {
 }
 
 void Agent::Impl::op_done(const op::StartStandby&, const OpData&) {
+  renamed_ = false;
   pg_.run = PgRun::kStandby;
   pg_.upstream.reset();
   have_pg_ = false;  // decide on a new sample
 }
 
 void Agent::Impl::op_done(const op::SetUpstream& o, const OpData&) {
+  renamed_ = false;
   if (o.upstream) pg_.upstream = o.upstream->member;
   not_streaming_since_ = now_;
 }

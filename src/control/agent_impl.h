@@ -192,6 +192,8 @@ class Agent::Impl {
   Revision last_commit_ = 0;  // of ours: decisions wait for a view that shows it
   MonoTime read_retry_at_{};
   Revision revision_seen_ = 0;
+  std::string rolled_back_;    // seen once, it is not forgotten when revisions have grown again
+  int promotions_failed_ = 0;  // in a row: each reserves a timeline id, so they are not hurried
   WallTime wall_{};
   Revision leader_seen_ = 0;
   MonoTime leader_seen_at_{};
@@ -203,7 +205,10 @@ class Agent::Impl {
   MonoTime pg_ignored_until_{};  // samples begun before this show a state that is over
   std::optional<RunningOp> op_;
   std::optional<OpId> kill_;
-  bool copied_ = false;  // just rewound or cloned: not consistent without its upstream
+  bool replaced_data_ = false;  // the kill under way interrupted a rewind or a clone
+  bool renamed_ = false;        // the upstream is to be set again, with the new application_name
+  Epoch followed_epoch_;        // whose line was checked before the upstream was set
+  bool copied_ = false;         // just rewound or cloned: not consistent without its upstream
   MonoTime retry_at_{};
   int op_failures_ = 0;
   int rewinds_tried_ = 0;  // since one succeeded; a start in between does not reset it
