@@ -161,12 +161,15 @@ void Agent::Impl::learn_store() {
   if (view_.identity != local_.store_identity) {
     doubt_ = fmt::format("the store is not the one known here ({} instead of {})", view_.identity,
                          local_.store_identity);
+  } else if (!rolled_back_.empty()) {
+    doubt_ = rolled_back_;
   } else if (view_.revision < revision_seen_) {
-    doubt_ =
+    doubt_ = rolled_back_ =
         fmt::format("the store went back from revision {} to {}", revision_seen_, view_.revision);
   } else if (view_.leader && view_.leader->value.epoch < local_.highest_epoch) {
-    doubt_ = fmt::format("the store went back from epoch {} to {}", local_.highest_epoch.value,
-                         view_.leader->value.epoch.value);
+    doubt_ = rolled_back_ =
+        fmt::format("the store went back from epoch {} to {}", local_.highest_epoch.value,
+                    view_.leader->value.epoch.value);
   } else {
     doubt_.clear();
     revision_seen_ = view_.revision;

@@ -96,6 +96,9 @@ void Agent::Impl::consider_take_over() {
     start = std::max(start, contest_since_ + kHandoverPatience);
   }
   if (released_by_us_ == view_.leader_revision) start += 2 * window;
+  if (promotions_failed_ > 0) {
+    start += std::min(Millis(30000), Millis(250) * (1 << std::min(promotions_failed_, 7)));
+  }
   if (now_ < start) {
     wake_at(start);
     return set_phase(Phase::kCandidate,
@@ -191,12 +194,14 @@ std::vector<std::string> Agent::Impl::first_standby(const Election& election,
   }
   const auto lost = view_.history.find(view_.leader->value.epoch);
   const bool stopped_cleanly = view_.leader->value.final_position.known();
+  const NodeName former = lost == view_.history.end() ? NodeName() : lost->second.leader;
   if (!best && view_.roster) {
     for (const NodeName& name : view_.roster->value.members) {
-      const bool was_leader = lost != view_.history.end() && name == lost->second.leader;
-      if (!was_leader || stopped_cleanly || config().sync_strict) consider(name);
+      if (name != former) consider(name);
     }
   }
+  // The former leader has to start again first; after a crash it may have to be rewound.
+  if (!best && (stopped_cleanly || config().sync_strict)) consider(former);
   return best ? std::vector{best->sync_name} : std::vector<std::string>{};
 }
 

@@ -264,6 +264,7 @@ void Agent::Impl::finish_start() {
   leader_commit(std::move(record), std::move(extras), [this](TxnOutcome outcome) {
     if (outcome == TxnOutcome::kCommitted) {
       stage_ = Stage::kRunning;
+      promotions_failed_ = 0;
       note(LogLevel::kInfo, "routed", "the record says writable: proxies may route here",
            {{"epoch", std::to_string(held_->record.epoch.value)}});
       set_phase(Phase::kLeading, "");
@@ -447,6 +448,7 @@ void Agent::Impl::apply_crash_policy() {
 
 // Kills PostgreSQL if it may be alive, then gives the record away (or lets it go).
 void Agent::Impl::stand_down(std::string why, Release release) {
+  if (held_for_ == HeldFor::kPromotion && stage_ == Stage::kStart) ++promotions_failed_;
   standing_down_ = std::move(why);
   release_on_down_ = release == Release::kYes;
   set_phase(Phase::kStandingDown, standing_down_);

@@ -8,7 +8,8 @@
 namespace bascule::control {
 namespace {
 
-constexpr Millis kGrace{1000};  // for the first standby of a new leader to connect
+constexpr Millis kFoundGrace{400};  // nothing is known of a standby before the first samples
+constexpr Millis kGrace{1000};      // for the first standby of a new leader to connect
 
 bool contains(const std::vector<std::string>& list, const std::string& item) {
   return std::ranges::find(list, item) != list.end();
@@ -37,7 +38,7 @@ void SyncSet::found(std::vector<std::string> names, MonoTime now) {
   applying_ = false;
   must_confirm_ = false;
   health_.clear();
-  grace_until_ = now;
+  grace_until_ = now + kFoundGrace;
 }
 
 void SyncSet::applying() { applying_ = true; }
