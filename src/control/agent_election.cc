@@ -5,6 +5,7 @@
 namespace bascule::control {
 namespace {
 
+constexpr Millis kSlowerBallots{80};       // ballots of live members come within this
 constexpr Millis kHandoverPatience{2000};  // the named successor goes first
 
 }  // namespace
@@ -89,8 +90,10 @@ void Agent::Impl::consider_take_over() {
   const Millis window = config().ballot_window;
   const bool synchronous = view_.sync && !view_.sync->value.generations.empty();
   MonoTime start = contest_since_;
-  // Asynchronous: the slower members may have more. Synchronous: what must survive is here already.
-  if (!synchronous && !election.missing.empty()) start += window;
+  // Asynchronous: the slower members may have more. Synchronous: what must survive is here already,
+  // but a standby that has a little more would have to be rewound before it can acknowledge again.
+  const bool more_elsewhere = !election.missing.empty() && !last.final_position.known();
+  if (more_elsewhere) start += synchronous ? std::min(window, kSlowerBallots) : window;
   start += window * static_cast<int>(*rank);
   if (!last.handover_to.empty() && last.vacant() && last.handover_to != config_.name) {
     start = std::max(start, contest_since_ + kHandoverPatience);

@@ -89,6 +89,10 @@ void Agent::Impl::bootstrap() {
     }
   }
   if (view_.paused) return set_phase(Phase::kWaitingInit, "paused");
+  if (config_.nofailover) {
+    return set_phase(Phase::kWaitingInit,
+                     "tagged nofailover: another member has to create the cluster");
+  }
   if (txn_pending(TxnKind::kBootstrap) || op_running() || !persists_.empty()) return;
   const bool own_remains = local_.bootstrapping || pg_.data == DataDir::kHalfCloned;
   if (pg_.data != DataDir::kEmpty && !own_remains) {

@@ -44,12 +44,12 @@ class Count {
     std::ranges::stable_sort(e.ranking, [&](const Candidate& a, const Candidate& b) {
       return key_of(a) > key_of(b) || (key_of(a) == key_of(b) && a.name < b.name);
     });
-    if (view_.roster) {
-      for (const NodeName& name : view_.roster->value.members) {
-        const bool holder = name == record_.holder;
-        if (!holder && std::ranges::find(e.counted, name) == e.counted.end()) {
-          e.missing.push_back(name);
-        }
+    const auto last = view_.history.find(record_.epoch);
+    const NodeName leader = last == view_.history.end() ? record_.holder : last->second.leader;
+    const auto roster = view_.roster ? view_.roster->value.members : std::vector<NodeName>{};
+    for (const NodeName& name : roster) {
+      if (name != leader && std::ranges::find(e.counted, name) == e.counted.end()) {
+        e.missing.push_back(name);
       }
     }
     e.summary = summarize(e);

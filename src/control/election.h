@@ -32,7 +32,7 @@ struct Candidate {
 struct Election {
   std::vector<Candidate> ranking;  // best first; the safe ones before the others
   std::vector<NodeName> counted;   // members whose ballots this is computed from
-  std::vector<NodeName> missing;   // roster members without a ballot (the last holder excepted)
+  std::vector<NodeName> missing;   // roster members without a ballot (the last leader excepted)
   std::string summary;             // one line for people
   // Index in `ranking` among the safe candidates; nullopt: not there or not safe.
   std::optional<size_t> rank_of(const NodeName& name) const;
