@@ -15,8 +15,8 @@ class Prng {
   static Prng stream(uint64_t seed, std::string_view name);
 
   uint64_t next();
-  uint64_t below(uint64_t bound);                // uniform in [0, bound); bound > 0
-  int64_t between(int64_t low, int64_t high);    // uniform in [low, high]
+  uint64_t below(uint64_t bound);              // uniform in [0, bound); bound > 0
+  int64_t between(int64_t low, int64_t high);  // uniform in [low, high]
   bool chance(double probability);
 
  private:

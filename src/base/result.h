@@ -11,12 +11,12 @@ namespace bascule {
 
 enum class ErrorCode {
   kInternal,
-  kInvalid,      // input that can never succeed: configuration, malformed data
+  kInvalid,  // input that can never succeed: configuration, malformed data
   kNotFound,
   kConflict,     // somebody else changed it first
   kUnavailable,  // may succeed later: connection refused, busy, starting
   kTimeout,
-  kUnknown,      // the outcome is not known: the request may have been carried out
+  kUnknown,  // the outcome is not known: the request may have been carried out
 };
 
 struct Error {

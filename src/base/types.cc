@@ -25,7 +25,8 @@ Result<Lsn> Lsn::parse(std::string_view text) {
   uint32_t low = 0;
   if (slash == std::string_view::npos || !parse_hex32(text.substr(0, slash), high) ||
       !parse_hex32(text.substr(slash + 1), low)) {
-    return fail(ErrorCode::kInvalid, fmt::format("\"{}\" is not a WAL position", text.substr(0, 40)),
+    return fail(ErrorCode::kInvalid,
+                fmt::format("\"{}\" is not a WAL position", text.substr(0, 40)),
                 "Expected two hexadecimal numbers as in 16/B374D848");
   }
   return Lsn{(uint64_t{high} << 32) | low};
@@ -42,8 +43,7 @@ Result<NodeName> NodeName::parse(std::string_view text) {
   bool good = !text.empty() && text.size() <= 40 && text[0] >= 'a' && text[0] <= 'z';
   for (char c : text) good = good && allowed(c);
   if (!good) {
-    return fail(ErrorCode::kInvalid,
-                fmt::format("\"{}\" is not a member name", text.substr(0, 60)),
+    return fail(ErrorCode::kInvalid, fmt::format("\"{}\" is not a member name", text.substr(0, 60)),
                 "Use 1 to 40 of a-z, 0-9, _ and -, beginning with a letter");
   }
   return NodeName(std::string(text));

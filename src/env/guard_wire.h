@@ -25,7 +25,7 @@ enum class GuardAsk : uint16_t {
   // Followed by strings, see encode_guard_start. `deadline_ns` is when the operation that asks was
   // begun: refused (ECANCELED) if a kill came since, so that a late start undoes no kill.
   kStart,
-  kArm,    // no process of PostgreSQL may live beyond `deadline_ns`
+  kArm,  // no process of PostgreSQL may live beyond `deadline_ns`
   kDisarm,
   kKill,    // now
   kSignal,  // to the postmaster

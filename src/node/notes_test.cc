@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 
 #include "posix/disk.h"
@@ -13,9 +14,9 @@ namespace {
 class NotesTest : public ::testing::Test {
  protected:
   NotesTest() {
-    directory = ::testing::TempDir() + "/notes";
-    std::filesystem::remove_all(directory);
-    std::filesystem::create_directories(directory);
+    // Every test is a process of its own under CTest, several at a time.
+    std::string name = ::testing::TempDir() + "/notes-XXXXXX";
+    directory = ::mkdtemp(name.data());
   }
   ~NotesTest() override { std::filesystem::remove_all(directory); }
 

@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <filesystem>
+#include <string>
 
 namespace bascule::posix {
 namespace {
@@ -16,7 +18,9 @@ class DiskTest : public ::testing::Test {
   }
   ~DiskTest() override { std::filesystem::remove_all(directory); }
 
-  const std::string directory = ::testing::TempDir() + "/posix-disk-test";
+  // Of this process: under CTest every test is one, several at a time.
+  const std::string directory =
+      ::testing::TempDir() + "/posix-disk-test-" + std::to_string(getpid());
   PosixDisk disk;
 };
 
