@@ -108,11 +108,14 @@ Status create_slots(PgConnection& session, const std::vector<std::string>& slots
   std::string names;
   for (const std::string& slot : slots) names += (names.empty() ? "" : ",") + session.quote(slot);
   // While in recovery nobody streams from here, and a reserved slot would hold WAL back for ever.
-  auto done = session.query(
-      fmt::format("SELECT pg_create_physical_replication_slot(name, {}) FROM unnest(ARRAY[{}]) name"
-                  " WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = name)",
-                  reserve == Reserve::kNow ? "true" : "false", names),
-      bound);
+  const std::string create = fmt::format(
+      "SELECT pg_create_physical_replication_slot(name, {}) FROM unnest(ARRAY[{}]) name"
+      " WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = name)",
+      reserve == Reserve::kNow ? "true" : "false", names);
+  auto done = session.query(create, bound);
+  // A member that clones makes its own at the same moment: the second look does not ask for that
+  // one.
+  if (!done) done = session.query(create, bound);
   if (!done) return in_context("replication slots", done.error());
   return {};
 }
