@@ -373,8 +373,14 @@ class Cluster:
         if os.geteuid() == 0:
             command = ["setpriv", f"--reuid={self.info['user']}", "--init-groups",
                        f"--regid={self.info['user']}"] + command
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
-        assert done.returncode == 0, done.stdout + done.stderr
+        # The killed postmaster may be a zombie for a moment, which PostgreSQL takes for a running one.
+        end = time.monotonic() + 20
+        while True:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
+            if done.returncode == 0:
+                return
+            assert time.monotonic() < end, done.stdout + done.stderr
+            time.sleep(0.2)
 
     def noted(self, member, word):
         """Whether the member's agent wrote down a decision with this word."""
