@@ -182,13 +182,12 @@ void Agent::Impl::resume_record() {
     next.handover_to = {};
     held_for_ = in_place ? HeldFor::kRestart : HeldFor::kPromotion;
   } else {
-    if (pg_.run == PgRun::kPrimary) return fence_stray_primary();
     if (op_running()) return;
-    if (!pg_down() && pg_.run != PgRun::kStandby) {
-      // It may be a primary that is too busy to answer, or becoming one: given away now, the record
-      // could be taken at once. The guard has its deadline.
-      set_phase(Phase::kIsolated, "the record names this member; PostgreSQL does not answer yet");
-      return wake_at(now_ + 100ms);
+    if (!pg_down()) {
+      // It may be a primary that is too busy to answer, or a promotion that an earlier life of this
+      // agent began may be under way: the record is not given away before PostgreSQL is dead.
+      note(LogLevel::kWarn, "fenced", "the record names this member, which did not get to lead");
+      return run(op::Kill{});
     }
     next.phase = LeaderPhase::kVacant;
     next.holder = {};

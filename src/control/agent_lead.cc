@@ -230,9 +230,10 @@ void Agent::Impl::op_done(const op::InitDb&, const OpData& data) {
   pg_.system_id = data.system_id;
 }
 
-void Agent::Impl::op_done(const op::StartPrimary& o, const OpData&) {
+void Agent::Impl::op_done(const op::StartPrimary& o, const OpData& data) {
   if (!held_) return;
   pg_.run = PgRun::kPrimary;
+  pg_.flush_lsn = std::max(pg_.flush_lsn, data.position.lsn);  // what was recovered counts as lag
   sync_set_.in_force_from_start(o.sync_standbys, SyncSet::Confirm::kYes, now_);
   if (held_for_ == HeldFor::kBootstrap) return promoted();
   crash_.clear();
