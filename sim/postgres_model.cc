@@ -74,6 +74,8 @@ void PostgresModel::start_standby(std::optional<control::Upstream> upstream,
   world().after(random_ms(random_, 40, 400), process_, [this, done = std::move(done)] {
     if (run_ != Run::kStarting) return;
     run_ = Run::kStandby;
+    setting_ = {"bascule_nobody"};  // as node/ renders it: a promotion never comes from empty
+    sync_defined_ = true;
     replayed_ = data_.wal.size();
     relaunch_later();
     done(true);

@@ -59,7 +59,7 @@ class ReceiverStop {
   Result<SystemPosition> run() {
     postmaster_ = context_.server.postmaster_pid();
     if (postmaster_ == 0) return fail(ErrorCode::kUnavailable, "PostgreSQL is not running");
-    auto session = reconfigure(context_, {{}, {}, true}, bound_);
+    auto session = reconfigure(context_, {{}, kNobody, true}, bound_);
     if (!session) return std::unexpected(session.error());
     session_ = std::move(*session);
     while (scans_ < kScansWanted) {
@@ -181,7 +181,7 @@ Result<SystemPosition> restart_isolated(OpContext& context) {
     auto ended = guard->wait_exit(server.clock().now() + kRestartStop, context.cancelled());
     if (!ended) return std::unexpected(ended.error());
   }
-  if (auto done = start_in_recovery(context, {{}, {}, true}); !done) {
+  if (auto done = start_in_recovery(context, {{}, kNobody, true}); !done) {
     return std::unexpected(done.error());
   }
   const Bound bound = context.within(kStopWithin * 4);
@@ -195,7 +195,7 @@ OpResult set_upstream(OpContext& context, const control::op::SetUpstream& o) {
     return fail(ErrorCode::kConflict, "set upstream: a ballot of this member is out");
   }
   const Bound bound = context.within(kReloadWithin);
-  auto session = reconfigure(context, {o.upstream, {}, false}, bound);
+  auto session = reconfigure(context, {o.upstream, kNobody, false}, bound);
   if (!session) return in_context("set upstream", session.error());
   auto done = session->query(
       "SELECT pg_wal_replay_resume() WHERE pg_is_in_recovery() AND pg_is_wal_replay_paused()",

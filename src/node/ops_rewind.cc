@@ -21,7 +21,7 @@ Status make_cleanly_stopped(OpContext& context) {
   if (!control) return std::unexpected(control.error());
   if (control->cleanly_stopped()) return {};
   context.progress("recovering before the rewind");
-  if (auto done = start_in_recovery(context, {}); !done) return done;
+  if (auto done = start_in_recovery(context, {{}, kNobody, false}); !done) return done;
   if (auto done = server.stop_fast(context.within(kStopWithin)); !done) return done;
   control = server.control_data(context.within(kToolWithin));
   if (!control) return std::unexpected(control.error());

@@ -131,7 +131,7 @@ Status start_in_recovery(OpContext& context, const ServerSettings& settings) {
 }
 
 OpResult start_standby(OpContext& context, const control::op::StartStandby& o) {
-  if (auto done = start_in_recovery(context, {o.upstream, {}, false}); !done) {
+  if (auto done = start_in_recovery(context, {o.upstream, kNobody, false}); !done) {
     return in_context("start as standby", done.error());
   }
   return OpData{};

@@ -17,6 +17,11 @@ namespace bascule::node {
 
 inline constexpr char kConfName[] = "bascule.conf";
 
+// A standby waits for a name that nobody has. Backends and walsenders of a promoted standby may
+// learn late of the names that are set for it (backends from the checkpointer): until then a commit
+// waits instead of being acknowledged alone.
+inline const std::vector<std::string> kNobody = {"bascule_nobody"};
+
 // What changes in bascule.conf from operation to operation.
 struct ServerSettings {
   std::optional<control::Upstream> upstream;
