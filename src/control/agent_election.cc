@@ -216,7 +216,7 @@ void Agent::Impl::took_over(const PendingTxn& txn, Revision revision) {
     note(LogLevel::kInfo, "vacated", txn.record.why);
     return;
   }
-  held_ = Held{txn.record, revision, txn.sent_at + txn.record.ttl * 6 / 10, false, 0};
+  held_ = Held{txn.record, revision, fence_at(txn.sent_at, txn.record), false, 0};
   stage_ = Stage::kStart;
   crash_.clear();
   promote_started_ = false;

@@ -37,9 +37,8 @@ class Agent::Impl {
     RequestId id = 0;
     TxnKind kind = TxnKind::kPublish;
     MonoTime sent_at{};
-    LeaderRecord record;                     // as written, where it writes the leader record
-    std::vector<std::string> sync_standbys;  // kTakeOver: setting to promote with
-    std::function<void(TxnOutcome)> then;    // kLeader: extras' continuation
+    LeaderRecord record;                   // as written, where it writes the leader record
+    std::function<void(TxnOutcome)> then;  // kLeader: extras' continuation
   };
   struct Held {
     LeaderRecord record;
@@ -142,6 +141,10 @@ class Agent::Impl {
   void leader_answer(const PendingTxn& txn, const store::TxnResult& result);
   void adopt_revision();
   bool settled() const;
+  // Unable to acknowledge from then on, if the renewal sent at `sent` is the last that succeeded.
+  static MonoTime fence_at(MonoTime sent, const LeaderRecord& record) {
+    return sent + record.ttl * 6 / 10;
+  }
   void promote();
   void promoted();
   void restart_in_place();
@@ -234,7 +237,6 @@ class Agent::Impl {
   std::optional<Held> held_;
   enum class Stage { kNone, kStart, kWritable, kRunning } stage_ = Stage::kNone;
   enum class HeldFor { kPromotion, kRestart, kBootstrap } held_for_ = HeldFor::kPromotion;
-  std::vector<std::string> promote_with_;
   bool promote_started_ = false;
   SyncSet sync_set_;
   std::string crash_;  // PostgreSQL is gone while leading: how

@@ -77,10 +77,10 @@ void Agent::Impl::leader_answer(const PendingTxn& txn, const store::TxnResult& r
     held_->record = txn.record;
     held_->unsettled = false;
     ++held_->renewals;
-    const MonoTime deadline = txn.sent_at + txn.record.ttl * 6 / 10;
+    const MonoTime deadline = fence_at(txn.sent_at, txn.record);
     const bool late = now_ >= held_->deadline && !unsafe_.renew_after_deadline;
     if (!txn.record.vacant() && !late && phase_ != Phase::kStandingDown) {
-      held_->deadline = unsafe_.renew_after_deadline ? now_ + txn.record.ttl * 6 / 10 : deadline;
+      held_->deadline = unsafe_.renew_after_deadline ? fence_at(now_, txn.record) : deadline;
       if (!unsafe_.skip_fence) out_.push_back(effect::ArmGuard{held_->deadline});
     }
   } else {
@@ -117,8 +117,7 @@ bool Agent::Impl::settled() const {
          view_.leader_revision == held_->revision;
 }
 
-// ---- becoming writable
-// ---------------------------------------------------------------------------
+// ---- becoming writable -------------------------------------------------------------------------
 
 void Agent::Impl::promote() {
   if (op_running()) {
@@ -144,14 +143,14 @@ void Agent::Impl::promote() {
     return stand_down("the standby was lost before it could be promoted", Release::kYes);
   }
   const auto& generations = sync_record().generations;
-  promote_with_.clear();
+  std::vector<std::string> standbys;
   if (!generations.empty() && generations.back().epoch == held_->record.epoch &&
       generations.back().voters.size() == 1) {
-    promote_with_ = generations.back().voters;
+    standbys = generations.back().voters;
   }
   promote_started_ = true;
   note(LogLevel::kInfo, "promoting", fmt::format("to timeline {}", held_->record.timeline.value));
-  run(op::Promote{held_->record.timeline, promote_with_, slots()});
+  run(op::Promote{held_->record.timeline, std::move(standbys), slots()});
 }
 
 void Agent::Impl::op_done(const op::Promote& o, const OpData&) {
@@ -400,12 +399,9 @@ void Agent::Impl::apply_sync_step(const SyncStep& step) {
 
 void Agent::Impl::op_done(const op::SetSync& o, const OpData& data) {
   sync_set_.applied(o.standbys, data.position.lsn, now_);
-  sample_every(25ms);
-  sample_every(100ms);
 }
 
-// ---- loss
-// -----------------------------------------------------------------------------------------
+// ---- loss --------------------------------------------------------------------------------------
 
 void Agent::Impl::crashed(std::string how) {
   crash_ = std::move(how);
@@ -460,8 +456,7 @@ void Agent::Impl::stand_down(std::string why, Release release) {
 }
 
 void Agent::Impl::finish_standing_down() {
-  if (!held_) return drop_record(standing_down_);
-  if (!release_on_down_) return drop_record(standing_down_);
+  if (!held_ || !release_on_down_) return drop_record(standing_down_);
   if (txn_pending(TxnKind::kLeader)) return;
   if (held_->unsettled) {
     if (!view_fresh() || view_.leader_revision != held_->revision || now_ >= held_->deadline) {
