@@ -107,6 +107,16 @@ Status create_slots(PgConnection& session, const std::vector<std::string>& slots
   if (slots.empty()) return {};
   std::string names;
   for (const std::string& slot : slots) names += (names.empty() ? "" : ",") + session.quote(slot);
+  if (reserve == Reserve::kNow) {
+    // Made while in recovery, they hold no WAL, and naming them again would not change that. One
+    // that a standby has attached to meanwhile can't be dropped, and holds its WAL by now.
+    (void)session.query(
+        fmt::format("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+                    " WHERE slot_type = 'physical' AND restart_lsn IS NULL AND NOT active"
+                    " AND slot_name = ANY (ARRAY[{}])",
+                    names),
+        bound);
+  }
   // While in recovery nobody streams from here, and a reserved slot would hold WAL back for ever.
   const std::string create = fmt::format(
       "SELECT pg_create_physical_replication_slot(name, {}) FROM unnest(ARRAY[{}]) name"

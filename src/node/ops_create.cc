@@ -17,8 +17,10 @@ Status initialize(OpContext& context) {
   const NodeConfig& config = server.config();
   if (auto done = server.disk().make_directory(config.data_dir); !done) return done;
   if (auto done = server.end_stray_tools(context.within(kSmallWork)); !done) return done;
-  if (server.marked(Marker::kHalfInitialized)) {
+  // What was begun and never finished holds nothing that anybody could miss.
+  if (server.marked(Marker::kHalfInitialized) || server.marked(Marker::kHalfCloned)) {
     if (auto done = server.disk().remove_contents(config.data_dir); !done) return done;
+    if (auto done = server.unmark(Marker::kHalfCloned); !done) return done;
   }
   if (server.data_dir_state() != control::DataDir::kEmpty) {
     return fail(ErrorCode::kConflict, config.data_dir + ": not empty",
@@ -36,7 +38,7 @@ Status initialize(OpContext& context) {
                                         "--auth-local=peer",
                                         "--auth-host=scram-sha-256",
                                         "--no-instructions"};
-  const std::string pwfile = server.run("initdb.pw");
+  const std::string pwfile = server.run(kPasswordFile);
   if (config.superuser_password.empty()) {
     arguments[8] = "--auth-host=reject";  // initdb insists on a password otherwise; replaced below
   } else {

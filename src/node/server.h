@@ -30,6 +30,9 @@ struct ServerDeps {
   const env::Clock& clock;
 };
 
+// Below run_dir, while initdb reads it.
+constexpr const char* kPasswordFile = "initdb.pw";
+
 // What a half-done operation leaves beside the state file, so that nothing starts on it.
 enum class Marker { kHalfInitialized, kHalfCloned, kHalfRewound, kRolesPending };
 

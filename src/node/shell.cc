@@ -56,6 +56,8 @@ Result<Shell::Opened> Shell::open(NodeConfig config, ShellDeps deps) {
   }
   (void)deps.disk.write(config.run_dir + "/agent.pid", std::to_string(deps.process.self()) + "\n",
                         env::Durability::kNone);
+  // Left by an agent that was killed in the middle of initdb.
+  (void)deps.disk.remove(config.run_dir + "/" + kPasswordFile, env::Durability::kNone);
   Opened out;
   auto text = deps.disk.read(config.state_file, 1 << 20);
   if (text) {

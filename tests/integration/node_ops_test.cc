@@ -220,6 +220,26 @@ TEST_F(NodeOps, AStreamingStandbyPreparesTheSlotsOfItsPromotion) {
   n2->shell->prepare_slots({"bascule_n1", "bascule_n3"});
   EXPECT_TRUE(world.until(
       [&] { return world.value(*n2, "SELECT count(*) FROM pg_replication_slots") == "2"; }));
+  // Prepared, they hold no WAL; promoted, they do: a replica that is away for long can come back.
+  const std::string held =
+      "SELECT count(*) FROM pg_replication_slots WHERE restart_lsn IS NOT NULL";
+  ASSERT_EQ(world.value(*n2, held), "0");
+  ASSERT_DONE(world.run(*n2, op::StopReceiver{}));
+  ASSERT_DONE(world.run(*n1, op::Kill{}));
+  ASSERT_DONE(world.run(*n2, op::Promote{Timeline{2}, {}, {"bascule_n1", "bascule_n3"}}));
+  EXPECT_EQ(world.value(*n2, held), "2");
+}
+
+TEST_F(NodeOps, AHalfClonedDirectoryDoesNotHinderABootstrap) {
+  auto& n1 = world.add("n1");
+  const auto put = [&](const std::string& path) {
+    return world.disk.write(path, "15\n", env::Durability::kNone, 0600).has_value();
+  };
+  ASSERT_TRUE(world.disk.make_directory(n1.config.data_dir));
+  ASSERT_TRUE(put(n1.config.data_dir + "/PG_VERSION"));
+  ASSERT_TRUE(put(n1.config.run_dir + "/state.json.half-cloned"));
+  ASSERT_DONE(world.run(n1, op::InitDb{}));
+  EXPECT_EQ(world.sample(n1).data, control::DataDir::kReady);
 }
 
 TEST_F(NodeOps, APromotionThatWasKilledHalfwayLeavesADirectoryThatStarts) {
