@@ -1,0 +1,179 @@
+"""What the benchmarks share: a cluster, poolers beside each other, CPU time of processes."""
+
+import contextlib
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BASCULE = os.environ.get("BASCULE", str(ROOT / "build/release/bascule"))
+PGBOUNCER = os.environ.get("PGBOUNCER", shutil.which("pgbouncer") or "/usr/sbin/pgbouncer")
+PG_BIN = pathlib.Path(os.environ.get("PG_BIN", "/usr/lib/postgresql/15/bin"))
+
+
+def demoted(command):
+    """As root, PostgreSQL and PgBouncer refuse to run."""
+    return (["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else command)
+
+
+def free_port():
+    """Below the ephemeral range, so that no outgoing connection takes it."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
+
+
+def raise_file_limit():
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def cpu_ns(pid):
+    """User and system time of all threads, from the scheduler's own account (proc(5), schedstat)."""
+    total = 0
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            total += int((task / "schedstat").read_text().split()[0])
+    return total
+
+
+def private_bytes(pid):
+    """Memory that only this process uses (proc(5), smaps_rollup)."""
+    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    kib = sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return kib * 1024
+
+
+class Rig(contextlib.ExitStack):
+    """One PostgreSQL (of a cluster of one node) in a directory of its own; gone at the end."""
+
+    user, database = "app", "app"
+
+    def __enter__(self):
+        super().__enter__()
+        raise_file_limit()
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="bascule-bench-", dir="/tmp"))
+        self.callback(shutil.rmtree, self.dir, ignore_errors=True)
+        os.chmod(self.dir, 0o755)
+        self.cluster = self.dir / "cluster"
+        subprocess.run([BASCULE, "up", "--dir", str(self.cluster), "--nodes", "1", "--sync", "off"],
+                       check=True, stdout=subprocess.DEVNULL)
+        self.callback(subprocess.run, [BASCULE, "down", "--dir", str(self.cluster), "--purge"],
+                      stdout=subprocess.DEVNULL)
+        facts = json.loads((self.cluster / "cluster.json").read_text())
+        self.pg_port = facts["nodes"][0]["port"]
+        self.password = (self.cluster / "secrets/app").read_text().strip()
+        return self
+
+    @property
+    def env(self):
+        return {**os.environ, "PGPASSWORD": self.password}
+
+    def pgbench(self, port, *arguments, **kwargs):
+        command = [str(PG_BIN / "pgbench"), "-n", "-h", "127.0.0.1", "-p", str(port), "-U",
+                   self.user, *map(str, arguments), self.database]
+        return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, cwd=self.dir, **kwargs)
+
+    def load_tables(self, scale):
+        process = self.pgbench(self.pg_port, "-i", "-s", scale, "-q")
+        output, _ = process.communicate()
+        if process.returncode != 0:
+            raise SystemExit(f"bench: pgbench -i failed:\n{output}")
+
+    def _serve(self, name, command, port):
+        log = open(self.dir / f"{name}.log", "wb")
+        self.callback(log.close)
+        process = subprocess.Popen(demoted(command), stdout=log, stderr=log)
+        self.callback(self._end, process)
+        deadline = time.monotonic() + 10
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"bench: {name} did not start:\n{(self.dir / f'{name}.log').read_text()}")
+            time.sleep(0.02)
+        return Pooler(name, port, child_of(process.pid))
+
+    @staticmethod
+    def _end(process):
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+
+    def bascule(self, name="bascule", pool=20, workers=1, more=""):
+        """A daemon that is nothing but a proxy, on the cluster's store."""
+        port = free_port()
+        config = self.dir / f"{name}.yaml"
+        config.write_text(f"""cluster:
+  name: main
+store: "file:{self.cluster}/store.db"
+user: postgres
+pid_file: "{self.dir}/{name}-run/agent.pid"
+proxy:
+  writer: 127.0.0.1:{port}
+  pool_size: {pool}
+  workers: {workers}
+  clients_max: 20000
+  userlist_file: "{self.cluster}/secrets/users"
+{more}""")
+        run_dir = self.dir / f"{name}-run"
+        run_dir.mkdir()
+        if os.geteuid() == 0:
+            shutil.chown(run_dir, "postgres")
+        return self._serve(name, [BASCULE, "run", "--config", str(config)], port)
+
+    def pgbouncer(self, name="pgbouncer", pool=20, mode="transaction", unix=False):
+        port = free_port()
+        version = pgbouncer_version()
+        config = self.dir / f"{name}.ini"
+        prepared = "max_prepared_statements = 200" if version >= (1, 21) else ""
+        server = "host=/tmp" if unix else "host=127.0.0.1"
+        config.write_text(f"""[databases]
+{self.database} = {server} port={self.pg_port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {self.cluster}/secrets/users
+pool_mode = {mode}
+default_pool_size = {pool}
+max_client_conn = 20000
+ignore_startup_parameters = extra_float_digits
+{prepared}
+""")
+        return self._serve(name, [PGBOUNCER, "-q", str(config)], port)
+
+
+def child_of(pid):
+    """runuser stays in between."""
+    for _ in range(100):
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if os.geteuid() != 0:
+            return pid
+        if children:
+            return int(children[0])
+        time.sleep(0.02)
+    return pid
+
+
+def pgbouncer_version():
+    text = subprocess.run([PGBOUNCER, "--version"], capture_output=True, text=True).stdout
+    return tuple(int(n) for n in text.split()[1].split("."))
+
+
+class Pooler:
+    def __init__(self, name, port, pid):
+        self.name, self.port, self.pid = name, port, pid
