@@ -20,6 +20,7 @@
 #include "env/entropy.h"
 #include "env/loop.h"
 #include "env/loop_stats.h"
+#include "env/tls.h"
 
 namespace bascule::env {
 
@@ -40,6 +41,8 @@ class StreamHandler {
   // later bytes (after resume(), also without any). Less than all without pausing means "more
   // bytes are needed".
   virtual size_t on_data(std::string_view bytes) = 0;
+  // Of start_tls(): the handshake is through, and bytes from here on are protected.
+  virtual void on_secured() {}
   virtual void on_drained() {}  // the output that congested() was true for has gone
   // While paused only: the peer has closed its side or the connection broke. What it sent before
   // may still be unread.
@@ -63,7 +66,23 @@ class Stream {
   // Sends what is pending (bounded by time), tells the peer, and lets it read: a plain close with
   // unread input resets the connection, and the peer would lose a last error message.
   virtual void close_after_flush() = 0;
+  // TLS begins with the next byte of either direction: what on_data() does not consume, if called
+  // inside it, is the first of the peer's handshake. on_secured() or on_closed(EPROTO) follows,
+  // never before it returns; what is sent until then is dropped. The handshake is bounded in size;
+  // its time is the caller's to bound.
+  enum class TlsSide { kServer, kClient };
+  // `server_name`, of a client: for SNI and, by the context, the name to find in the certificate.
+  virtual void start_tls(const TlsContext& context, TlsSide side,
+                         const std::string& server_name) = 0;
+  virtual bool secured() const = 0;
+  virtual TlsInfo tls_info() const = 0;       // only if secured()
+  virtual std::string tls_error() const = 0;  // in on_closed(EPROTO): why; nothing of the peer's
+
   virtual std::string peer() const = 0;  // "10.0.0.1:5432", for people
+  // The address alone; empty for a unix socket.
+  virtual std::string peer_host() const = 0;
+  // Who is at the other end of a unix socket, by name; empty if that can't be told. May be slow.
+  virtual std::string peer_user() const = 0;
 };
 
 class Acceptor {
@@ -99,6 +118,7 @@ class EngineFactory {
  public:
   virtual ~EngineFactory() = default;
   virtual std::unique_ptr<Engine> create(const std::string& name) = 0;
+  virtual Tls& tls() = 0;  // any thread
 };
 
 }  // namespace bascule::env

@@ -22,7 +22,22 @@ EpollStream::EpollStream(EpollNet& net, UniqueFd fd, Kind kind)
 
 std::string EpollStream::peer() const { return peer_name(fd_.get()); }
 
+std::string EpollStream::peer_host() const { return peer_address(fd_.get()); }
+
+std::string EpollStream::peer_user() const { return unix_peer_user(fd_.get()); }
+
 void EpollStream::send(std::string_view bytes) {
+  if (!tls_) return send_raw(bytes);
+  if (closed_ || failure_ != 0 || !tls_->established()) return;
+  while (!bytes.empty()) {
+    const std::string_view piece = bytes.substr(0, EpollNet::kReadSize);
+    tls_->seal(piece, net_.sealed_);
+    send_sealed();
+    bytes.remove_prefix(piece.size());
+  }
+}
+
+void EpollStream::send_raw(std::string_view bytes) {
   if (closed_ || failure_ != 0 || bytes.empty()) return;
   if (out_) {
     out_->bytes.append(bytes);
@@ -74,6 +89,7 @@ void EpollStream::resume() {
 
 void EpollStream::close() {
   if (closed_) return;
+  if (!lingering_ && !out_) end_tls();
   closed_ = true;
   handler_ = nullptr;
   net_.bury(*this);
@@ -81,12 +97,66 @@ void EpollStream::close() {
 
 void EpollStream::close_after_flush() {
   if (closed_ || lingering_) return;
+  end_tls();
   lingering_ = true;
   paused_ = false;
   handler_ = nullptr;
   unread_.clear();
   linger_timer_ = net_.reactor_.call_after(EpollNet::kLinger, [this] { close(); });
   if (!out_) half_close();
+}
+
+// ---- TLS ---------------------------------------------------------------------------------------
+
+void EpollStream::start_tls(const env::TlsContext& context, TlsSide side,
+                            const std::string& server_name) {
+  if (closed_ || lingering_ || tls_) return;
+  // The engine is handed its own contexts only: see EngineFactory::tls().
+  tls_ = std::make_unique<TlsLayer>(static_cast<const OpenSslContext&>(context), side, server_name);
+  tls_->backlog = std::exchange(unread_, {});
+  const bool begun = side == TlsSide::kServer || tls_->begin(net_.sealed_);
+  send_sealed();
+  if (!begun) failure_ = EPROTO;
+  net_.enqueue(*this);
+}
+
+void EpollStream::send_sealed() {
+  send_raw(net_.sealed_);
+  net_.sealed_.clear();
+}
+
+void EpollStream::end_tls() {
+  if (!tls_ || failure_ != 0) return;
+  tls_->end(net_.sealed_);
+  send_sealed();
+}
+
+bool EpollStream::receive_sealed(std::string_view sealed) {
+  std::string& plain = net_.plain_;
+  plain.assign(unread_);
+  const bool before = tls_->established();
+  const TlsLayer::Outcome outcome = tls_->open(sealed, plain, net_.sealed_);
+  send_sealed();
+  if (closed_) return false;
+  if (!before && tls_->established() && outcome != TlsLayer::Outcome::kFailed) {
+    handler_->on_secured();
+    if (closed_ || lingering_) return lingering_ && !closed_;
+  }
+  if (outcome == TlsLayer::Outcome::kFailed) {
+    fail(EPROTO);
+    return false;
+  }
+  bool more = !paused_;
+  if (paused_) {
+    keep_unread(plain);  // it was not when the bytes were received, but on_secured() paused
+  } else if (plain.size() > unread_.size()) {
+    more = deliver(plain);
+  }
+  if (outcome == TlsLayer::Outcome::kOpen || closed_ || lingering_) return more;
+  // Whoever reads on gets the end of file now, and whoever pauses, when it resumes.
+  hung_up_ = readable_ = true;
+  if (more) fail(0);
+  return false;
 }
 
 void EpollStream::half_close() {
@@ -99,6 +169,8 @@ void EpollStream::fail(int error) {
   if (closed_) return;
   env::StreamHandler* handler = std::exchange(handler_, nullptr);
   if (handler != nullptr) handler->on_closed(error);
+  // The peer should read the alert that says why.
+  if (tls_ && !tls_->established() && error == EPROTO) return close_after_flush();
   close();
 }
 
@@ -142,9 +214,15 @@ void EpollStream::keep_unread(std::string_view bytes) {
 }
 
 bool EpollStream::deliver(std::string_view bytes) {
+  const bool sealed = tls_ != nullptr;
   const size_t used = handler_->on_data(bytes);
   if (closed_ || lingering_) return lingering_ && !closed_;
   bytes.remove_prefix(std::min(used, bytes.size()));
+  if (tls_ && !sealed) {
+    tls_->backlog.assign(bytes);
+    unread_.clear();
+    return true;  // receive() goes on with them
+  }
   if (bytes.size() > kMaxUnread) {
     log(LogLevel::kError, "net", "handler keeps too much", {{"bytes", bytes.size()}});
     fail(EMSGSIZE);
@@ -158,17 +236,19 @@ void EpollStream::receive() {
   if (closed_ || connecting_) return;
   if (failure_ != 0) return fail(failure_);
   if (lingering_) return discard_input();
-  if (std::exchange(offer_again_, false)) {
+  if (std::exchange(offer_again_, false) && !unread_.empty()) {
     const std::string again = std::exchange(unread_, {});
     if (!deliver(again)) return;
     if (lingering_) return discard_input();
   }
+  if (tls_ && !tls_->backlog.empty() && !receive_backlog()) return;
   for (int i = 0; readable_; ++i) {
     if (i == EpollNet::kReadsPerTurn) return net_.enqueue(*this);
     char* scratch = net_.scratch_.get();
-    const size_t kept = unread_.size();
+    const size_t kept = tls_ ? 0 : unread_.size();
     ::memcpy(scratch, unread_.data(), kept);
-    const ssize_t n = ::recv(fd_.get(), scratch + kept, EpollNet::kReadSize, 0);
+    const size_t wanted = tls_ ? EpollNet::kSealedReadSize : EpollNet::kReadSize;
+    const ssize_t n = ::recv(fd_.get(), scratch + kept, wanted, 0);
     if (n < 0) {
       if (errno == EINTR) continue;
       if (errno != EAGAIN) return fail(errno);
@@ -178,10 +258,20 @@ void EpollStream::receive() {
     if (n == 0) return fail(0);
     // A short read has drained the socket: later input makes a new edge. Not so after a hang-up,
     // whose edge has been seen already.
-    if (static_cast<size_t>(n) < EpollNet::kReadSize && !hung_up_) readable_ = false;
-    if (!deliver({scratch, kept + static_cast<size_t>(n)})) return;
+    if (static_cast<size_t>(n) < wanted && !hung_up_) readable_ = false;
+    const std::string_view received(scratch, kept + static_cast<size_t>(n));
+    if (!(tls_ ? receive_sealed(received) : deliver(received))) return;
     if (lingering_) return discard_input();
+    if (tls_ && !tls_->backlog.empty() && !receive_backlog()) return;
   }
+}
+
+// False: stop reading.
+bool EpollStream::receive_backlog() {
+  const std::string backlog = std::exchange(tls_->backlog, {});
+  if (!receive_sealed(backlog)) return false;
+  if (lingering_) discard_input();
+  return !lingering_;
 }
 
 void EpollStream::discard_input() {

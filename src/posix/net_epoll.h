@@ -10,6 +10,7 @@
 #include "env/net.h"
 #include "posix/reactor.h"
 #include "posix/resolver.h"
+#include "posix/tls_layer.h"
 #include "posix/unique_fd.h"
 
 namespace bascule::posix {
@@ -28,7 +29,14 @@ class EpollStream final : public env::Stream, public EventSink {
   void resume() override;
   void close() override;
   void close_after_flush() override;
+  void start_tls(const env::TlsContext& context, TlsSide side,
+                 const std::string& server_name) override;
+  bool secured() const override { return tls_ && tls_->established(); }
+  env::TlsInfo tls_info() const override { return tls_ ? tls_->info() : env::TlsInfo{}; }
+  std::string tls_error() const override { return tls_ ? tls_->error() : std::string(); }
   std::string peer() const override;
+  std::string peer_host() const override;
+  std::string peer_user() const override;
 
   void on_events(uint32_t events) override;
 
@@ -47,6 +55,12 @@ class EpollStream final : public env::Stream, public EventSink {
   void half_close();
   void fail(int error);
   void keep_unread(std::string_view bytes);
+  void send_raw(std::string_view bytes);
+  void send_sealed();  // what the TLS layer has left in the net's buffer
+  // Ciphertext: what it says goes to the handler. False: stop reading.
+  bool receive_sealed(std::string_view sealed);
+  bool receive_backlog();
+  void end_tls();
 
   EpollNet& net_;
   env::StreamHandler* handler_ = nullptr;
@@ -62,6 +76,7 @@ class EpollStream final : public env::Stream, public EventSink {
   int failure_ = 0;         // to be reported in a later turn
   std::unique_ptr<Output> out_;
   std::string unread_;
+  std::unique_ptr<TlsLayer> tls_;
   env::TimerId linger_timer_ = env::TimerId::kNone;
 };
 
@@ -82,6 +97,8 @@ class EpollNet final : public env::Net {
   class Listener;
 
   static constexpr size_t kReadSize = 64 * 1024;
+  // With a record begun before it, it must not make more than what a handler may leave unread.
+  static constexpr size_t kSealedReadSize = 48 * 1024;
   // Fairness: so much is read from one stream before the others have their turn.
   static constexpr int kReadsPerTurn = 4;
   static constexpr Nanos kLinger = 1s;
@@ -106,6 +123,8 @@ class EpollNet final : public env::Net {
   std::vector<EpollStream*> ready_;
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::unique_ptr<char[]> scratch_;
+  std::string sealed_;  // TLS: to be sent; empty between calls
+  std::string plain_;   // TLS: being delivered
   bool ready_posted_ = false;
 };
 

@@ -23,7 +23,9 @@ ConnectAttempt start_connect(const env::Endpoint& endpoint);
 // An address, "localhost" or a directory: nothing to ask a name server for.
 bool is_address(const env::Endpoint& endpoint);
 
-void set_stream_options(int fd);  // TCP_NODELAY, keep-alive
-std::string peer_name(int fd);    // "10.0.0.1:5432", "unix", or "?"
+void set_stream_options(int fd);     // TCP_NODELAY, keep-alive
+std::string peer_name(int fd);       // "10.0.0.1:5432", "unix", or "?"
+std::string peer_address(int fd);    // "10.0.0.1"; empty for a unix socket
+std::string unix_peer_user(int fd);  // empty if it is no unix socket or the user has no name
 
 }  // namespace bascule::posix

@@ -7,6 +7,7 @@
 
 #include "env/net.h"
 #include "posix/resolver.h"
+#include "posix/tls_context.h"
 
 namespace bascule::posix {
 
@@ -14,8 +15,10 @@ namespace bascule::posix {
 class EpollEngineFactory final : public env::EngineFactory {
  public:
   std::unique_ptr<env::Engine> create(const std::string& name) override;
+  env::Tls& tls() override { return tls_; }
 
  private:
+  OpenSslTls tls_;
   Resolver resolver_;
 };
 
