@@ -319,10 +319,13 @@ void Member::begin(const op::Rewind& op) {
 }
 
 void Member::begin(const op::Clone& op) {
+  // As node/ops_create.cc: the source answers before anything is stopped or destroyed.
+  if (reach(op.source) == nullptr) {
+    return step(millis(20), [this] { fail_op("the source does not answer"); });
+  }
   stop_cleanly_then([this, source = op.source] {
     pg_.data() = DataDirectory{};
     pg_.data().state = DataDir::kHalfCloned;
-    if (reach(source) == nullptr) return fail_op("the source does not answer");
     fetch_from(source, random_ms(random_, 200, 3000), [this](PostgresModel& from) {
       pg_basebackup(pg_.data(), from.data());
       finish_at({});

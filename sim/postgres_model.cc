@@ -301,6 +301,7 @@ void PostgresModel::promote(uint32_t enforced, std::vector<std::string> sync,
         setting_ = sync;
         sync_defined_ = !sync.empty();
         run_ = Run::kPrimary;
+        reload_senders();  // cascaded standbys were let in under the setting of a standby
         fabric_.observer.promoted(host_, data_.timeline, fork);
         world().after(random_ms(random_, 50, 3000), process_, [this] {
           if (run_ == Run::kPrimary) write_checkpoint();
@@ -321,12 +322,17 @@ Nanos PostgresModel::reload_delay() {
 
 void PostgresModel::set_sync(std::vector<std::string> names) {
   setting_ = std::move(names);
+  reload_senders();
+  world().after(reload_delay(), process_, [this] { reload_checkpointer(); });
+}
+
+// Each at its own pace.
+void PostgresModel::reload_senders() {
   for (const Sender& s : senders_) {
     world().after(reload_delay(), process_, [this, session = s.session] {
       if (Sender* sender = find_sender(session)) reload_sender(*sender);
     });
   }
-  world().after(reload_delay(), process_, [this] { reload_checkpointer(); });
 }
 
 void PostgresModel::reload_sender(Sender& sender) {

@@ -164,6 +164,7 @@ class PostgresModel {
   void write_checkpoint();
 
   // synchronous replication
+  void reload_senders();
   void reload_sender(Sender& sender);
   void reload_checkpointer();
   void release_waiters(const Sender& sender);

@@ -14,6 +14,29 @@ const Member* Truth::leading() const {
   return found;
 }
 
+bool Truth::excused(Endpoint host) {
+  if (!parted && rolled_back(host)) {
+    parted = true;
+    world.count("exception.rolled_back_store");
+  }
+  return parted;
+}
+
+bool Truth::lawful(Endpoint host, uint32_t timeline) const {
+  const std::string* text = store.value(keys.leader());
+  const auto leader = text != nullptr ? control::decode_leader(*text)
+                                      : Result<control::LeaderRecord>(control::LeaderRecord{});
+  return leader && !leader->vacant() && leader->timeline.value == timeline &&
+         leader->holder == members[static_cast<size_t>(host)]->name();
+}
+
+uint64_t Truth::system_id() const {
+  const std::string* text = store.value(keys.init());
+  const auto init = text != nullptr ? control::decode_init(*text)
+                                    : Result<control::InitRecord>(control::InitRecord{});
+  return init ? init->system_id : 0;
+}
+
 bool Truth::safe_member_electable() const {
   uint32_t timeline = 0;
   uint64_t end = 0;

@@ -34,8 +34,18 @@ struct Truth {
   bool rolled_back(Endpoint host) const {
     return was_rolled_back && store.revision() >= seen_before[static_cast<size_t>(host)];
   }
+  // Beyond the promise (docs/simulation.md): this member takes part in a store that was restored
+  // from a backup that shows nothing older than what it has seen. What others have done since the
+  // backup was made it can't know: from then on timeline ids repeat and histories part.
+  bool excused(Endpoint host);
+  bool parted = false;
   // Somebody electable has a complete data directory, with all WAL of the newest timeline.
   bool safe_member_electable() const;
+  // The store says that this member leads, on this timeline.
+  bool lawful(Endpoint host, uint32_t timeline) const;
+  // Of the cluster that the store knows; 0: none has been declared. An initdb that was given up
+  // before it was is another cluster: nobody is told of it, though it accepts connections.
+  uint64_t system_id() const;
   const Member* leading() const;  // the member whose agent leads; nullptr if none or several
 };
 

@@ -15,24 +15,29 @@ struct Released {
   Endpoint host = -1;
   Release release;
   SimTime at{};
+  uint64_t system_id = 0;
+  bool declared = false;  // by a server of the cluster that the store knew then
 };
 
 class Durability : public Checker {
  public:
   using Checker::Checker;
 
-  void commit_inserted(Endpoint, const WalRecord& r) override {
+  void commit_inserted(Endpoint host, const WalRecord& r) override {
     inserted_.push_back({world().now(), r});
+    if (truth_.excused(host)) released_.clear();
   }
 
   void commit_released(Endpoint host, const WalRecord& r, const Release& release) override {
     world().count(release.by == Release::By::kStandby ? "commits.released_by_standby"
                                                       : "commits.released_alone");
     if (release.by == Release::By::kStandby && promised(host) && r.timeline < newest_timeline_ &&
-        !in_newest_.contains(r.commit)) {
+        !in_newest_.contains(r.commit) && !truth_.excused(host)) {
       return lost(Released{r, host, release, world().now()}, newest_timeline_);
     }
-    released_.push_back(Released{r, host, release, world().now()});
+    const uint64_t system = member(host).pg().data().system_id;
+    released_.push_back(
+        Released{r, host, release, world().now(), system, system == truth_.system_id()});
     if (!promised(host)) released_.back().release.by = Release::By::kNoSync;
   }
 
@@ -54,15 +59,20 @@ class Durability : public Checker {
 
   void promoted(Endpoint host, uint32_t timeline, uint64_t fork) override {
     world().count("promotions");
+    // A server that was promoted after its agent lost the record (both were frozen in the middle of
+    // it) is no history: the guard kills it before it has acknowledged anything, which is what
+    // one_writer and fencing watch. What was acknowledged must be in the line of the record.
+    if (!truth_.lawful(host, timeline)) {
+      world().count("promotions.stale");
+      return;
+    }
     const DataDirectory& d = member(host).pg().data();
     in_newest_.clear();
     for (const WalRecord& r : d.wal) {
       if (r.commit != 0) in_newest_.insert(r.commit);
     }
     newest_timeline_ = timeline;
-    if (truth_.rolled_back(host)) {
-      // The store shows nothing older than this member has seen: it can't know that it went back.
-      world().count("exception.rolled_back_store");
+    if (truth_.excused(host)) {
       released_.clear();
       return;
     }
@@ -71,12 +81,15 @@ class Durability : public Checker {
       released_.clear();
       return;
     }
+    std::erase_if(released_, [&](const Released& r) {
+      return !r.declared && r.system_id != d.system_id;  // see Truth::system_id
+    });
     check(timeline, fork);
   }
 
   void finish() override {
     const Member* leader = truth_.leading();
-    if (leader == nullptr) return;
+    if (leader == nullptr || truth_.parted) return;
     in_newest_.clear();
     for (const WalRecord& r : leader->pg().data().wal) {
       if (r.commit != 0) in_newest_.insert(r.commit);

@@ -83,6 +83,11 @@ class Fencing : public Checker {
     state(m).unarmed_since = SimTime{-1};
   }
 
+  // The guard was frozen too, in the middle of killing: its time goes on only now.
+  void host_thawed(Endpoint host, World::FrozenClock) override {
+    states_[static_cast<size_t>(host)].unarmed_since = SimTime{-1};
+  }
+
  private:
   struct Sent {
     MonoTime at;

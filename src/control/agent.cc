@@ -346,6 +346,7 @@ void Agent::Impl::op_error(const Op& op, const Error& error) {
        {{"operation", std::string(op_name(op))}});
   op_failed(error);
   if (const auto* set = std::get_if<op::SetSync>(&op)) sync_set_.apply_failed(set->standbys);
+  if (std::holds_alternative<op::StartStandby>(op)) ++starts_failed_;
   if (!held_) {
     if (shutdown_ && std::holds_alternative<op::CleanStop>(op)) run(op::Kill{});
     // The incarnation is a new one already; a receiver that still runs has the old name.

@@ -29,8 +29,10 @@ void Agent::Impl::contest() {
   if (op_running() || !persists_.empty() || !may_retry()) return;
   if (pg_down()) return start_from_stopped(nullptr);
   if (pg_.run != PgRun::kStandby) {
-    return set_phase(Phase::kIsolated, "no leader; PostgreSQL is not ready for an election");
+    set_phase(Phase::kIsolated, "no leader; PostgreSQL is not ready for an election");
+    return give_up_hung(config().promote_timeout);
   }
+  hung_since_ = {};
   if (local_.ballot_intent != revision) {
     local_.ballot_intent = revision;
     set_phase(Phase::kBalloting, "no leader: recording the intent to ballot");
@@ -43,12 +45,11 @@ void Agent::Impl::contest() {
     run(op::StopReceiver{});
     return;
   }
-  const Position& high = local_.high_water;
-  if (high.timeline == located_->timeline && located_->lsn < high.lsn) {
+  if (wal_was_lost()) {
     return set_phase(Phase::kRefused,
                      fmt::format("WAL on disk ends at {}, but {} was there before: it is damaged; "
                                  "this member does not ballot",
-                                 located_->to_string(), high.to_string()));
+                                 located_->to_string(), local_.high_water.to_string()));
   }
   const auto own = view_.ballots.find(config_.name);
   if (own == view_.ballots.end() || own->second.value.answers != revision ||
@@ -56,6 +57,30 @@ void Agent::Impl::contest() {
     return place_ballot();
   }
   consider_take_over();
+}
+
+// A standby that hangs (stopped, or on a disk that does) is killed and started again, alone:
+// without a leader it may be the only one that may be elected.
+void Agent::Impl::give_up_hung(Millis patience) {
+  if (pg_.run != PgRun::kUnresponsive) {
+    hung_since_ = {};
+    return;
+  }
+  if (hung_since_ == MonoTime{}) hung_since_ = now_;
+  if (now_ < hung_since_ + patience) return wake_at(hung_since_ + patience);
+  hung_since_ = {};
+  note(LogLevel::kWarn, "hung", "PostgreSQL does not answer: it is killed and started again");
+  run(op::Kill{});
+}
+
+// The disk ends before what was known to be on it, on whichever timeline of the line that was.
+bool Agent::Impl::wal_was_lost() const {
+  const Position& high = local_.high_water;
+  if (high.timeline == located_->timeline) return located_->lsn < high.lsn;
+  const Lineage line = lineage(view_.history, view_.leader->value.epoch);
+  const auto here = place(line, *located_);
+  const auto before = place(line, high);
+  return here && before && *here < *before;
 }
 
 void Agent::Impl::place_ballot() {

@@ -3,6 +3,11 @@
 #include "control/agent_impl.h"
 
 namespace bascule::control {
+namespace {
+
+constexpr Millis kJustNow{1000};
+
+}  // namespace
 
 void Agent::Impl::follow() {
   if (shutdown_) return shut_down();
@@ -17,6 +22,11 @@ void Agent::Impl::follow() {
     return;
   }
   const bool initialised = view_.init && view_.init->value.system_id != 0;
+  if (local_.bootstrapping && initialised && pg_.data == DataDir::kReady &&
+      pg_.system_id == view_.init->value.system_id) {
+    local_.bootstrapping = false;  // what is here is the cluster's: never wiped as an own remnant
+    persist({});
+  }
   const bool foreign = initialised && pg_.system_id != 0 && pg_.data != DataDir::kEmpty &&
                        pg_.system_id != view_.init->value.system_id;
   if (foreign && local_.bootstrapping && pg_down()) {
@@ -224,8 +234,9 @@ void Agent::Impl::rejoin() {
       return set_phase(Phase::kIsolated, "PostgreSQL is starting");
     case PgRun::kUnresponsive:
       reason_ = "PostgreSQL does not answer";
-      return;
+      return give_up_hung(config().rejoin_timeout);
     case PgRun::kStandby:
+      hung_since_ = {};
       return rejoin_running(leader);
     case PgRun::kPrimary:
       return;  // being fenced
@@ -248,6 +259,7 @@ void Agent::Impl::give_up_start(const LeaderRecord& leader) {
   if (now_ < limit) return wake_at(limit);
   starting_since_ = {};
   copied_ = true;  // with the leader's WAL the next time; that start is not given up
+  copied_from_ = {};
   note(LogLevel::kWarn, "start given up",
        "not consistent yet: starting again with the leader's WAL");
   run(op::Kill{});
@@ -286,13 +298,15 @@ void Agent::Impl::start_from_stopped(const LeaderRecord* leader) {
   }
   // Alone first: where its WAL ends decides what comes next. A fresh copy is not consistent without
   // its upstream; where starting alone fails, the leader's WAL may be what is missing.
-  const bool with_leader = leader && (copied_ || (op_failures_ % 2 == 1 && rewinds_tried_ == 0)) &&
+  const bool with_leader = leader &&
+                           (copied_ || (starts_failed_ % 2 == 1 && rewinds_tried_ == 0)) &&
                            !upstream_of(leader->holder).host.empty();
   set_phase(Phase::kIsolated, with_leader ? "starting as a standby of the leader"
                                           : "starting alone to see where the WAL ends");
   // The guard may still hold the deadline of a record that an earlier agent of this member held.
   out_.push_back(effect::DisarmGuard{});
-  if (with_leader) followed_epoch_ = leader->epoch;
+  // A copy of this leader is on its line; anything else is looked at once it runs.
+  if (with_leader && copied_from_ == leader->epoch) followed_epoch_ = leader->epoch;
   run(op::StartStandby{with_leader ? std::optional(upstream_of(leader->holder)) : std::nullopt});
 }
 
@@ -310,8 +324,9 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
       followed_epoch_ = leader.epoch;
     }
     const Nanos waited = now_ - not_streaming_since_;
-    if (leader.phase == LeaderPhase::kRunning && !pg_.receiver_streaming &&
-        waited > config().rejoin_timeout) {
+    // Not the record's phase: the leader may be waiting for this very standby.
+    if (leader_writes() && !pg_.receiver_streaming && waited > config().rejoin_timeout) {
+      if (!looked_just_now()) return;
       not_streaming_since_ = now_;
       // On the line and yet not served: the WAL that it needs is gone. pg_rewind would not help.
       return clone(leader, fmt::format("could not stream from {} for {} s", leader.holder.str(),
@@ -362,17 +377,34 @@ void Agent::Impl::resync(const LeaderRecord& leader, std::string why) {
                      why + fmt::format("; waiting for {} to be writable and have a checkpoint",
                                        leader.holder.str()));
   }
+  if (!looked_just_now()) return;
   set_phase(Phase::kRewinding, why);
   const Upstream upstream = upstream_of(leader.holder);
   new_incarnation();
   local_.led_epoch = {};
   local_.high_water = {};
+  copied_from_ = leader.epoch;
   note(LogLevel::kInfo, "rewinding", why, {{"source", upstream.member.str()}});
-  persist([this, upstream] {
-    if (op_running() || held_ || kill_) return;
-    ++rewinds_tried_;
-    run(op::Rewind{upstream});
-  });
+  persist([this, upstream] { replace_data(op::Rewind{upstream}); });
+}
+
+// Before data is given up: what led to it was seen just now, not before a pause of this process.
+// The leader of then may be gone, and what is here the only copy that may be elected.
+bool Agent::Impl::looked_just_now() {
+  if (now_ - view_begun_ <= kJustNow && now_ - pg_.sampled_at <= kJustNow) return true;
+  request_read();
+  wake_at(now_ + 100ms);
+  return false;
+}
+
+void Agent::Impl::replace_data(Op op) {
+  if (op_running() || held_ || kill_) return;
+  if (!looked_just_now()) {
+    renamed_ = true;  // decided anew; should it stream on, then under the new name
+    return;
+  }
+  if (std::holds_alternative<op::Rewind>(op)) ++rewinds_tried_;
+  run(std::move(op));
 }
 
 void Agent::Impl::clone(const LeaderRecord& leader, std::string why) {
@@ -381,19 +413,19 @@ void Agent::Impl::clone(const LeaderRecord& leader, std::string why) {
     return set_phase(Phase::kStopped,
                      why + fmt::format("; waiting for {} to be writable", leader.holder.str()));
   }
+  if (!looked_just_now()) return;
   set_phase(Phase::kCloning, why);
   new_incarnation();
   local_.led_epoch = {};
   local_.high_water = {};
-  local_.bootstrapping = false;
+  copied_from_ = leader.epoch;
   note(LogLevel::kInfo, "cloning", why, {{"source", upstream.member.str()}});
-  persist([this, upstream] {
-    if (!op_running() && !held_ && !kill_) run(op::Clone{upstream});
-  });
+  persist([this, upstream] { replace_data(op::Clone{upstream}); });
 }
 
 void Agent::Impl::op_done(const op::StartStandby&, const OpData&) {
   renamed_ = false;
+  starts_failed_ = 0;
   pg_.run = PgRun::kStandby;
   pg_.upstream.reset();
   have_pg_ = false;  // decide on a new sample
@@ -416,6 +448,7 @@ void Agent::Impl::op_done(const op::Rewind&, const OpData&) {
 
 void Agent::Impl::op_done(const op::Clone&, const OpData&) {
   note(LogLevel::kInfo, "cloned", "a copy of the leader");
+  if (std::exchange(local_.bootstrapping, false)) persist({});  // before it is started
   rewinds_tried_ = 0;
   pg_.run = PgRun::kStopped;
   pg_.data = DataDir::kReady;

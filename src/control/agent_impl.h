@@ -123,10 +123,14 @@ class Agent::Impl {
   void leave_ballot();
   void locate(std::string why);
   bool leader_writes() const;
+  bool looked_just_now();
+  void replace_data(Op op);
 
   // -- agent_election.cc
   void contest();
   void place_ballot();
+  void give_up_hung(Millis patience);
+  bool wal_was_lost() const;
   void consider_take_over();
   void take_over(const Election& election, std::string trigger, std::string why);
   std::vector<std::string> first_standby(const Election& election, const Lineage& line) const;
@@ -212,6 +216,8 @@ class Agent::Impl {
   bool renamed_ = false;        // the upstream is to be set again, with the new application_name
   Epoch followed_epoch_;        // whose line was checked before the upstream was set
   bool copied_ = false;         // just rewound or cloned: not consistent without its upstream
+  Epoch copied_from_;           // whose leader the copy was made of
+  int starts_failed_ = 0;       // of the standby, in a row
   MonoTime retry_at_{};
   int op_failures_ = 0;
   int rewinds_tried_ = 0;  // since one succeeded; a start in between does not reset it
@@ -219,6 +225,7 @@ class Agent::Impl {
   std::optional<Position> located_;  // end of WAL on disk; valid while the receiver stays stopped
   MonoTime not_streaming_since_{};
   MonoTime observed_at_{};
+  MonoTime hung_since_{};
   MonoTime starting_since_{};  // isolated or from another member, while there is a leader
 
   // persists

@@ -34,6 +34,9 @@ struct Member {
   bool verify_fails = false;
   bool inits_fail = false;
   bool starts_hang = false;  // of isolated standbys: never consistent
+  int starts_fail = 0;       // so many starts of a standby from now on
+  int clones_fail = 0;
+  bool served = true;  // by the leader that it streams from
 
   void give(const Event& event);
   void carry_out(const Effects& effects);
@@ -125,7 +128,7 @@ struct World {
       for (auto& [n, other] : members) {
         PgStatus& s = other->pg;
         s.receiver_streaming = s.receiver_streaming && s.upstream != m.self;
-        if (s.run != PgRun::kStandby || s.upstream != m.self) continue;
+        if (s.run != PgRun::kStandby || s.upstream != m.self || !other->served) continue;
         s.timeline = m.pg.timeline;
         s.flush_lsn = s.replay_lsn = m.pg.flush_lsn;
         s.receiver_streaming = true;
@@ -204,6 +207,7 @@ Result<OpData> Member::perform(const Op& op) {
     if (armed != MonoTime{} && world.now >= armed) {
       return fail(ErrorCode::kConflict, "guard: the deadline has passed");
     }
+    if (starts_fail > 0 && starts_fail-- > 0) return fail(ErrorCode::kUnavailable, "did not start");
     pg.run = PgRun::kStandby;
     pg.upstream.reset();
     if (standby->upstream) pg.upstream = standby->upstream->member;
@@ -240,9 +244,11 @@ Result<OpData> Member::perform(const Op& op) {
     }
     const Member& source = *world.members.at(rewind->source.member);
     pg.run = PgRun::kStopped;
+    served = true;
     pg.timeline = source.pg.timeline;
     pg.flush_lsn = source.pg.flush_lsn;
   } else if (const auto* clone = std::get_if<op::Clone>(&op)) {
+    if (clones_fail > 0 && clones_fail-- > 0) return fail(ErrorCode::kUnavailable, "no answer");
     const Member& source = *world.members.at(clone->source.member);
     pg = PgStatus{};
     pg.data = DataDir::kReady;
@@ -543,6 +549,85 @@ TEST_F(AgentTest, BootstrapThatBrokeOffAfterInitdbGoesOn) {
   restart_agent(n1);
   world.pass(15s);
   EXPECT_EQ(world.leader(), "n1") << dump(n1);
+}
+
+TEST_F(AgentTest, RemainsOfAnOwnBootstrapAreReplacedThoughTheFirstCloneFails) {
+  start_three();
+  Member& n3 = world.at("n3");
+  n3.disk = {};
+  n3.disk.bootstrapping = true;  // it was creating the cluster when n1 did
+  n3.pg = {};
+  n3.pg.data = DataDir::kReady;
+  n3.pg.system_id = 666;
+  n3.clones_fail = 1;
+  restart_agent(n3);
+  world.pass(5s);
+  EXPECT_EQ(n3.agent->phase(), Phase::kFollowing) << dump(n3);
+  EXPECT_EQ(n3.pg.system_id, 42u);
+  EXPECT_FALSE(n3.disk.bootstrapping) << "a copy of the cluster is no remnant";
+}
+
+TEST_F(AgentTest, DataIsNotGivenUpForWhatWasSeenBeforeAPause) {
+  start_three();
+  const std::string voter = world.view().sync->value.generations[0].voters[0].substr(0, 2);
+  Member& replica = world.at(voter);
+  replica.served = false;
+  replica.pg.receiver_streaming = false;
+  replica.pg.sampled_at = world.now;
+  replica.give(event::Observed{replica.pg});  // the connection has just broken
+  replica.notes.clear();
+  world.at("n1").exited = true;  // and n1 is lost while this agent is stopped
+  world.at("n1").pg.run = PgRun::kStopped;
+  world.now += std::chrono::minutes(1);
+  replica.give(event::Tick{});
+  world.drain();
+  world.pass(8s);
+  EXPECT_FALSE(noted(replica, "cloning"));
+  EXPECT_EQ(world.leader(), voter);
+}
+
+TEST_F(AgentTest, DivergedMemberWhoseFirstStartFailsIsRewoundNotLeftConnecting) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.pg.flush_lsn.value += 500;  // acknowledged by nobody
+  n1.starts_fail = 1;
+  n1.served = false;  // "requested starting point is ahead of"
+  crash(n1);
+  world.pass(10s);
+  EXPECT_TRUE(noted(n1, "rewound"));
+  EXPECT_EQ(n1.agent->phase(), Phase::kFollowing) << dump(n1);
+}
+
+TEST_F(AgentTest, HungStandbyIsKilledAndBallotsWhenThereIsNoLeader) {
+  start_three();
+  const std::string voter = world.view().sync->value.generations[0].voters[0].substr(0, 2);
+  world.at(voter).pg.run = PgRun::kUnresponsive;  // SIGSTOP
+  world.at(voter).pg.sampled_at = world.now;
+  world.at(voter).give(event::Observed{world.at(voter).pg});
+  crash(world.at("n1"));
+  world.at("n1").exited = true;
+  world.pass(5s);
+  EXPECT_NE(world.leader(), voter);
+  world.pass(world.config.promote_timeout + 5s);
+  EXPECT_EQ(world.leader(), voter);
+}
+
+TEST_F(AgentTest, MemberThatLostTheWalOfANewerTimelineDoesNotBallot) {
+  start_three();
+  crash(world.at("n1"));
+  world.pass(10s);
+  Member& n1 = world.at("n1");
+  ASSERT_EQ(n1.pg.timeline, Timeline{2});
+  n1.pg.timeline = Timeline{1};  // the disk went back to what it was before the fail-over
+  n1.pg.flush_lsn = Lsn{1000};
+  n1.served = false;
+  for (const char* other : {"n2", "n3"}) {
+    world.at(other).exited = true;
+    world.at(other).pg.run = PgRun::kStopped;
+  }
+  world.pass(8s);
+  EXPECT_EQ(n1.agent->phase(), Phase::kRefused) << dump(n1);
+  EXPECT_FALSE(world.view().ballots.contains(n1.self));
 }
 
 TEST_F(AgentTest, SettingThatSomebodyElseHasChangedIsSetAgain) {

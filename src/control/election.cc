@@ -102,8 +102,7 @@ class Count {
 
   std::string generation_obstacle(const Voter& v, const Generation& g) const {
     if (v.ballot->sync_name == g.leader_sync_name) return "";
-    const Segment& segment = line_[v.place->segment];
-    if (segment.epoch > g.epoch && v.place->lsn > segment.begin && on_line(g.epoch)) return "";
+    if (has_fork_after(v, g.epoch)) return "";
     if (g.quorum == 0) {
       return fmt::format("epoch {} ended with only {} having all acknowledged commits",
                          g.epoch.value, g.leader.str());
@@ -122,8 +121,13 @@ class Count {
                        g.epoch.value, g.quorum, fmt::join(g.voters, ", "), g.leader.str(), voters);
   }
 
-  bool on_line(Epoch epoch) const {
-    return std::ranges::any_of(line_, [&](const Segment& s) { return s.epoch == epoch; });
+  // Has everything up to the fork of a later epoch on the line: whoever made that fork was safe for
+  // this one, and had no more. Also where the promotion failed and nothing was written behind it.
+  bool has_fork_after(const Voter& v, Epoch epoch) const {
+    for (size_t i = 1; i < line_.size(); ++i) {
+      if (line_[i].epoch > epoch && *v.place >= Place{i - 1, line_[i].begin}) return true;
+    }
+    return false;
   }
 
   // Larger is better.

@@ -7,9 +7,8 @@
 //   member has all of them if
 //     (a) it is g's leader in the same incarnation: neither rewound nor cloned since, or
 //     (b) q voters of g have ballots and it is at least as advanced as the most advanced of these,
-//     or (c) it stands on a later segment of the line than g, beyond the fork: that fork was made
-//     by a
-//         member that was safe for g, or
+//     or (c) it has everything up to the fork of a later epoch on the line: that fork was made by a
+//         member that was safe for g and had no more, or
 //     (d) the last leader stopped cleanly and it has everything up to that final position.
 #pragma once
 

@@ -115,6 +115,18 @@ TEST_F(ElectionTest, WalBeyondARecordedForkIsDiverged) {
   EXPECT_TRUE(safe("c"));
 }
 
+TEST_F(ElectionTest, WhoHasEverythingUpToALaterForkIsSafeThoughNothingWasWrittenBehindIt) {
+  // The old leader stopped cleanly, c took over for that and could not be promoted.
+  view.leader->value.epoch = Epoch{2};
+  view.history[Epoch{2}] = forked(2, 1, 2, at(1, 400));
+  generation(1, "a", {"b_1"});
+  generation(2, "c", {"b_1"});
+  ballot("c", at(1, 400), Epoch{});
+  EXPECT_TRUE(safe("c"));
+  view.ballots.at(name("c")).value.position = at(1, 399);
+  EXPECT_FALSE(safe("c")) << "the voter of epoch 1 may have more";
+}
+
 TEST_F(ElectionTest, EveryGenerationMustBeSafe) {
   view.leader->value.epoch = Epoch{2};
   view.history[Epoch{2}] = forked(2, 1, 2, at(1, 400));
