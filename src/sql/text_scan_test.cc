@@ -1,0 +1,59 @@
+#include "sql/text_scan.h"
+
+#include <gtest/gtest.h>
+
+namespace bascule::sql {
+namespace {
+
+std::string key_of(std::string_view sql) {
+  std::string key;
+  EXPECT_EQ(scan_text(sql, key).problem, ScanProblem::kNone) << sql;
+  return key;
+}
+
+TEST(TextScan, LiteralsOfReadsAreTakenOut) {
+  EXPECT_EQ(key_of("SELECT a FROM t WHERE b = 12345 AND c = 'it''s'"),
+            "SELECT a FROM t WHERE b = 0 AND c = ''");
+  EXPECT_EQ(key_of("select 1.50, .5, 1e10, a1, $12, \"b 3\""),
+            "select 0.0, .0, 0e10, a1, $12, \"b 3\"");
+  EXPECT_EQ(key_of("(VALUES (1))"), "(VALUES (0))");
+  EXPECT_EQ(key_of("WITH a AS (SELECT 7) TABLE a"), "WITH a AS (SELECT 0) TABLE a");
+}
+
+TEST(TextScan, OtherStatementsAndOtherLiteralsStay) {
+  for (const auto* sql : {"SET a = 'b'", "BEGIN", "UPDATE t SET a = 'x' WHERE b = 3",
+                          "SELECT E'a\\'b', B'01', X'1F', N'x', U&'\\0061'",
+                          "SELECT $$it's$$, $a$x$b$y$a$, \"it's\""}) {
+    EXPECT_EQ(key_of(sql), sql);
+  }
+}
+
+TEST(TextScan, CommentsBecomeBlanks) {
+  EXPECT_EQ(key_of("SELECT/* a /* nested */ b */x--end\nFROM t"), "SELECT x \nFROM t");
+  EXPECT_EQ(key_of("SELECT '--', a-/**/-b"), "SELECT '', a- -b");
+  EXPECT_EQ(key_of("/* 1 */ SELECT 2"), "  SELECT 0");
+}
+
+TEST(TextScan, HintsAreReadFromBlockCommentsOnly) {
+  std::string key;
+  EXPECT_TRUE(scan_text("/* bascule: primary */ SELECT 1", key).hints.primary);
+  EXPECT_FALSE(scan_text("-- bascule: primary\nSELECT 1", key).hints.primary);
+  EXPECT_FALSE(scan_text("SELECT '/* bascule: primary */'", key).hints.primary);
+  EXPECT_FALSE(scan_text("SELECT $$/* bascule: primary */$$", key).hints.primary);
+  EXPECT_EQ(scan_text("SELECT 1/*bascule: affinity= g 1 */", key).hints.affinity, "g 1");
+  const std::string long_key = "/* bascule: affinity=" + std::string(65, 'x') + " */ SELECT 1";
+  EXPECT_EQ(scan_text(long_key, key).hints.affinity, "");
+}
+
+TEST(TextScan, DepthIsBounded) {
+  std::string key;
+  std::string deep = "SELECT 1";
+  for (int i = 0; i < 8'001; ++i) deep += "+1";
+  EXPECT_EQ(scan_text(deep, key).problem, ScanProblem::kTooDeep);
+  std::string flat = "SELECT 1 WHERE 1 IN (1";
+  for (int i = 0; i < 20'000; ++i) flat += ",12";
+  EXPECT_EQ(scan_text(flat + ")", key).problem, ScanProblem::kNone);
+}
+
+}  // namespace
+}  // namespace bascule::sql
