@@ -1,7 +1,9 @@
 // The only place where the operating system is chosen: fills cli::Platform with posix/.
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <string_view>
 #include <thread>
 
@@ -15,6 +17,21 @@
 #include "posix/process.h"
 #include "posix/reactor.h"
 #include "posix/worker_engine.h"
+
+namespace {
+
+// Log-in shells and service managers give 1,024 and leave the rest to whoever needs it: a proxy
+// does.
+int raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
+  limit.rlim_cur = limit.rlim_max;
+  (void)setrlimit(RLIMIT_NOFILE, &limit);
+  (void)getrlimit(RLIMIT_NOFILE, &limit);
+  return static_cast<int>(std::min<rlim_t>(limit.rlim_cur, 1 << 30));
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   using namespace bascule;
@@ -45,6 +62,7 @@ int main(int argc, char** argv) {
       .set_environment = [](const char* name,
                             const std::string& value) { setenv(name, value.c_str(), 1); },
       .cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency())),
+      .descriptors = raise_descriptor_limit(),
   };
   return cli::run_cli(argc, argv, platform);
 }

@@ -28,6 +28,7 @@ struct Platform {
   std::function<std::optional<std::string>(const char* name)> environment;
   std::function<void(const char* name, const std::string& value)> set_environment;
   int cores = 1;
+  int descriptors = 1024;  // that this process may have open
 };
 
 }  // namespace bascule::cli

@@ -99,10 +99,7 @@ Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platfo
   const auto users = parse_userlist(*text, section.userlist_file);
   if (!users) return std::unexpected(users.error());
   for (const UserEntry& user : *users) {
-    proxy::ProxyUser entry;
-    entry.name = user.name;
-    (user.secret.starts_with("SCRAM-SHA-256$") ? entry.verifier : entry.password) = user.secret;
-    out.users.push_back(std::move(entry));
+    out.access.users.push_back({user.name, user.secret});
   }
   return out;
 }
@@ -196,8 +193,18 @@ class Daemon {
         {{"writer", config_.proxy->writer.to_string()},
          {"reader", config_.proxy->reader ? config_.proxy->reader->to_string() : "none"},
          {"workers", config->workers}});
+    warn_of_descriptors(config->clients_max + config->pool_size);
     proxy_ = std::make_unique<proxy::Proxy>(std::move(*config), platform_.engines);
     return proxy_->start();
+  }
+
+  void warn_of_descriptors(int connections) {
+    constexpr int kOthers = 100;
+    if (connections + kOthers <= platform_.descriptors) return;
+    log(LogLevel::kWarn, who_, "fewer descriptors than clients_max and pool_size ask for",
+        {{"limit", platform_.descriptors},
+         {"needed", connections + kOthers},
+         {"hint", "raise the hard limit of open files (LimitNOFILE= of the service, ulimit -Hn)"}});
   }
 
   Status start_api() {
