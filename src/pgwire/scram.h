@@ -17,6 +17,7 @@
 #include <string_view>
 #include <variant>
 
+#include "base/base64.h"
 #include "base/result.h"
 
 namespace bascule::pgwire {
@@ -151,9 +152,5 @@ class ScramServer {
 
 // base64 of `random` (kScramNonceBytes from the operating system): a nonce as above.
 std::string make_nonce(std::string_view random);
-
-std::string base64_encode(std::string_view bytes);
-// Strict: padding required, no white space, no stray bits.
-Result<std::string> base64_decode(std::string_view text);
 
 }  // namespace bascule::pgwire

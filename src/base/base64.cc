@@ -1,9 +1,9 @@
+#include "base/base64.h"
+
 #include <array>
 #include <cstdint>
 
-#include "pgwire/scram.h"
-
-namespace bascule::pgwire {
+namespace bascule {
 namespace {
 
 constexpr std::string_view kAlphabet =
@@ -61,4 +61,4 @@ Result<std::string> base64_decode(std::string_view text) {
   return out;
 }
 
-}  // namespace bascule::pgwire
+}  // namespace bascule
