@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""Runs real client drivers against PostgreSQL directly and through the proxy. See README.md.
+
+    tests/drivers/run.py                                   everything
+    tests/drivers/run.py --drivers psycopg3,pq --checks cancel,cursor --targets direct,session -v
+    tests/drivers/run.py --report docs/proxy-drivers.md    writes the table as well
+
+Exit code 0: no check failed through the proxy that passes directly.
+"""
+import argparse
+import json
+import os
+import pathlib
+import queue
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT / "bench"))
+
+import rig  # noqa: E402  (bench/rig.py: a cluster of one node, proxies on it)
+from programs import PROGRAMS  # noqa: E402
+import report  # noqa: E402
+
+SESSION_POOL, TRANSACTION_POOL = 60, 4
+HANG_S = 60
+
+
+def proxy_of(bench, target):
+    """Transaction mode gets fewer server connections than any program has clients at once."""
+    if target == "session":
+        return bench.bascule("session", pool=SESSION_POOL, workers=2).port
+    if target == "transaction":
+        return bench.bascule("transaction", pool=TRANSACTION_POOL, workers=2,
+                             more="  pool_mode: transaction\n").port
+    if target == "pgbouncer":
+        return bench.pgbouncer(pool=TRANSACTION_POOL).port
+    assert target == "direct", target
+    return bench.pg_port
+
+
+def lines_of(process):
+    """Standard output line by line, None at its end, through a queue: it can be waited for."""
+    lines = queue.Queue()
+
+    def read():
+        for line in process.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
+
+
+def run_once(program, variant, environment, results, verbose):
+    """One life of a program; the name of the check in which it hung or died, else None."""
+    process = subprocess.Popen(program.command, env=environment, cwd=HERE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, errors="replace",
+                               start_new_session=True)
+    stderr = []
+    reader = threading.Thread(target=lambda: stderr.extend(process.stderr), daemon=True)
+    reader.start()
+    lines, running, why = lines_of(process), None, "ended"
+    while True:
+        try:
+            line = lines.get(timeout=HANG_S)
+        except queue.Empty:
+            why = f"hangs (no answer in {HANG_S} s)"
+            break
+        if line is None:
+            break
+        try:
+            message = json.loads(line)
+        except ValueError:
+            stderr.append(line)
+            continue
+        if "begin" in message:
+            running = message["begin"]
+            continue
+        running = None
+        results[message["check"]] = None if message["ok"] else message["error"] or "failed"
+        if verbose:
+            print(f"    {message['check']:<24}{'ok' if message['ok'] else message['error']}", flush=True)
+    with_group = os.getpgid(process.pid) if process.poll() is None and running else None
+    if with_group:
+        os.killpg(with_group, 9)
+    code = process.wait(30)
+    reader.join(5)
+    if running is None and code == 0:
+        return None
+    last = " | ".join(line.strip() for line in stderr[-4:])
+    results[running or "program"] = f"{why}, exit {code}: {last}"
+    if verbose:
+        print(f"    {running or 'program':<24}{results[running or 'program']}", flush=True)
+    return running
+
+
+def run_program(program, variant, target, port, bench, options):
+    results, hung = {}, set()
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("PG")},
+        "DRIVER_HOST": "127.0.0.1", "DRIVER_PORT": str(port), "DRIVER_USER": bench.user,
+        "DRIVER_PASSWORD": bench.password, "DRIVER_DATABASE": bench.database,
+        "DRIVER_MODE": "transaction" if target == "pgbouncer" else target,
+        "DRIVER_VARIANT": variant, "DRIVER_ONLY": options.checks,
+        "DRIVER_SCRATCH": str(bench.dir / "scratch"), "PYTHONDONTWRITEBYTECODE": "1",
+        "PG_BIN": str(rig.PG_BIN), **program.environment,
+    }
+    while len(hung) < 6:  # after a hang it is run again without the checks that have been
+        environment["DRIVER_SKIP"] = ",".join(set(results) | hung)
+        stuck = run_once(program, variant, environment, results, options.verbose)
+        if stuck is None:
+            break
+        hung.add(stuck)
+    return results
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--drivers", default="", help="names, with commas; default: all")
+    parser.add_argument("--checks", default="", help="names, with commas; default: all")
+    parser.add_argument("--targets", default="direct,session,transaction",
+                        help="of direct, session, transaction, pgbouncer")
+    parser.add_argument("--report", help="file that gets the table, Markdown")
+    parser.add_argument("--json", help="file that gets the results")
+    parser.add_argument("-v", "--verbose", action="store_true")
+    return parser.parse_args()
+
+
+def main():
+    options = parse_arguments()
+    wanted = set(filter(None, options.drivers.split(",")))
+    chosen = [(p, v) for p in PROGRAMS for v in p.variants
+              if not wanted or {p.name, p.label(v)} & wanted]
+    unknown = wanted - {p.name for p, _ in chosen} - {p.label(v) for p, v in chosen}
+    if unknown:
+        sys.exit(f"drivers: no program {', '.join(sorted(unknown))}")
+    results, versions, started = {}, {}, time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bascule-drivers-") as build:
+        for program in {id(p): p for p, _ in chosen}.values():
+            program.prepare(pathlib.Path(build))
+            versions[program.name] = program.version()
+        with rig.Rig() as bench:
+            (bench.dir / "scratch").mkdir()
+            as_superuser(bench, "grant pg_monitor to app")  # a role that a client can set
+            for target in options.targets.split(","):
+                port = proxy_of(bench, target)
+                for program, variant in chosen:
+                    label = program.label(variant)
+                    print(f"{target}: {label}", flush=True)
+                    results.setdefault(label, {})[target] = run_program(
+                        program, variant, target, port, bench, options)
+            versions["postgresql"] = server_version()
+    outcome = report.judge(results)
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(results, indent=1) + "\n")
+    if options.report:
+        pathlib.Path(options.report).write_text(report.markdown(results, versions, PROGRAMS))
+    for line in outcome.lines():
+        print(line)
+    print(f"drivers: {outcome.summary()} in {time.monotonic() - started:.0f} s")
+    return 1 if outcome.proxy_failures or outcome.broken else 0
+
+
+def as_superuser(bench, sql):
+    """Over the local socket, where the cluster's own user gets in as the superuser."""
+    command = [str(rig.PG_BIN / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-p", str(bench.pg_port),
+               "-h", str(bench.cluster / "nodes/n1/run"), "-U", "postgres", "-d", bench.database, "-c", sql]
+    subprocess.run(rig.demoted(command), check=True, cwd="/")
+
+
+def server_version():
+    text = subprocess.run([rig.PG_BIN / "postgres", "--version"], capture_output=True, text=True).stdout
+    return re.search(r"[\d.]+", text).group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
