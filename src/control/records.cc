@@ -383,6 +383,7 @@ ClusterView ClusterParser::parse(const store::Snapshot& snapshot) {
   const std::string members = keys.prefix + "members/";
   const std::string ballots = keys.prefix + "ballots/";
   const std::string history = keys.prefix + "history/";
+  const MonitorKeys monitor(keys.prefix);
   for (const store::Entry& e : snapshot.entries) {
     const std::string_view key = e.key;
     if (key == keys.leader()) {
@@ -413,6 +414,10 @@ ClusterView ClusterParser::parse(const store::Snapshot& snapshot) {
       take(decode(e, &decode_history), e, [&](HistoryRecord h) {
         if (key == keys.history(h.epoch)) view.history[h.epoch] = std::move(h);
       });
+    } else if (key.starts_with(monitor.prefix)) {
+      if (!view.monitor) view.monitor.emplace();
+      auto status = read_monitor_entry(monitor, e, *view.monitor);
+      if (!status) view.problems.push_back(status.error().to_string());
     }
   }
   return view;

@@ -18,6 +18,7 @@
 #include "base/result.h"
 #include "base/time.h"
 #include "base/types.h"
+#include "control/monitor_records.h"
 #include "store/store.h"
 
 namespace bascule::control {
@@ -203,6 +204,7 @@ struct ClusterView {
   std::map<NodeName, MemberRecord> members;
   std::map<NodeName, Versioned<Ballot>> ballots;
   std::map<Epoch, HistoryRecord> history;
+  std::optional<MonitorView> monitor;  // databases without an agent: a monitor decides
   std::vector<std::string> problems;
 
   const MemberRecord* member(const NodeName& name) const;
