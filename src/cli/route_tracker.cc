@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "cli/status.h"
 
@@ -19,13 +20,20 @@ std::optional<proxy::RouteMember> route_to(const MemberRecord& member) {
   proxy::RouteMember route;
   route.name = member.name.str();
   route.endpoint = {member.host, static_cast<uint16_t>(member.port)};
+  route.region = member.region;
   return route;
 }
 
 bool same_routes(const proxy::RouteTable& a, const proxy::RouteTable& b) {
-  // Lag changes all the time; nobody routes by it yet, so it is not worth a new table.
-  const auto same_members = [](const auto& x, const auto& y) {
-    return x.name == y.name && x.endpoint == y.endpoint && x.healthy == y.healthy;
+  // Lag changes all the time: a new table is worth a doubling of it, beyond 1 MB and 2 s.
+  const auto bytes = [](uint64_t lag) { return std::bit_width(lag >> 20); };
+  const auto time = [](Nanos lag) {
+    return std::bit_width(static_cast<uint64_t>(std::max<int64_t>(to_ms(lag), 0)) / 2'000);
+  };
+  const auto same_members = [&](const auto& x, const auto& y) {
+    return x.name == y.name && x.endpoint == y.endpoint && x.healthy == y.healthy &&
+           x.region == y.region && bytes(x.lag_bytes) == bytes(y.lag_bytes) &&
+           time(x.lag_time) == time(y.lag_time);
   };
   return a.epoch == b.epoch && a.primary == b.primary && a.state == b.state &&
          a.reason == b.reason && std::ranges::equal(a.replicas, b.replicas, same_members);
@@ -76,9 +84,29 @@ proxy::RouteTable make_route_table(const ClusterView& view) {
     if (!route) continue;
     const int64_t lag = lag_bytes(view, member);
     route->lag_bytes = lag < 0 ? 0 : static_cast<uint64_t>(lag);
+    route->replayed = member.replay_lsn;
     table.replicas.push_back(std::move(*route));
   }
   return table;
+}
+
+void RouteTracker::measure_lag(const ClusterView& view, MonoTime begun, proxy::RouteTable& table) {
+  if (!view.leader) return;
+  const LeaderRecord& leader = view.leader->value;
+  if (leader.epoch != lag_epoch_) {
+    lag_epoch_ = leader.epoch;
+    lag_clock_.reset();
+  }
+  if (leader.flush_lsn.valid()) lag_clock_.primary_at(leader.flush_lsn, begun);
+  for (proxy::RouteMember& replica : table.replicas) {
+    if (!replica.replayed.valid()) continue;
+    replica.lag_time = lag_clock_.lag(replica.replayed, begun);
+    // What readers see is what has been replayed, not what has been received.
+    if (leader.flush_lsn > replica.replayed) {
+      replica.lag_bytes =
+          std::max(replica.lag_bytes, leader.flush_lsn.value - replica.replayed.value);
+    }
+  }
 }
 
 RouteTracker::Change RouteTracker::on_read(const ClusterView& view, MonoTime begun) {
@@ -90,6 +118,7 @@ RouteTracker::Change RouteTracker::on_read(const ClusterView& view, MonoTime beg
     last_read_ = begun;
     return change;
   }
+  measure_lag(view, begun, table);
   const bool changed = view.leader_revision != leader_revision_;
   if (changed && last_read_ && view.leader) {
     const LeaderRecord& leader = view.leader->value;

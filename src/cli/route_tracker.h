@@ -6,7 +6,8 @@
 //   draining         writer draining: running transactions end, new ones wait
 //   preparing, stopping, vacant, absent, unreadable   no primary: statements wait
 //
-// Replicas: members that stream, on the leader's timeline.
+// Replicas: members that stream, on the leader's timeline. Their records are some renewals old: lag
+// in bytes and time is what was true then.
 //
 // The permit. The holder of the record must be unable to acknowledge anything `fence_after` after
 // it sent its last successful renewal; another may take over `ttl` after that renewal was committed
@@ -22,6 +23,7 @@
 
 #include "base/time.h"
 #include "control/records.h"
+#include "proxy/lag_clock.h"
 #include "proxy/route_table.h"
 
 namespace bascule::cli {
@@ -39,10 +41,14 @@ class RouteTracker {
   Change on_read(const control::ClusterView& view, MonoTime begun);
 
  private:
+  void measure_lag(const control::ClusterView& view, MonoTime begun, proxy::RouteTable& table);
+
   std::optional<proxy::RouteTable> table_;
   std::optional<MonoTime> last_read_;  // begin of the read before
   control::Revision leader_revision_ = 0;
   MonoTime permit_until_{};
+  Epoch lag_epoch_;
+  proxy::LagClock lag_clock_;
 };
 
 }  // namespace bascule::cli

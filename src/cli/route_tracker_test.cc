@@ -126,5 +126,24 @@ TEST(RouteTracker, AStoreThatWentBackDoesNotTurnClientsToAnEarlierPrimary) {
   EXPECT_FALSE(change.extend);
 }
 
+TEST(RouteTracker, LagIsPublishedWhenItHasGrownMuch) {
+  RouteTracker tracker;
+  ClusterView view = view_of(LeaderPhase::kRunning, 1);
+  view.leader->value.flush_lsn = Lsn{1 << 20};
+  for (auto& [who, member] : view.members) member.flush_lsn = member.replay_lsn = Lsn{1 << 20};
+  ASSERT_TRUE(tracker.on_read(view, at(1s)).publish);
+  view.leader->value.flush_lsn = Lsn{(1 << 20) + 1000};
+  EXPECT_FALSE(tracker.on_read(view, at(2s)).publish);  // a little
+  view.leader->value.flush_lsn = Lsn{64 << 20};
+  view.members.at(name("n2")).flush_lsn = view.members.at(name("n2")).replay_lsn = Lsn{64 << 20};
+  view.members.at(name("n3")).region = "eu";
+  const auto change = tracker.on_read(view, at(9s));
+  ASSERT_TRUE(change.publish);
+  EXPECT_EQ(change.publish->replicas[0].lag_time, 0s);
+  EXPECT_EQ(change.publish->replicas[1].lag_time, 8s);
+  EXPECT_GT(change.publish->replicas[1].lag_bytes, 60u << 20);
+  EXPECT_EQ(change.publish->replicas[1].region, "eu");
+}
+
 }  // namespace
 }  // namespace bascule::cli

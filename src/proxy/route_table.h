@@ -16,7 +16,12 @@ struct RouteMember {
   std::string name;
   env::Endpoint endpoint;
   bool healthy = true;     // replicas only: may serve reads
-  uint64_t lag_bytes = 0;  // replicas only
+  uint64_t lag_bytes = 0;  // replicas only: WAL of the primary that it has not replayed
+  Nanos lag_time{0};       // replicas only: age of what it shows; 0 also where it is not known
+  Lsn replayed;            // replicas only: what it shows at least; invalid: not known
+  std::string region;      // empty: everywhere
+  double weight = 1.0;     // share among equals; 0: no reads
+  std::vector<std::string> tags;
   bool operator==(const RouteMember&) const = default;
 };
 
