@@ -1,4 +1,4 @@
-#include "node/pg_connection.h"
+#include "pgclient/pg_connection.h"
 
 #include <libpq-fe.h>
 #include <poll.h>
@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <utility>
 
-namespace bascule::node {
+namespace bascule::pgclient {
 namespace {
 
 constexpr int64_t kSliceMs = 20;  // how late a cancellation is noticed
@@ -76,7 +76,8 @@ PgConnection::~PgConnection() = default;
 PgConnection::PgConnection(PgConnection&&) noexcept = default;
 PgConnection& PgConnection::operator=(PgConnection&&) noexcept = default;
 
-Result<PgConnection> PgConnection::connect(const Parameters& parameters, const Bound& bound) {
+Result<PgConnection> PgConnection::connect(const Parameters& parameters, const Bound& bound,
+                                           Errors errors) {
   std::vector<const char*> keys, values;
   for (const auto& [key, value] : parameters) {
     keys.push_back(key.c_str());
@@ -87,6 +88,7 @@ Result<PgConnection> PgConnection::connect(const Parameters& parameters, const B
   PgConnection out(PQconnectStartParams(keys.data(), values.data(), 0));
   pg_conn* connection = out.connection_.get();
   if (connection == nullptr) return fail(ErrorCode::kInternal, "libpq: out of memory");
+  if (errors == Errors::kSqlState) PQsetErrorVerbosity(connection, PQERRORS_VERBOSE);
   PostgresPollingStatusType state = PGRES_POLLING_WRITING;
   if (PQstatus(connection) == CONNECTION_BAD) state = PGRES_POLLING_FAILED;
   while (state != PGRES_POLLING_OK) {
@@ -165,4 +167,4 @@ std::string PgConnection::identifier(const std::string& text) const {
 
 int PgConnection::server_version() const { return PQserverVersion(connection_.get()); }
 
-}  // namespace bascule::node
+}  // namespace bascule::pgclient
