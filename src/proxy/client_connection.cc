@@ -13,7 +13,9 @@ ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, PortKind
                                    ClientLogin::Room room, Handle self)
     : worker_(worker), stream_(&stream), port_(port), self_(self) {
   stream.set_handler(*this);
-  login_ = std::make_unique<ClientLogin>(worker.shared().users, worker.entropy(), room);
+  login_ = std::make_unique<ClientLogin>(
+      worker.access(), worker.entropy(), room,
+      ClientOrigin{stream.peer_host(), [this] { return stream_->peer_user(); }});
   login_timer_ = worker.loop().call_after(worker.shared().config.auth_timeout, [this] {
     login_timer_ = env::TimerId::kNone;
     worker_.counters().logins_failed.add();
@@ -41,7 +43,23 @@ size_t ClientConnection::on_data(std::string_view bytes) {
 size_t ClientConnection::on_login_data(std::string_view bytes) {
   std::string reply;
   const size_t done = login_->on_bytes(bytes, reply);
+  after_login_step(reply);
+  return done;
+}
+
+void ClientConnection::on_secured() {
+  std::string reply;
+  login_->on_secured(stream_->tls_info(), reply);
+  after_login_step(reply);
+}
+
+void ClientConnection::after_login_step(std::string& reply) {
   switch (login_->state()) {
+    case ClientLogin::State::kStartTls:
+      if (!reply.empty()) stream_->send(reply);
+      login_->tls_started();
+      stream_->start_tls(*login_->access().client_tls, env::Stream::TlsSide::kServer, {});
+      break;
     case ClientLogin::State::kAuthenticated:
       stream_->send(reply);
       on_authenticated();
@@ -60,7 +78,6 @@ size_t ClientConnection::on_login_data(std::string_view bytes) {
       if (!reply.empty()) stream_->send(reply);
       break;
   }
-  return done;
 }
 
 void ClientConnection::on_authenticated() {
@@ -73,7 +90,7 @@ void ClientConnection::on_authenticated() {
       set_parameter(startup, name, value);
     }
   }
-  worker_.dispatcher().remember_keys(user, login_->keys());
+  worker_.credentials().learn(user, login_->server_keys(), login_->password(), login_->looked_up());
   login_.reset();
   pool_ = &worker_.dispatcher().pool(user, database, std::move(startup));
   ++pool_->clients;

@@ -52,6 +52,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void on_server_drained() { stream_->resume(); }
 
   void on_peer_gone() override;
+  void on_secured() override;
   size_t on_data(std::string_view bytes) override;
   void on_drained() override;
   void on_closed(int error) override;
@@ -66,6 +67,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   enum class Phase { kLogin, kWaitingForParameters, kSession, kGone };
 
   size_t on_login_data(std::string_view bytes);
+  void after_login_step(std::string& reply);
   void on_authenticated();
   void welcome(const Parameters& parameters);
   size_t on_session_data(std::string_view bytes);

@@ -7,6 +7,7 @@
 
 #include "base/time.h"
 #include "env/net.h"
+#include "proxy/access_config.h"
 
 namespace bascule::proxy {
 
@@ -19,20 +20,11 @@ struct ProxyListener {
   PortKind kind = PortKind::kWriter;
 };
 
-// Who may log in. At least one of verifier and password is set. Secrets: never logged.
-struct ProxyUser {
-  std::string name;
-  // pg_authid.rolpassword of SCRAM. If it equals the server's (same salt), the proxy logs in to
-  // servers with the keys that the client's own login yields; no password is needed then.
-  std::string verifier;
-  std::string password;
-};
-
 struct ProxyConfig {
   std::string cluster = "bascule";  // for messages
   std::vector<ProxyListener> listeners;
   int workers = 1;
-  std::vector<ProxyUser> users;
+  AccessConfig access;  // can be replaced: Proxy::reload()
 
   int pool_size = 100;       // server connections, all workers together
   int clients_max = 10'000;  // connected clients, logged in or not

@@ -307,20 +307,6 @@ void Dispatcher::take_from_idle(ServerConnection& server) {
   if (std::erase(server.pool().idle, server.self()) > 0) worker_.counters().servers_idle.sub();
 }
 
-void Dispatcher::remember_keys(const std::string& user, const pgwire::ScramKeys& keys) {
-  const Users::User* known = worker_.shared().users.find(user);
-  if (known != nullptr && known->shared_verifier) keys_[user] = keys;
-}
-
-ServerCredential Dispatcher::credential(const std::string& user) const {
-  ServerCredential result;
-  if (const auto it = keys_.find(user); it != keys_.end()) result.keys = it->second;
-  if (const Users::User* known = worker_.shared().users.find(user)) {
-    result.password = known->password;
-  }
-  return result;
-}
-
 void Dispatcher::open_connections(Pool& pool, PortKind kind) {
   Pool::Side& side = pool.side(kind);
   if (side.retry != env::TimerId::kNone) return;
@@ -342,7 +328,7 @@ void Dispatcher::open_connections(Pool& pool, PortKind kind) {
     ++load_[target->name];
     worker_.counters().servers.add();
     ServerConnection& server = servers_.emplace(worker_, pool, kind, std::move(*target));
-    server.connect(credential(pool.user));
+    server.connect(worker_.credentials().get(*worker_.access(), pool.user));
   }
 }
 
@@ -356,17 +342,9 @@ void Dispatcher::on_connected(ServerConnection& server) {
     worker_.shared().reported.store({server.kind(), pool.user, pool.database, pool.startup},
                                     *reported);
   }
-  if (server.derived_keys()) keys_[pool.user] = *server.derived_keys();
+  if (server.derived_keys()) worker_.credentials().derived(pool.user, *server.derived_keys());
   worker_.counters().servers_total.add();
   on_idle(server);
-}
-
-bool Dispatcher::fall_back_to_password(const std::string& user,
-                                       const ServerLogin::Failure& failure) {
-  if (failure.sqlstate != "28P01" || !keys_.contains(user)) return false;
-  const Users::User* known = worker_.shared().users.find(user);
-  keys_.erase(user);
-  return known != nullptr && !known->password.empty();
 }
 
 void Dispatcher::on_connect_failed(ServerConnection& server, const ServerLogin::Failure& failure) {
@@ -380,7 +358,8 @@ void Dispatcher::on_connect_failed(ServerConnection& server, const ServerLogin::
   }
   --side.connecting;
   side.last_error = fmt::format("{}: {}", who, failure.message);
-  const bool again = fall_back_to_password(pool.user, failure);
+  const bool again =
+      failure.sqlstate == "28P01" && worker_.credentials().refused(*worker_.access(), pool.user);
   remove(server);
   if (!failure.transient() && !again) return fail_waiting(pool, kind, failure, who);
   side.failing = true;

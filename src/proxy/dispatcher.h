@@ -54,9 +54,6 @@ class Dispatcher {
   void close_all();
   void bury() { servers_.bury(); }
 
-  // What a client's log-in proved.
-  void remember_keys(const std::string& user, const pgwire::ScramKeys& keys);
-
  private:
   class CancelRequest;
 
@@ -78,8 +75,6 @@ class Dispatcher {
   void schedule_retry(Pool& pool, PortKind kind);
   bool evict_idle();
   void take_from_idle(ServerConnection& server);
-  ServerCredential credential(const std::string& user) const;
-  bool fall_back_to_password(const std::string& user, const ServerLogin::Failure& failure);
   void fail_waiting(Pool& pool, PortKind kind, const ServerLogin::Failure& failure,
                     const std::string& who);
   std::string why_waiting(Pool& pool, PortKind kind, std::string_view& sqlstate);
@@ -92,9 +87,8 @@ class Dispatcher {
   Prng prng_;
   std::map<Pool::Key, std::unique_ptr<Pool>> pools_;
   SlotMap<ServerConnection> servers_;
-  std::map<std::string, int> load_;                // server connections by member
-  std::map<std::string, pgwire::ScramKeys> keys_;  // by user
-  std::map<std::string, MonoTime> avoid_;          // replicas that could not be reached, until when
+  std::map<std::string, int> load_;        // server connections by member
+  std::map<std::string, MonoTime> avoid_;  // replicas that could not be reached, until when
   std::vector<std::unique_ptr<CancelRequest>> cancels_;
   uint32_t next_ticket_ = 0;
   bool claiming_ = false;  // in the queue for the limit of server connections

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "pgwire/messages.h"
+#include "posix/tls_context.h"
 #include "proxy/client_login.h"
 #include "proxy/server_login.h"
 
@@ -23,11 +24,23 @@ class CountingEntropy : public env::Entropy {
 
 class LoginTest : public testing::Test {
  protected:
-  LoginTest() : users(*Users::build({{"app", "", "secret"}}, entropy)) {}
-
+  // Lets in with these rules; without any, by SCRAM.
+  std::shared_ptr<const Access> make_access(AccessConfig config = {}) {
+    if (config.users.empty()) config.users = {{"app", "secret"}};
+    auto made = Access::build(std::move(config), tls, entropy, nullptr);
+    EXPECT_TRUE(made) << made.error().to_string();
+    return *made;
+  }
+  ClientLogin make_login(std::shared_ptr<const Access> with,
+                         ClientLogin::Room room = ClientLogin::Room::kFree,
+                         std::string host = "10.0.0.1") {
+    return ClientLogin(std::move(with), entropy, room,
+                       ClientOrigin{std::move(host), [] { return std::string("osuser"); }});
+  }
   static ServerLogin server_side(ServerCredential credential, std::string user = "app") {
     return ServerLogin({{"user", user}, {"database", "db"}}, std::move(credential), "nonce");
   }
+  static ServerCredential password(std::string text) { return {{}, std::move(text), ""}; }
   // Lets the proxy's server half log in to the proxy's client half.
   static void converse(ServerLogin& client, ClientLogin& server) {
     std::string to_server = client.first(), to_client;
@@ -38,25 +51,27 @@ class LoginTest : public testing::Test {
   }
 
   CountingEntropy entropy;
-  Users users;
-  ClientLogin login{users, entropy, ClientLogin::Room::kFree};
+  posix::OpenSslTls tls;
+  std::shared_ptr<const Access> access = make_access();
+  ClientLogin login = make_login(access);
 };
 
 TEST_F(LoginTest, PasswordProvesItselfAndYieldsKeysThatLogInAgain) {
-  ServerLogin first = server_side({.keys = {}, .password = "secret"});
+  ServerLogin first = server_side(password("secret"));
   converse(first, login);
   ASSERT_EQ(login.state(), ClientLogin::State::kAuthenticated);
   ASSERT_TRUE(first.derived_keys());
-  ClientLogin again(users, entropy, ClientLogin::Room::kFree);
-  ServerLogin with_keys = server_side({.keys = login.keys(), .password = ""});
+  EXPECT_EQ(login.server_keys(), nullptr) << "a verifier made here is no server's";
+  ClientLogin again = make_login(access);
+  ServerLogin with_keys = server_side({first.derived_keys(), "", ""});
   converse(with_keys, again);
   EXPECT_EQ(again.state(), ClientLogin::State::kAuthenticated);
 }
 
 TEST_F(LoginTest, WrongPasswordAndUnknownUserGetTheSameAnswer) {
   for (const char* user : {"app", "nobody"}) {
-    ClientLogin each(users, entropy, ClientLogin::Room::kFree);
-    ServerLogin client = server_side({.keys = {}, .password = "wrong"}, user);
+    ClientLogin each = make_login(access);
+    ServerLogin client = server_side(password("wrong"), user);
     converse(client, each);
     EXPECT_EQ(each.state(), ClientLogin::State::kFailed);
     EXPECT_EQ(client.failure().sqlstate, "28P01");
@@ -65,7 +80,7 @@ TEST_F(LoginTest, WrongPasswordAndUnknownUserGetTheSameAnswer) {
 }
 
 TEST_F(LoginTest, FullProxyRefusesTheStartupPacketNotTheTlsRequest) {
-  ClientLogin full(users, entropy, ClientLogin::Room::kFull);
+  ClientLogin full = make_login(access, ClientLogin::Room::kFull);
   std::string request, reply;
   pgwire::append_ssl_request(request);
   full.on_bytes(request, reply);
@@ -98,7 +113,7 @@ TEST_F(LoginTest, NewerProtocolIsNegotiatedDown) {
   pgwire::append_startup(request, pgwire::kProtocol32, {{"user", "app"}, {"_pq_.x", "1"}});
   login.on_bytes(request, reply);
   EXPECT_EQ(reply.front(), 'v');
-  EXPECT_EQ(login.state(), ClientLogin::State::kSaslInitial);
+  EXPECT_EQ(login.state(), ClientLogin::State::kExchange);
 }
 
 TEST_F(LoginTest, CancelRequestNeedsNoAuthentication) {
@@ -111,7 +126,7 @@ TEST_F(LoginTest, CancelRequestNeedsNoAuthentication) {
 }
 
 TEST_F(LoginTest, ServerThatSkipsItsProofIsRefused) {
-  ServerLogin client = server_side({.keys = {}, .password = "secret"});
+  ServerLogin client = server_side(password("secret"));
   std::string sasl, reply;
   static constexpr std::array<std::string_view, 1> kMechanisms = {pgwire::kScramSha256};
   pgwire::append_authentication_sasl(sasl, kMechanisms);

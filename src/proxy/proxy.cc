@@ -45,7 +45,8 @@ struct Proxy::Impl {
   std::vector<std::unique_ptr<Worker>> workers;  // constant while they run
   Workers crew;
   mutable std::mutex mutex;
-  std::shared_ptr<const Route> route;  // guarded by mutex; shared: each worker keeps its own view
+  std::shared_ptr<const Route> route;    // guarded by mutex; shared: each worker keeps its own view
+  std::shared_ptr<const Access> access;  // guarded by mutex; shared: likewise
 };
 
 Proxy::Proxy(ProxyConfig config, env::EngineFactory& factory)
@@ -63,12 +64,13 @@ Status Proxy::start() {
   for (int i = 0; i < config.workers; ++i) {
     engines.push_back(p.factory.create("proxy-" + std::to_string(i)));
   }
-  auto users = Users::build(config.users, engines.front()->entropy());
-  if (!users) return std::unexpected(users.error());
-  p.shared.users = std::move(*users);
+  auto access = Access::build(config.access, p.factory.tls(), engines.front()->entropy(), nullptr);
+  if (!access) return std::unexpected(access.error());
+  p.access = *access;
   for (int i = 0; i < config.workers; ++i) {
     p.workers.push_back(
         std::make_unique<Worker>(i, p.shared, p.crew, std::move(engines[static_cast<size_t>(i)])));
+    p.workers.back()->set_access(p.access);
     if (auto status = p.workers.back()->listen(); !status) {
       p.workers.clear();
       return status;
@@ -104,6 +106,21 @@ Status Proxy::publish(RouteTable table) {
   for (auto& worker : p.workers) {
     worker->post([w = worker.get(), route = p.route] { w->set_route(route); });
   }
+  return {};
+}
+
+Status Proxy::reload(AccessConfig config) {
+  Impl& p = *impl_;
+  const std::lock_guard lock(p.mutex);
+  if (p.workers.empty()) return fail(ErrorCode::kUnavailable, "the proxy does not run");
+  auto access = Access::build(std::move(config), p.factory.tls(), p.workers.front()->entropy(),
+                              p.access.get());
+  if (!access) return std::unexpected(access.error());
+  p.access = std::move(*access);
+  for (auto& worker : p.workers) {
+    worker->post([w = worker.get(), next = p.access] { w->set_access(next); });
+  }
+  log(LogLevel::kInfo, "proxy", "users, rules and certificates were loaded");
   return {};
 }
 

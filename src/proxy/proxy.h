@@ -35,6 +35,9 @@ class Proxy {
 
   // A table with an older epoch than the current one's is refused (kConflict).
   Status publish(RouteTable table);
+  // Replaces users, rules and certificates; who is connected stays. Blocking: reads certificates.
+  // An error changes nothing.
+  Status reload(AccessConfig access);
   // Ignored if `epoch` is not the current table's.
   void extend_permit(Epoch epoch, MonoTime until);
 

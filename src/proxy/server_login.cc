@@ -133,12 +133,15 @@ void ServerLogin::on_authentication(std::string_view payload, std::string& reply
       return;
     }
     case AuthenticationKind::kMd5: {
-      const auto secret =
-          pgwire::md5_secret(find_parameter(startup_, "user"), credential_.password);
-      const auto answer = secret ? pgwire::md5_response(*secret, auth->salt) : secret;
-      if (!answer || credential_.password.empty()) {
+      if (credential_.password.empty() && credential_.md5_secret.empty()) {
         return fail("28P01", "the server asks for md5, and the proxy does not know the password");
       }
+      const Result<std::string> secret =
+          credential_.password.empty()
+              ? credential_.md5_secret
+              : pgwire::md5_secret(find_parameter(startup_, "user"), credential_.password);
+      const auto answer = secret ? pgwire::md5_response(*secret, auth->salt) : secret;
+      if (!answer) return fail("28P01", answer.error().message);
       pgwire::append_password(reply, *answer);
       return;
     }

@@ -16,7 +16,6 @@
 #include "proxy/route_table.h"
 #include "proxy/server_login.h"
 #include "proxy/session.h"
-#include "proxy/users.h"
 
 namespace bascule::proxy {
 
@@ -102,7 +101,6 @@ struct Shared {
         servers(config.pool_size) {}
   const ProxyConfig config;
   const Session::Limits limits;
-  Users users;  // constant once the workers run
   ServerLimit servers;
   ReportedParameters reported;
   std::atomic<int> clients{0};

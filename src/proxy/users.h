@@ -1,39 +1,70 @@
-// Who may log in, prepared for SCRAM. Immutable once built; read by all workers.
+// Who may log in and the secrets they have. Read by all workers; thread-safe.
 #pragma once
 
 #include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "base/result.h"
 #include "env/entropy.h"
 #include "pgwire/scram.h"
-#include "proxy/config.h"
+#include "proxy/access_config.h"
 
 namespace bascule::proxy {
 
-class Users {
+// What a user's password is known as.
+class UserSecret {
  public:
-  struct User {
-    pgwire::ScramVerifier verifier;
-    std::string password;  // empty: unknown
-    // The verifier was given: keys that a client proves may be good for servers too. One made here
-    // has a salt of its own.
-    bool shared_verifier = false;
-  };
-  // A user without a verifier gets one made from the password (a few milliseconds each). Errors
-  // name the user, never the secret.
-  static Result<Users> build(const std::vector<ProxyUser>& users, env::Entropy& entropy);
+  enum class Kind { kScram, kMd5, kPassword };
+  // Of pg_authid.rolpassword or of a list of users: see ProxyUser. Errors hold nothing of it.
+  static Result<UserSecret> parse(std::string_view text);
 
-  const User* find(std::string_view name) const;
-  // What a client proves itself against; of a made-up user if there is none of that name, so that
-  // the exchange does not tell whether a name exists.
-  pgwire::ScramVerifier verifier_for(std::string_view name) const;
+  Kind kind() const { return kind_; }
+  const pgwire::ScramVerifier& verifier() const { return verifier_; }  // kScram
+  const std::string& text() const { return text_; }                    // kMd5, kPassword
 
  private:
-  std::map<std::string, User, std::less<>> users_;
-  std::string mock_secret_;
+  Kind kind_ = Kind::kPassword;
+  pgwire::ScramVerifier verifier_;
+  std::string text_;
+};
+
+class Users {
+ public:
+  // `installation_secret`: random, the same after a reload; salts and made-up users come from it.
+  static Result<Users> build(const std::vector<ProxyUser>& users, std::string installation_secret);
+
+  const UserSecret* find(std::string_view name) const;
+  // A made-up verifier for a user that does not exist, so that the exchange does not tell.
+  pgwire::ScramVerifier mock(std::string_view name) const;
+  // What the secret of a made-up user should look like: that of the others.
+  UserSecret::Kind usual_kind() const { return usual_kind_; }
+  // The verifier to prove oneself against, of a secret that is no md5. One of a password is made at
+  // first use (2 ms) and kept.
+  pgwire::ScramVerifier verifier(std::string_view name, const UserSecret& secret) const;
+  // In constant time for md5 and passwords; PBKDF2 (2 ms) for a verifier, once for each password
+  // that was right.
+  bool matches(std::string_view name, const UserSecret& secret, std::string_view password) const;
+
+ private:
+  // Results of PBKDF2, by what they are the result of (hashed with a secret).
+  struct Cache {
+    std::mutex mutex;
+    std::map<std::string, pgwire::ScramVerifier, std::less<>> made;  // guarded by mutex
+    std::map<std::string, bool, std::less<>> right;                  // guarded by mutex
+  };
+  static constexpr size_t kCacheMax = 20'000;
+  std::string keyed(std::string_view purpose, std::string_view name, std::string_view text) const;
+
+  std::map<std::string, UserSecret, std::less<>> users_;
+  std::string installation_secret_;
+  UserSecret::Kind usual_kind_ = UserSecret::Kind::kScram;
+  std::unique_ptr<Cache> cache_ = std::make_unique<Cache>();
 };
 
 // Random bytes as a string.

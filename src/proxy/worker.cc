@@ -78,6 +78,8 @@ void Worker::set_route(std::shared_ptr<const Route> route) {
   counters_.route_version.set(route_->version);
 }
 
+void Worker::set_access(std::shared_ptr<const Access> access) { access_ = std::move(access); }
+
 uint32_t Worker::cancel_pid(Handle client) const {
   return (static_cast<uint32_t>(index_) << kClientBits) | (client.index + 1);
 }

@@ -7,8 +7,10 @@
 #include <string>
 
 #include "env/net.h"
+#include "proxy/access.h"
 #include "proxy/client_connection.h"
 #include "proxy/dispatcher.h"
+#include "proxy/server_credentials.h"
 #include "proxy/shared.h"
 #include "proxy/slot_map.h"
 #include "proxy/stats.h"
@@ -32,6 +34,7 @@ class Worker {
 
   // On the worker's thread.
   void set_route(std::shared_ptr<const Route> route);
+  void set_access(std::shared_ptr<const Access> access);
   void cancel(uint32_t client_index, std::string_view secret);
 
   int index() const { return index_; }
@@ -43,6 +46,9 @@ class Worker {
   WorkerCounters& counters() { return counters_; }
   Dispatcher& dispatcher() { return dispatcher_; }
   const Route* route() const { return route_.get(); }
+  // Who may come in, as of now. Whoever needs the same answer later keeps it.
+  const std::shared_ptr<const Access>& access() const { return access_; }
+  ServerCredentials& credentials() { return credentials_; }
 
   ClientConnection* client(Handle handle) const { return clients_.find(handle); }
   void remove_client(Handle handle);
@@ -82,6 +88,8 @@ class Worker {
   Port writer_{*this, PortKind::kWriter}, reader_{*this, PortKind::kReader};
   WorkerCounters counters_;
   std::shared_ptr<const Route> route_;
+  std::shared_ptr<const Access> access_;
+  ServerCredentials credentials_;
   SlotMap<ClientConnection> clients_;
   Dispatcher dispatcher_;
   bool burying_ = false;

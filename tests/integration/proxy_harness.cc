@@ -56,8 +56,7 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
     if (key == "auth_ms") config.auth_timeout = Millis(number(value));
     if (key == "user") {
       const auto [name, secret] = split(value, ':');
-      const bool verifier = secret.starts_with("SCRAM-SHA-256$");
-      config.users.push_back({name, verifier ? secret : "", verifier ? "" : secret});
+      config.access.users.push_back({name, secret});
     }
   }
   return config;
