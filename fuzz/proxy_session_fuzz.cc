@@ -27,7 +27,11 @@ class Output : public bascule::proxy::SessionOutput {
 
 struct World {
   Session::Limits limits{.retained_bytes = 256, .memory = {4, 512, 4}};
-  Session session{PortKind::kWriter, limits};
+  bascule::proxy::Workspace workspace;
+  bascule::proxy::ServerState state{workspace.settings.parameters({}), workspace.settings.none(),
+                                    {}, {}, 0};
+  Session session{PortKind::kWriter, bascule::proxy::PoolMode::kSession, limits, workspace,
+                  workspace.settings.none()};
   bascule::pgwire::FrameScanner back{bascule::pgwire::kBackendPolicy};
   Output out;
   std::string client_unread, server_unread;
@@ -38,8 +42,8 @@ struct World {
     back = bascule::pgwire::FrameScanner(bascule::pgwire::kBackendPolicy);
     server_unread.clear();
     out.attached = true;
-    (void)session.script();
-    session.attach(out);
+    (void)session.script(state);
+    session.attach(state, out);
     waiting = false;
   }
   bool client(std::string_view bytes, Session::Gate gate) {

@@ -175,6 +175,7 @@ SessionTracker::Verdict SessionTracker::violation() {
 void SessionTracker::push(Kind kind) {
   if (skipping_) return;  // the server throws it away
   ++pending_;
+  ++sent_;
   if (kind == Kind::kSync || kind == Kind::kQuery) ++ready_outstanding_;
   if (in_flight() && tokens_.back().kind == kind) {
     ++tokens_.back().count;
@@ -186,6 +187,7 @@ void SessionTracker::push(Kind kind) {
 void SessionTracker::drop(size_t position, uint32_t count) {
   Token& token = tokens_[position];
   pending_ -= count;
+  if (position != head_) sent_ -= count;  // as if it had not been sent
   if (token.kind == Kind::kSync || token.kind == Kind::kQuery) ready_outstanding_ -= count;
   token.count -= count;
   if (token.count > 0) return;

@@ -43,6 +43,10 @@ class SessionTracker {
   bool in_flight() const { return head_ < tokens_.size(); }
   // How many ReadyForQuery are still to come for what was sent.
   uint32_t ready_outstanding() const { return ready_outstanding_; }
+  // Numbers for messages that earn a reply: the next one to be sent gets sent_count(); the reply that
+  // comes next belongs to answered_count(). What the server threw away counts as answered.
+  uint64_t sent_count() const { return sent_; }
+  uint64_t answered_count() const { return sent_ - pending_; }
   // Messages sent and not answered; for the caller's limit on pipelining.
   uint32_t pending() const { return pending_; }
   // The server throws away everything until the client sends Sync.
@@ -84,6 +88,7 @@ class SessionTracker {
   size_t head_ = 0;
   uint32_t ready_outstanding_ = 0;
   uint32_t pending_ = 0;
+  uint64_t sent_ = 0;
   TransactionStatus transaction_ = TransactionStatus::kIdle;
   CopyState copy_ = CopyState::kNone;
   bool copy_end_sent_ = false;    // CopyDone or CopyFail of the current COPY FROM was sent

@@ -51,7 +51,7 @@ void AbortedTransaction::on_message(const Scan& piece, SessionMemory& memory, st
     case 'C':
       if (const auto target = pgwire::parse_target(piece.payload());
           target && target->target == pgwire::Target::kStatement) {
-        memory.close_sent(target->name);
+        memory.forget(target->name);
       }
       pgwire::append_close_complete(reply);
       break;
@@ -91,8 +91,7 @@ void AbortedTransaction::on_parse(const Scan& piece, SessionMemory& memory, std:
     unnamed_ = effects;
   } else {
     // Exists on no server yet: it is made there with the others.
-    memory.parse_sent(0, parse->statement, {std::string(piece.bytes), effects, {}});
-    memory.parse_completed();
+    memory.remember(parse->statement, {std::string(piece.bytes), effects, {}, nullptr});
   }
   pgwire::append_parse_complete(reply);
 }

@@ -84,34 +84,46 @@ void ClientConnection::on_authenticated() {
   worker_.loop().cancel(std::exchange(login_timer_, env::TimerId::kNone));
   const std::string user(login_->startup().user());
   const std::string database(login_->startup().database());
+  const bool replication = login_->startup().replication != pgwire::ReplicationMode::kNone;
   Parameters startup;
   for (const auto& [name, value] : login_->startup().parameters) {
-    if (name != "user" && name != "database" && name != "replication") {
-      set_parameter(startup, name, value);
-    }
+    if (name == "user" || name == "database") continue;
+    if (name == "replication" && !replication) continue;
+    set_parameter(startup, name, value);
   }
+  std::sort(startup.begin(), startup.end());
   worker_.credentials().learn(user, login_->server_keys(), login_->password(), login_->looked_up());
   login_.reset();
-  pool_ = &worker_.dispatcher().pool(user, database, std::move(startup));
-  ++pool_->clients;
-  session_ = std::make_unique<Session>(port_, worker_.shared().limits);
-  if (const Parameters* reported = worker_.dispatcher().reported(*pool_, port_)) {
-    return welcome(*reported);
+  const PoolMode mode = replication ? PoolMode::kSession : worker_.shared().mode(user, database);
+  SettingsTable& table = worker_.workspace().settings;
+  if (mode == PoolMode::kSession) {
+    pool_ = &worker_.dispatcher().pool(user, database, startup);
+    session_ = std::make_unique<Session>(port_, mode, worker_.shared().limits, worker_.workspace(),
+                                         table.none());
+  } else {
+    StartupSettings split = split_startup(startup);
+    pool_ = &worker_.dispatcher().pool(user, database, std::move(split.rest));
+    session_ = std::make_unique<Session>(port_, mode, worker_.shared().limits, worker_.workspace(),
+                                         table.settings(std::move(split.settings)));
   }
+  ++pool_->clients;
+  if (auto reported = worker_.dispatcher().reported(*pool_, port_, startup)) {
+    return welcome(std::move(reported));
+  }
+  startup_ = std::move(startup);
   // The first client of its kind: what to tell it only a server knows.
   phase_ = Phase::kWaitingForParameters;
   worker_.dispatcher().acquire(*this);
 }
 
-void ClientConnection::welcome(const Parameters& parameters) {
+void ClientConnection::welcome(ParametersRef parameters) {
   phase_ = Phase::kSession;
-  told_ = &parameters;
+  Parameters().swap(startup_);
+  told_ = std::move(parameters);
   const std::string secret = random_bytes(worker_.entropy(), sizeof secret_);
   std::copy(secret.begin(), secret.end(), secret_);
   std::string reply;
-  for (const auto& [name, value] : parameters) {
-    pgwire::append_parameter_status(reply, name, value);
-  }
+  for (const auto& [name, value] : *told_) pgwire::append_parameter_status(reply, name, value);
   pgwire::append_backend_key_data(reply, {worker_.cancel_pid(self_), secret});
   pgwire::append_ready_for_query(reply, pgwire::TransactionStatus::kIdle);
   stream_->send(reply);
@@ -159,8 +171,7 @@ void ClientConnection::to_server(std::string_view bytes) { server_->send(bytes);
 void ClientConnection::to_client(std::string_view bytes) { stream_->send(bytes); }
 
 void ClientConnection::on_parameter(std::string_view name, std::string_view value) {
-  set_parameter(server_->parameters(), name, value);
-  set_parameter(told_changes_, name, value);
+  told_ = server_->state().reported;
   // A replica that was promoted: the reader port does not lead to the primary by accident.
   if (name == "in_hot_standby" && value == "off" && server_->target().role == PortKind::kReader) {
     leaving_server_ = true;
@@ -175,8 +186,23 @@ void ClientConnection::after_server_data() {
   }
   if (leaving_server_ && session_->idle()) {
     move_if_idle();
+  } else if (session_->shares() && session_->releasable() && server_->at_boundary()) {
+    release();
   } else if (stream_->congested()) {
     server_->pause();
+  }
+}
+
+// Between two transactions: whoever waits longest is next.
+void ClientConnection::release() {
+  ServerConnection& server = *std::exchange(server_, nullptr);
+  const bool reusable = session_->reusable();
+  session_->detach();
+  count_active();
+  if (reusable) {
+    worker_.dispatcher().release(server, ServerConnection::Use::kClean);
+  } else {
+    worker_.dispatcher().drop(server);
   }
 }
 
@@ -207,22 +233,27 @@ void ClientConnection::count_active() {
 void ClientConnection::take(ServerConnection& server) {
   server_ = &server;
   leaving_server_ = false;
-  const SessionMemory::Script script = session_->script();
+  const bool greeting = phase_ == Phase::kWaitingForParameters;
+  const SessionMemory::Script script =
+      greeting ? session_->full_script(server.state()) : session_->script(server.state());
   server.attach(*this, script);
   if (script.ready_count == 0) on_attached();
 }
 
 void ClientConnection::on_attached() {
+  if (server_->restored()) server_->state().settings = session_->wanted();
   if (phase_ == Phase::kWaitingForParameters) {
     ServerConnection& server = *std::exchange(server_, nullptr);
-    welcome(*pool_->intern(server.parameters()));
+    worker_.dispatcher().remember_reported(*pool_, port_, startup_, server.parameters());
+    welcome(server.state().reported);
     worker_.dispatcher().release(server, ServerConnection::Use::kClean);
     return;
   }
-  tell_parameters();
-  if (std::exchange(had_server_, true)) worker_.counters().moved.add();
+  // Not before its settings are those of this client.
+  if (!session_->shares() || server_->state().settings == session_->wanted()) tell_parameters();
+  if (std::exchange(had_server_, true) && !session_->shares()) worker_.counters().moved.add();
   if (session_->wants_retry()) worker_.counters().retried.add();
-  session_->attach(*this);
+  session_->attach(server_->state(), *this);
   count_active();
   stream_->resume();
 }
@@ -230,21 +261,21 @@ void ClientConnection::on_attached() {
 // Another server may have other values (in_hot_standby, server_version): the client's driver must
 // not go on with the old ones.
 void ClientConnection::tell_parameters() {
-  if (told_changes_.empty() && *told_ == server_->parameters()) return;
+  const ParametersRef& now = server_->state().reported;
+  if (told_ == now) return;
   std::string reply;
-  for (const auto& [name, value] : server_->parameters()) {
-    std::string_view known = find_parameter(told_changes_, name);
-    if (known.empty()) known = find_parameter(*told_, name);
-    if (known == value) continue;
+  for (const auto& [name, value] : *now) {
+    if (find_parameter(*told_, name) == value) continue;
     pgwire::append_parameter_status(reply, name, value);
   }
-  told_ = pool_->intern(server_->parameters());
-  told_changes_.clear();
+  told_ = now;
   if (!reply.empty()) stream_->send(reply);
 }
 
-void ClientConnection::on_restore_failed(std::string_view why) {
+void ClientConnection::on_restore_failed(std::string_view sqlstate, std::string_view why) {
   server_ = nullptr;
+  // Of its start-up parameters, as PostgreSQL would have said it.
+  if (phase_ == Phase::kWaitingForParameters) return fail(sqlstate, why);
   worker_.counters().clients_dropped.add();
   fail("57P01", "the session could not be set up again on another server: " + std::string(why));
 }
@@ -331,8 +362,9 @@ void ClientConnection::leave() {
   if (ServerConnection* server = std::exchange(server_, nullptr)) {
     const bool clean_end = session_->reusable() && server->at_boundary() && !server->restoring();
     if (clean_end) {
-      worker_.dispatcher().release(*server, session_->touched() ? ServerConnection::Use::kDirty
-                                                                : ServerConnection::Use::kClean);
+      const bool clean = session_->shares() ? session_->movable() : !session_->touched();
+      worker_.dispatcher().release(*server, clean ? ServerConnection::Use::kClean
+                                                  : ServerConnection::Use::kDirty);
     } else {
       // PostgreSQL notices that a client has gone only when it writes to it: stop what runs.
       if (session_->active() && !server->restoring()) worker_.dispatcher().cancel(*server);

@@ -38,7 +38,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   Hold& hold() { return hold_; }
   void take(ServerConnection& server);  // a server is given; on_attached() follows, perhaps at once
   void on_attached();
-  void on_restore_failed(std::string_view why);
+  void on_restore_failed(std::string_view sqlstate, std::string_view why);
   void resume() { stream_->resume(); }  // what it waited for is there
   // What it waits for will not come: an error for the statement, or the end during log-in.
   void give_up(std::string_view sqlstate, const std::string& message);
@@ -60,6 +60,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void to_server(std::string_view bytes) override;
   void to_client(std::string_view bytes) override;
   void on_parameter(std::string_view name, std::string_view value) override;
+  void on_synced() override { tell_parameters(); }
 
   void close();  // at once; the worker forgets it
 
@@ -69,7 +70,8 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   size_t on_login_data(std::string_view bytes);
   void after_login_step(std::string& reply);
   void on_authenticated();
-  void welcome(const Parameters& parameters);
+  void welcome(ParametersRef parameters);
+  void release();
   size_t on_session_data(std::string_view bytes);
   void leave();  // the client is gone: what becomes of its server
   void finish(std::string_view last_words);
@@ -94,9 +96,8 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   Hold hold_;
   uint64_t transactions_seen_ = 0, errors_seen_ = 0;
   char secret_[4] = {};
-  // The reported parameters as this client knows them: a common set, and where it differs.
-  const Parameters* told_ = nullptr;
-  Parameters told_changes_;
+  Parameters startup_;  // up to the welcome
+  ParametersRef told_;  // the reported parameters as this client knows them
 };
 
 }  // namespace bascule::proxy

@@ -15,6 +15,13 @@ namespace bascule::proxy {
 // replica, or to the primary if there is none.
 enum class PortKind { kWriter, kReader };
 
+// When a client gives its server back.
+enum class PoolMode {
+  kSession,      // when it leaves
+  kTransaction,  // whenever no transaction is open
+  kStatement,    // the same; transactions of more than one message are refused
+};
+
 struct ProxyListener {
   env::Endpoint endpoint;
   PortKind kind = PortKind::kWriter;
@@ -26,6 +33,7 @@ struct ProxyConfig {
   int workers = 1;
   AccessConfig access;  // can be replaced: Proxy::reload()
 
+  PoolMode pool_mode = PoolMode::kSession;
   int pool_size = 100;       // server connections, all workers together
   int clients_max = 10'000;  // connected clients, logged in or not
   int hold_count_max = 10'000;

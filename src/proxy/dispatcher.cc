@@ -80,15 +80,14 @@ Pool& Dispatcher::pool(const std::string& user, const std::string& database, Par
   return *pool;
 }
 
-const Parameters* Dispatcher::reported(Pool& pool, PortKind kind) {
-  Pool::Side& side = pool.side(kind);
-  if (side.reported == nullptr) {
-    if (const auto known =
-            worker_.shared().reported.find({kind, pool.user, pool.database, pool.startup})) {
-      side.reported = pool.intern(*known);
-    }
-  }
-  return side.reported;
+ParametersRef Dispatcher::reported(const Pool& pool, PortKind kind, const Parameters& startup) {
+  const auto known = worker_.shared().reported.find({kind, pool.user, pool.database, startup});
+  return known ? worker_.workspace().settings.parameters(*known) : nullptr;
+}
+
+void Dispatcher::remember_reported(const Pool& pool, PortKind kind, const Parameters& startup,
+                                   const Parameters& reported) {
+  worker_.shared().reported.store({kind, pool.user, pool.database, startup}, reported);
 }
 
 bool Dispatcher::gate_open(PortKind kind) const {
@@ -241,7 +240,7 @@ bool Dispatcher::serve(Pool& pool, PortKind kind, ClientConnection& client) {
     return true;
   }
   if (!gate_open(kind)) return false;
-  ServerConnection* server = find_idle(pool, kind);
+  ServerConnection* server = find_idle(pool, kind, client.session().wanted());
   if (server == nullptr) {
     open_connections(pool, kind);
     return false;
@@ -293,14 +292,25 @@ void Dispatcher::cancel(ServerConnection& server) {
 
 // ---- Servers -----------------------------------------------------------------------------------
 
-ServerConnection* Dispatcher::find_idle(Pool& pool, PortKind kind) {
-  for (auto it = pool.idle.rbegin(); it != pool.idle.rend(); ++it) {
-    ServerConnection* server = servers_.find(*it);
+// The last that was used, unless another one of the last has the client's settings.
+ServerConnection* Dispatcher::find_idle(Pool& pool, PortKind kind, const SettingsRef& wanted) {
+  ServerConnection* best = nullptr;
+  size_t best_at = 0;
+  int looked_at = 0;
+  for (size_t i = pool.idle.size(); i-- > 0 && looked_at < kIdleChoice;) {
+    ServerConnection* server = servers_.find(pool.idle[i]);
     if (server == nullptr || !usable(*server, kind)) continue;
-    take_from_idle(*server);
-    return server;
+    ++looked_at;
+    const bool matches = server->state().settings == wanted;
+    if (best != nullptr && !matches) continue;
+    best = server;
+    best_at = i;
+    if (matches) break;
   }
-  return nullptr;
+  if (best == nullptr) return nullptr;
+  pool.idle.erase(pool.idle.begin() + static_cast<std::ptrdiff_t>(best_at));
+  worker_.counters().servers_idle.sub();
+  return best;
 }
 
 void Dispatcher::take_from_idle(ServerConnection& server) {
@@ -337,11 +347,7 @@ void Dispatcher::on_connected(ServerConnection& server) {
   Pool::Side& side = pool.side(server.kind());
   --side.connecting;
   side.failing = false;
-  const Parameters* reported = pool.intern(server.parameters());
-  if (std::exchange(side.reported, reported) != reported) {
-    worker_.shared().reported.store({server.kind(), pool.user, pool.database, pool.startup},
-                                    *reported);
-  }
+  remember_reported(pool, server.kind(), pool.startup, server.parameters());
   if (server.derived_keys()) worker_.credentials().derived(pool.user, *server.derived_keys());
   worker_.counters().servers_total.add();
   on_idle(server);
@@ -358,8 +364,8 @@ void Dispatcher::on_connect_failed(ServerConnection& server, const ServerLogin::
   }
   --side.connecting;
   side.last_error = fmt::format("{}: {}", who, failure.message);
-  const bool again =
-      failure.sqlstate == "28P01" && worker_.credentials().refused(*worker_.access(), pool.user);
+  const bool again = failure.sqlstate == "28P01" &&
+                     worker_.credentials().refused(*worker_.access(), pool.user);
   remove(server);
   if (!failure.transient() && !again) return fail_waiting(pool, kind, failure, who);
   side.failing = true;

@@ -23,8 +23,11 @@ class Dispatcher {
 
   Pool& pool(const std::string& user, const std::string& database, Parameters startup);
 
-  // What a client of this kind is told at log-in; null if no server has been seen yet.
-  const Parameters* reported(Pool& pool, PortKind kind);
+  // What a client of this kind is told at log-in; null if no server has been seen yet. `startup`: all
+  // of the client's start-up parameters, sorted.
+  ParametersRef reported(const Pool& pool, PortKind kind, const Parameters& startup);
+  void remember_reported(const Pool& pool, PortKind kind, const Parameters& startup,
+                         const Parameters& reported);
 
   // ---- Clients -------------------------------------------------------------------------------
   enum class Acquired {
@@ -63,7 +66,7 @@ class Dispatcher {
   bool stale(const ServerConnection& server) const;  // the route does not lead to it any more
   void pump(Pool& pool, PortKind kind);
   bool serve(Pool& pool, PortKind kind, ClientConnection& client);
-  ServerConnection* find_idle(Pool& pool, PortKind kind);
+  ServerConnection* find_idle(Pool& pool, PortKind kind, const SettingsRef& wanted);
   void open_connections(Pool& pool, PortKind kind);
   void remove(ServerConnection& server);
   // Since when the client waits that has `skip` others before it; max(): nobody.
@@ -80,6 +83,8 @@ class Dispatcher {
   std::string why_waiting(Pool& pool, PortKind kind, std::string_view& sqlstate);
   void bury_later();
 
+  // How many idle servers are looked at for one that has a client's settings.
+  static constexpr int kIdleChoice = 16;
   // Connections opened at once for one pool's queue: a promoted server has many clients to greet.
   static constexpr int kConnectBurst = 16;
 

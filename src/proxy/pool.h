@@ -1,5 +1,6 @@
-// Server connections of one kind of client in one worker: same user, database and start-up
-// parameters, so that any of them is as good for any of those clients.
+// Server connections of one kind of client in one worker: same user and database, so that any of
+// them is as good for any of those clients once it has the client's settings. In session mode, and
+// for start-up parameters that no SET can give, the start-up parameters are the same too.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +38,7 @@ struct Pool {
   using Key = std::tuple<std::string, std::string, Parameters>;
 
   std::string user, database;
-  Parameters startup;  // the client's, without user and database
+  Parameters startup;  // what its servers are started with, without user and database
 
   // What happens for one kind of port.
   struct Side {
@@ -48,8 +49,6 @@ struct Pool {
     std::string last_error;
     env::TimerId retry = env::TimerId::kNone;
     bool limited = false;  // the limit of server connections is what it waits for
-    // What its last server reported at log-in: for clients that come before they need a server.
-    const Parameters* reported = nullptr;
   };
   Side sides[2];
   Side& side(PortKind kind) { return sides[static_cast<size_t>(kind)]; }
@@ -59,16 +58,6 @@ struct Pool {
   // It may be removed when both are 0.
   int clients = 0;
   int servers = 0;
-
-  // Never dropped while the pool lives: clients keep pointers to what they were told.
-  std::vector<std::unique_ptr<const Parameters>> reported;
-  const Parameters* intern(const Parameters& parameters) {
-    for (const auto& known : reported) {
-      if (*known == parameters) return known.get();
-    }
-    reported.push_back(std::make_unique<const Parameters>(parameters));
-    return reported.back().get();
-  }
 };
 
 }  // namespace bascule::proxy

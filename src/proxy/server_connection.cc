@@ -82,11 +82,12 @@ size_t ServerConnection::on_login_data(std::string_view bytes) {
     return bytes.size();
   }
   if (login_->state() != ServerLogin::State::kReady) return done;
-  parameters_ = std::move(login_->parameters());
+  state_.reported = worker_.workspace().settings.parameters(login_->parameters());
+  state_.settings = worker_.workspace().settings.none();
   cancel_key_ = login_->cancel_key();
   derived_keys_ = login_->derived_keys();
   // A standby on the writer's side: promotion is not through yet, or the route is out of date.
-  if (target_.role == PortKind::kWriter && find_parameter(parameters_, "in_hot_standby") == "on") {
+  if (target_.role == PortKind::kWriter && find_parameter(parameters(), "in_hot_standby") == "on") {
     login_failed({"57P03", "it is still a standby"});
     return bytes.size();
   }
@@ -100,6 +101,7 @@ size_t ServerConnection::on_login_data(std::string_view bytes) {
 void ServerConnection::attach(ClientConnection& client, const SessionMemory::Script& script) {
   client_ = &client;
   ready_expected_ = script.ready_count;
+  restored_ = false;
   script_error_.clear();
   if (ready_expected_ == 0) {
     phase_ = Phase::kAttached;
@@ -147,7 +149,9 @@ size_t ServerConnection::on_own_data(std::string_view bytes) {
     if (piece.kind != ScanKind::kStart) continue;
     if (piece.type == 'S') {
       if (const auto p = pgwire::parse_parameter_status(piece.payload())) {
-        set_parameter(parameters_, p->name, p->value);
+        Parameters values = parameters();
+        set_parameter(values, p->name, p->value);
+        state_.reported = worker_.workspace().settings.parameters(values);
       }
     } else if (piece.type == 'E') {
       const pgwire::ErrorView error = pgwire::parse_error_prefix(piece.payload());
@@ -156,6 +160,7 @@ size_t ServerConnection::on_own_data(std::string_view bytes) {
         return bytes.size();
       }
       script_error_ = std::string(error.message);
+      script_sqlstate_ = std::string(error.sqlstate);
     } else if (piece.type == 'Z' && ready_expected_ > 0 && --ready_expected_ == 0) {
       own_script_done();
       if (phase_ == Phase::kAttached || phase_ == Phase::kClosed) break;
@@ -171,14 +176,20 @@ void ServerConnection::own_script_done() {
           {{"server", target_.name}, {"error", script_error_}});
       return worker_.dispatcher().on_lost(*this, Loss::kProtocol);
     }
+    state_.settings = worker_.workspace().settings.none();
+    state_.statements.clear();
+    state_.closing.clear();
+    state_.unnamed = 0;
     return become_idle();
   }
+  state_.unnamed = 0;
   if (!script_error_.empty()) {
     ClientConnection* client = std::exchange(client_, nullptr);
     worker_.dispatcher().on_lost(*this, Loss::kProtocol);
-    return client->on_restore_failed(script_error_);
+    return client->on_restore_failed(script_sqlstate_, script_error_);
   }
   phase_ = Phase::kAttached;
+  restored_ = true;
   client_->on_attached();
 }
 
@@ -186,7 +197,7 @@ size_t ServerConnection::on_attached_data(std::string_view bytes) {
   const bool expires = target_.permit && target_.permit->until() != MonoTime::max();
   const bool expired = expires && worker_.loop().now() >= target_.permit->until();
   const bool read_only =
-      target_.role == PortKind::kWriter && find_parameter(parameters_, "in_hot_standby") == "on";
+      target_.role == PortKind::kWriter && find_parameter(parameters(), "in_hot_standby") == "on";
   ClientConnection& client = *client_;
   const Session::Relayed relayed = client.session().on_server(
       bytes, scanner_, expired ? Session::Permit::kExpired : Session::Permit::kValid,

@@ -21,7 +21,7 @@ class ServerConnection final : public env::StreamHandler {
   ~ServerConnection() override = default;
 
   void connect(ServerCredential credential);
-  // From idle. The session's script runs first if there is one; then the client is told.
+  // From idle. The script runs first if there is one; then the client is told.
   void attach(ClientConnection& client, const SessionMemory::Script& script);
   // The client has gone or gives it back; only at a message boundary. kDirty: reset it first.
   enum class Use { kClean, kDirty };
@@ -40,9 +40,12 @@ class ServerConnection final : public env::StreamHandler {
   ClientConnection* client() const { return client_; }
   bool ready() const { return phase_ != Phase::kConnecting && phase_ != Phase::kLogin; }
   bool idle() const { return phase_ == Phase::kIdle; }
+  // A script has made it what the client wants.
+  bool restored() const { return restored_; }
   bool restoring() const { return phase_ == Phase::kRestoring; }
   bool at_boundary() const { return scanner_.at_boundary(); }
-  Parameters& parameters() { return parameters_; }
+  ServerState& state() { return state_; }
+  const Parameters& parameters() const { return *state_.reported; }
   const pgwire::CancelKey& cancel_key() const { return cancel_key_; }
   const std::optional<pgwire::ScramKeys>& derived_keys() const { return derived_keys_; }
   MonoTime idle_since() const { return idle_since_; }
@@ -78,12 +81,13 @@ class ServerConnection final : public env::StreamHandler {
   std::unique_ptr<ServerLogin> login_;
   std::optional<pgwire::ScramKeys> derived_keys_;
   env::TimerId deadline_ = env::TimerId::kNone;
-  Parameters parameters_;
+  ServerState state_;
   pgwire::CancelKey cancel_key_;
   int ready_expected_ = 0;  // of our own statements
-  std::string script_error_;
+  std::string script_error_, script_sqlstate_;
   MonoTime idle_since_{};
   int cancels_ = 0;
+  bool restored_ = false;
 };
 
 }  // namespace bascule::proxy

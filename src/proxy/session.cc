@@ -18,9 +18,8 @@ namespace {
 const FramePolicy& client_policy() {
   static const FramePolicy policy = [] {
     FramePolicy p = pgwire::kFrontendPolicy;
-    for (const char type : {'P', 'B'}) p[static_cast<size_t>(type)].prefix = 512;
+    for (const char type : {'P', 'B', 'D'}) p[static_cast<size_t>(type)].prefix = 512;
     p['C'].prefix = p['C'].max_payload;
-    p['D'].prefix = 1;
     return p;
   }();
   return policy;
@@ -32,11 +31,18 @@ std::string_view until_nul(std::string_view text) { return text.substr(0, text.f
 
 }  // namespace
 
-Session::Session(PortKind port, const Limits& limits)
-    : limits_(limits), port_(port), front_(client_policy()) {}
+Session::Session(PortKind port, PoolMode mode, const Limits& limits, Workspace& workspace,
+                 SettingsRef base)
+    : limits_(limits),
+      workspace_(workspace),
+      port_(port),
+      pool_mode_(mode),
+      base_(std::move(base)),
+      wanted_(base_),
+      front_(client_policy()) {}
 
 SessionMemory& Session::memory() {
-  if (!memory_) memory_ = std::make_unique<SessionMemory>(limits_.memory);
+  if (!memory_) memory_ = std::make_unique<SessionMemory>(limits_.memory, base_);
   return *memory_;
 }
 
@@ -61,20 +67,17 @@ bool Session::Batch::opens() const {
 
 Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOutput& out) {
   Intake result;
-  size_t forward_from = 0;
+  size_t live_from = 0;
+  ByteRun run(workspace_.to_server);
+  to_server_ = &run;
   const bool was_idle = idle();
   if (was_idle && attached_ && gate == Gate::kOpen) {
     retained_.clear();
     retaining_ = true;
-    answered_ = false;
+    answered_ = sent_again_ = beyond_parses_ = false;
+    parses_answered_ = parses_again_ = 0;
     pin_before_ = pin();
   }
-  const auto flush = [&](size_t end) {
-    if (end <= forward_from) return;
-    const std::string_view piece = bytes.substr(forward_from, end - forward_from);
-    if (retaining_) retain(piece);
-    out.to_server(piece);
-  };
   while (result.consumed < bytes.size()) {
     const bool live = mode_ == Mode::kLive;
     if (live && front_.at_boundary()) {
@@ -83,12 +86,12 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
         result.next = Next::kTerminate;
         break;
       }
-      const bool shut = gate == Gate::kShut && was_idle && result.consumed == forward_from;
+      const bool shut = gate == Gate::kShut && was_idle && result.consumed == live_from;
       if ((!attached_ || (shut && idle())) && !is_copy(type)) {
         result.next = Next::kNeedServer;
         break;
       }
-      if (pipeline_full()) {
+      if (pipeline_full() || again_) {
         result.next = Next::kBusy;
         break;
       }
@@ -102,14 +105,22 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
     const size_t end = result.consumed + piece.bytes.size();
     if (live && attached_) {
       live_piece(piece);
+      if (broken_) {
+        result.next = Next::kBroken;
+        break;
+      }
     } else {
       // Also COPY data that comes after its COPY has failed: PostgreSQL drops it.
       if (!live) skip_piece(piece, out);
-      forward_from = end;
+      live_from = end;
     }
     result.consumed = end;
   }
-  flush(result.consumed);
+  if (retaining_ && result.consumed > live_from) {
+    retain(bytes.substr(live_from, result.consumed - live_from));
+  }
+  if (!run.bytes().empty()) out.to_server(run.bytes());
+  to_server_ = nullptr;
   return result;
 }
 
@@ -126,10 +137,22 @@ void Session::live_piece(const Scan& piece) {
   switch (piece.kind) {
     case ScanKind::kStart:
       front_type_ = piece.type;
+      relay_ = Relay::kForward;
+      if (shares()) {
+        if (tracker_.quiescent()) prepare_server();
+        if (rewrite(piece)) return;
+      }
+      to_server_->view(piece.bytes);
       tracker_.sent(piece.type);
       live_message(piece);
       break;
     case ScanKind::kContinue:
+      if (relay_ == Relay::kForward) to_server_->view(piece.bytes);
+      if (relay_ == Relay::kCollect) {
+        parse_message_.append(piece.bytes);
+        if (piece.ends) finish_parse();
+        break;
+      }
       if (text_ == Text::kNone) break;
       if (!text_over_) {
         scanner_.feed(until_nul(piece.payload()));
@@ -140,6 +163,7 @@ void Session::live_piece(const Scan& piece) {
       break;
     case ScanKind::kRun:
       front_type_ = 'd';
+      to_server_->view(piece.bytes);
       if (piece.messages > 0) tracker_.sent('d');
       break;
     default:
@@ -181,7 +205,7 @@ void Session::live_message(const Scan& piece) {
       open_batch();
       if (const auto target = pgwire::parse_target(piece.payload());
           memory_ && target && target->target == pgwire::Target::kStatement) {
-        memory_->close_sent(target->name);
+        memory_->close_sent(tracker_.sent_count() - 1, target->name);
       }
       break;
     case 'D':
@@ -201,7 +225,8 @@ void Session::begin_text(const Scan& piece) {
   if (text_ == Text::kParse) {
     parse_name_ = until_nul(text);
     text.remove_prefix(std::min(text.size(), parse_name_.size() + 1));
-    const bool keep = !parse_name_.empty() && piece.payload_length < limits_.memory.prepared_bytes;
+    const bool keep =
+        (!parse_name_.empty() || shares()) && piece.payload_length < limits_.memory.prepared_bytes;
     if (keep) parse_message_ = piece.bytes;
   }
   scanner_.begin();
@@ -210,34 +235,37 @@ void Session::begin_text(const Scan& piece) {
   if (piece.ends) end_text(piece);
 }
 
+// The SET, RESET and DEALLOCATE of a statement; it pins if they can't be told apart.
+std::vector<StateChange> Session::changes_of(Effects& effects,
+                                             std::optional<std::string_view> sql) {
+  if (!effects.sets && !effects.deallocates) return {};
+  std::optional<std::vector<StateChange>> parsed;
+  if (sql && sql->size() <= 4096) parsed = parse_state_changes(*sql);
+  if (parsed) return std::move(*parsed);
+  if (effects.pin == Pin::kNone) effects.pin = Pin::kSettings;
+  return {};
+}
+
 // `piece` is the last of its message, and the whole message if it is a kStart.
 void Session::end_text(const Scan& piece) {
   const bool parse = std::exchange(text_, Text::kNone) == Text::kParse;
   Effects effects = scanner_.finish();
-  std::vector<StateChange> changes;
-  if (effects.sets || effects.deallocates) {
-    std::optional<std::vector<StateChange>> parsed;
-    if (piece.kind == ScanKind::kStart && piece.payload_length <= 4096) {
-      std::string_view text = piece.payload();
-      if (parse) text.remove_prefix(std::min(text.size(), parse_name_.size() + 1));
-      parsed = parse_state_changes(until_nul(text));
-    }
-    if (parsed) {
-      changes = std::move(*parsed);
-    } else if (effects.pin == Pin::kNone) {
-      effects.pin = Pin::kSettings;
-    }
+  std::optional<std::string_view> sql;
+  if (piece.kind == ScanKind::kStart) {
+    sql = piece.payload();
+    if (parse) sql->remove_prefix(std::min(sql->size(), parse_name_.size() + 1));
+    sql = until_nul(*sql);
   }
+  std::vector<StateChange> changes = changes_of(effects, sql);
   if (!parse) return apply(effects, &changes);
-  const uint32_t number = batch_number(batches_.size() - 1);
-  SessionMemory::Prepared prepared;
-  if (parse_name_.empty()) {
-    unnamed_ = effects;
-    unnamed_changes_ = std::move(changes);
-  } else {
-    prepared = {std::exchange(parse_message_, {}), effects, std::move(changes)};
+  if (!parse_name_.empty()) {
+    memory().parse_sent(tracker_.sent_count() - 1, parse_name_,
+                        {std::exchange(parse_message_, {}), effects, std::move(changes), nullptr});
+    return;
   }
-  memory().parse_sent(number, parse_name_, std::move(prepared));
+  unnamed_ = effects;
+  unnamed_changes_ = std::move(changes);
+  if (shares()) std::swap(unnamed_message_, parse_message_);
 }
 
 void Session::on_bind(std::string_view payload) {
@@ -254,6 +282,16 @@ void Session::apply(const Effects& effects, const std::vector<StateChange>* chan
   Batch& batch = batches_.back();
   batch.effects.merge(effects);
   open_after_ = batch.opens();
+  if (effects.deallocates && shares()) {
+    const auto all = [](const StateChange& c) {
+      return c.kind == StateChange::Kind::kDeallocateAll ||
+             c.kind == StateChange::Kind::kDiscardAll;
+    };
+    if (changes == nullptr || effects.pin == Pin::kSettings ||
+        std::any_of(changes->begin(), changes->end(), all)) {
+      server_->statements.clear();
+    }
+  }
   if (pin_ == Pin::kNone) pin_ = effects.pin;
   if (changes != nullptr && !changes->empty()) memory().stage(*changes);
 }

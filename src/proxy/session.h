@@ -26,10 +26,13 @@
 #include "pgwire/frames.h"
 #include "pgwire/session_tracker.h"
 #include "proxy/aborted_transaction.h"
+#include "proxy/byte_run.h"
 #include "proxy/config.h"
 #include "proxy/front_queue.h"
 #include "proxy/session_memory.h"
+#include "proxy/settings.h"
 #include "proxy/statement_scanner.h"
+#include "proxy/statements.h"
 
 namespace bascule::proxy {
 
@@ -41,8 +44,27 @@ enum class Loss {
   kPermit,      // the primary may not act any more: its answers are not believed
   kProtocol,    // it sent what can't be understood
   kReadOnly,    // it refused to write (25006): a former primary
+  kSettings,    // it refused a setting of the session
 };
 std::string_view describe(Loss loss);
+
+// What is set up on one server connection, as far as the proxy knows. Outlives the sessions that
+// use it one after the other.
+struct ServerState {
+  ParametersRef reported;  // ParameterStatus; never null once logged in
+  SettingsRef settings;    // never null once logged in
+  ServerStatements statements;
+  std::vector<uint32_t> closing;  // serials to close with the next message
+  uint64_t unnamed = 0;           // id of the unnamed statement that it has; 0: nobody's
+};
+
+// What the sessions of one worker share.
+struct Workspace {
+  SettingsTable settings;
+  StatementTable statements;
+  uint64_t unnamed_ids = 0;
+  std::string to_server, to_client;  // scratch of ByteRun
+};
 
 // Where a session's bytes go. Views are valid during the call only.
 class SessionOutput {
@@ -50,7 +72,10 @@ class SessionOutput {
   virtual ~SessionOutput() = default;
   virtual void to_server(std::string_view bytes) = 0;
   virtual void to_client(std::string_view bytes) = 0;
+  // ServerState::reported has changed, and the client has been told.
   virtual void on_parameter(std::string_view name, std::string_view value) = 0;
+  // ServerState::reported may have changed without the client's knowledge.
+  virtual void on_synced() {}
 };
 
 class Session {
@@ -58,9 +83,13 @@ class Session {
   struct Limits {
     size_t retained_bytes = 0;
     SessionMemory::Limits memory;
+    size_t server_statements = 200;  // prepared on one server connection, where clients share it
   };
-  // `limits` must outlive the session.
-  Session(PortKind port, const Limits& limits);
+  // `limits` and `workspace` must outlive the session. kSession: the server is the client's alone
+  // while it is attached, has its start-up parameters (`base` is empty), and what it sends passes
+  // unchanged. Else servers are shared: `base` and prepared statements are set up as needed.
+  Session(PortKind port, PoolMode mode, const Limits& limits, Workspace& workspace,
+          SettingsRef base);
 
   // ---- From the client -----------------------------------------------------------------------
   enum class Gate { kOpen, kShut };  // shut: nothing new begins (draining, no primary)
@@ -90,9 +119,13 @@ class Session {
                     Writable writable, SessionOutput& out);
 
   // ---- Servers come and go -------------------------------------------------------------------
-  // On a fresh server that script() has been run on. Sends what is to be sent again.
-  void attach(SessionOutput& out);
-  SessionMemory::Script script() const;
+  // On a server that script() has been run on. Sends what is to be sent again.
+  void attach(ServerState& server, SessionOutput& out);
+  // What must have succeeded before anything of the client may be sent to this server.
+  SessionMemory::Script script(const ServerState& server) const;
+  // All that makes the server as this session's client was promised at log-in.
+  SessionMemory::Script full_script(const ServerState& server) const;
+  const SettingsRef& wanted() const { return wanted_; }
   enum class After { kKeep, kClose };
   // `who`: the server for messages, "n1, epoch 3". Ignored if not attached.
   After on_lost(Loss loss, std::string_view who, SessionOutput& out);
@@ -102,6 +135,9 @@ class Session {
   bool attached() const { return attached_; }
   // No statement, no transaction: may be detached.
   bool idle() const;
+  // Nothing ties the session to its server: others may have it until the next statement.
+  bool releasable() const { return mode_ == Mode::kLive && attached_ && idle() && movable(); }
+  bool shares() const { return pool_mode_ != PoolMode::kSession; }
   // A statement in flight or a transaction open on the server.
   bool active() const { return attached_ && mode_ == Mode::kLive && !idle(); }
   bool movable() const { return pin() == Pin::kNone; }
@@ -134,22 +170,73 @@ class Session {
   };
   enum class Text : uint8_t { kNone, kQuery, kParse };
 
+  // A reply that the client does not get as it comes: its message was not the client's, or was
+  // changed.
+  enum class EditKind : uint8_t {
+    kSettings,       // a Query of ours: nothing of its answer is for the client
+    kInjectedParse,  // as serial
+    kInjectedClose,
+    kParse,         // the client's, as serial
+    kParsedBefore,  // the client's Parse of what the server has: a Close that does nothing
+    kRefused,       // made to fail: the error is `text`
+  };
+  struct Edit {
+    uint64_t message = 0;
+    EditKind kind = EditKind::kSettings;
+    uint32_t serial = 0;
+    StatementRef statement = nullptr;  // kParse
+    std::string text = {};             // kParse: the client's name; kRefused: "SQLSTATE:message"
+  };
+  enum class Reply : uint8_t { kRelay, kSwallow, kReplace };
+  // What becomes of the client's current message.
+  enum class Relay : uint8_t { kForward, kCollect, kDrop };
+
   // session.cc
   void live_piece(const pgwire::Scan& piece);
   void live_message(const pgwire::Scan& piece);
   void begin_text(const pgwire::Scan& piece);
   void end_text(const pgwire::Scan& piece);
+  std::vector<StateChange> changes_of(Effects& effects, std::optional<std::string_view> sql);
   void on_bind(std::string_view payload);
   void apply(const Effects& effects, const std::vector<StateChange>* changes);
   Batch& open_batch();
   void skip_piece(const pgwire::Scan& piece, SessionOutput& out);
   void retain(std::string_view bytes);
   SessionMemory& memory();
+  // session_share.cc
+  void prepare_server();
+  void inject_settings(const std::string& sql);
+  bool rewrite(const pgwire::Scan& piece);
+  bool rewrite_parse(const pgwire::Scan& piece);
+  void rewrite_bind(const pgwire::Scan& piece);
+  bool rewrite_target(const pgwire::Scan& piece);
+  bool rewrite_query(const pgwire::Scan& piece);
+  void finish_parse();
+  void parse_named(const pgwire::ParseView& parse, const Effects& effects,
+                   std::vector<StateChange> changes);
+  void send_parse(uint32_t serial, std::string_view sql, std::string_view types);
+  std::string translate_sql(std::string_view sql);
+  bool refuse_transaction(char type, const Effects& effects);
+  void send_refused(char type, std::string error);
+  const StatementRef& statement_of(std::string_view name, SessionMemory::Prepared& prepared);
+  uint32_t ensure(const StatementRef& statement);
+  uint32_t new_serial(uint32_t id);
+  void ensure_unnamed();
+  void close_doomed();
+  bool surely_healthy() const;
+  bool settings_open() const { return memory_ && memory_->settings_open(); }
   // session_server.cc
   std::optional<Loss> server_message(const pgwire::Scan& piece, Permit permit, Writable writable,
                                      SessionOutput& out);
   std::optional<Loss> server_error(const pgwire::Scan& piece, Writable writable);
   void on_ready();
+  void settle();
+  void on_parameter(std::string_view payload, SessionOutput& out);
+  void edit_reply(const pgwire::Scan& piece);
+  void name_as_client(const pgwire::Scan& piece, const pgwire::ErrorView& error);
+  void drop_edits(uint64_t next);
+  bool may_prepare_again() const;
+  void send_again(SessionOutput& out);
   // session_loss.cc
   bool may_retry(Loss loss) const;
   void begin_retry();
@@ -160,40 +247,59 @@ class Session {
                    std::string_view who);
   After close_pinned(Loss loss, std::string_view who, SessionOutput& out);
   void forget_server();
-  uint32_t batch_number(size_t index) const {
-    return answered_batches_ + 1 + static_cast<uint32_t>(index);
-  }
 
   const Limits& limits_;
+  Workspace& workspace_;
   PortKind port_;
+  const PoolMode pool_mode_;
   Mode mode_ = Mode::kLive;
   Text text_ = Text::kNone;
+  Relay relay_ = Relay::kForward;
+  Reply reply_ = Reply::kRelay;  // to the server's current message
   bool attached_ = false;
   bool touched_ = false;
   bool text_over_ = false;           // the SQL of a Parse has ended, its parameter types follow
   bool retaining_ = false;           // retained_ is all that was sent since the session was idle
   bool answered_ = false;            // ... and something of the answer has gone to the client
+  bool beyond_parses_ = false;       // ... that is not a ParseComplete
+  bool again_ = false;               // the answer is thrown away, and then retained_ is sent again
+  bool sent_again_ = false;          // ... once
   bool error_forwarded_ = false;     // for the first batch
   bool client_mid_message_ = false;  // half a server message has gone to the client
   bool fatal_forwarded_ = false;
-  bool skip_query_ = false;  // kSkipping ends with the current Query
-  bool skip_first_ = false;  // kSkipping begins with a message not seen yet
-  bool skip_opens_ = false;  // a transaction was open: kAborted follows kSkipping
-  bool open_after_ = false;  // a transaction is open once all that was sent has run
-  char front_type_ = 0;      // of the client's current message
+  bool synced_ = false;           // settings were answered: the client is to be told what changed
+  bool broken_ = false;           // the client's current message can't be followed
+  bool skip_query_ = false;       // kSkipping ends with the current Query
+  bool skip_first_ = false;       // kSkipping begins with a message not seen yet
+  bool skip_opens_ = false;       // a transaction was open: kAborted follows kSkipping
+  bool open_after_ = false;       // a transaction is open once all that was sent has run
+  char front_type_ = 0;           // of the client's current message
+  uint32_t parses_answered_ = 0;  // ParseComplete that the client got for retained_
+  uint32_t parses_again_ = 0;     // ... that it is not to get again
   Pin pin_ = Pin::kNone;
   Pin pin_before_ = Pin::kNone;  // when the session was last idle
-  uint32_t answered_batches_ = 0;
   uint64_t transactions_ = 0;
   uint64_t errors_ = 0;
+  ServerState* server_ = nullptr;
+  SettingsRef base_, wanted_;
   pgwire::FrameScanner front_;
   pgwire::SessionTracker tracker_;
   StatementScanner scanner_;
   FrontQueue<Batch> batches_;
+  FrontQueue<Edit> edits_;
+  uint32_t taken_serial_ = 0;     // of an error that says so: that the name is taken
+  ByteRun* to_server_ = nullptr;  // of the on_client() that runs
+  std::string replacement_;
   std::string retained_, retry_;
   std::string parse_message_, parse_name_;
+  // The unnamed statement. Where servers are shared it is kept, to be prepared again elsewhere.
   Effects unnamed_;
   std::vector<StateChange> unnamed_changes_;
+  std::string unnamed_message_;
+  uint64_t unnamed_id_ = 0;       // 0: there is none
+  uint64_t unnamed_sent_ = 0;     // number of its Parse, plus 1; 0: before this server
+  std::vector<uint32_t> doomed_;  // serials parsed under settings that others do not have
+  std::vector<std::pair<std::string, std::string>> observed_;  // parameters as they were when idle
   std::unique_ptr<SessionMemory> memory_;
   std::unique_ptr<AbortedTransaction> aborted_;
 };

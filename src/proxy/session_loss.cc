@@ -27,6 +27,8 @@ std::string_view describe(Loss loss) {
       return "it broke the protocol";
     case Loss::kReadOnly:
       return "it is no primary any more";
+    case Loss::kSettings:
+      return "it refused a setting of the session";
   }
   return "";
 }
@@ -62,15 +64,25 @@ void Session::begin_retry() {
 void Session::forget_server() {
   attached_ = false;
   touched_ = false;
+  server_ = nullptr;
   retaining_ = answered_ = error_forwarded_ = client_mid_message_ = false;
+  again_ = sent_again_ = synced_ = false;
   open_after_ = false;
   text_ = Text::kNone;
+  reply_ = Reply::kRelay;
   retained_.clear();
   batches_.clear();
+  edits_.clear();
+  doomed_.clear();
+  observed_.clear();
   tracker_ = pgwire::SessionTracker();
-  unnamed_ = Effects{};
-  unnamed_.may_write = unnamed_.has_effect = unnamed_.not_atomic = true;
-  unnamed_changes_.clear();
+  if (shares()) {
+    unnamed_sent_ = 0;
+  } else {
+    unnamed_ = Effects{};
+    unnamed_.may_write = unnamed_.has_effect = unnamed_.not_atomic = true;
+    unnamed_changes_.clear();
+  }
   if (memory_) memory_->forget_unconfirmed();
 }
 
@@ -145,6 +157,7 @@ void Session::append_loss(std::string& reply, const Batch& batch, Whole whole, L
 
 void Session::report_lost(Loss loss, std::string_view who, SessionOutput& out) {
   uint32_t owed = tracker_.ready_outstanding();
+  if (!edits_.empty() && edits_.front().kind == EditKind::kSettings) --owed;  // ours
   const bool half_query = !front_.at_boundary() && (front_type_ == 'Q' || front_type_ == 'F');
   if (half_query && owed > 0) --owed;
   if (batches_.empty()) open_batch();

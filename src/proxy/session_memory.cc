@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "pgwire/messages.h"
+#include "proxy/statements.h"
 
 namespace bascule::proxy {
 namespace {
@@ -40,33 +41,53 @@ std::string unquote(std::string_view name) {
   return lower(name);
 }
 
+// "= DEFAULT", "TO DEFAULT", "TIME ZONE LOCAL", "ROLE NONE": a RESET in effect.
+bool is_default(std::string_view name, std::string_view rest) {
+  std::string word = lower(take_word(rest));
+  if (word == "to" || (name == "timezone" && word == "zone")) word = lower(take_word(rest));
+  if (word.empty() && !rest.empty() && rest.front() == '=') {
+    rest.remove_prefix(1);
+    word = lower(take_word(rest));
+  }
+  if (name == "role" && word == "none") return true;
+  return word == "default" || (name == "timezone" && word == "local");
+}
+
 StateChange parse_set(std::string_view statement, std::string_view rest) {
   std::string word = lower(take_word(rest));
   if (word == "local" || word == "transaction" || word == "constraints") return {};
   if (word == "session") {
     word = lower(take_word(rest));
+    if (word == "transaction" || word == "constraints") return {};
     if (word == "characteristics" || word == "authorization") word = "session " + word;
-  } else if (word == "time") {
+  }
+  if (word == "time") {
     word = "timezone";
   } else if (word == "names") {
     word = "client_encoding";
+  } else if (word == "schema") {
+    word = "search_path";
+  } else if (word == "xml") {
+    word = "xmloption";
   }
-  return {Kind::kSet, unquote(word), std::string(statement)};
+  word = unquote(word);
+  if (is_default(word, rest)) return {.kind = Kind::kReset, .name = word};
+  return {.kind = Kind::kSet, .name = word, .text = std::string(statement)};
 }
 
 StateChange parse_reset(std::string_view rest) {
   std::string word = lower(take_word(rest));
-  if (word == "all") return {Kind::kResetAll, {}, {}};
+  if (word == "all") return {.kind = Kind::kResetAll};
   if (word == "session") word = "session authorization";
   if (word == "time") word = "timezone";
-  return {Kind::kReset, unquote(word), {}};
+  return {.kind = Kind::kReset, .name = unquote(word)};
 }
 
 StateChange parse_deallocate(std::string_view rest) {
   std::string_view word = take_word(rest);
   if (lower(word) == "prepare" && !trim(rest).empty()) word = take_word(rest);
-  if (lower(word) == "all") return {Kind::kDeallocateAll, {}, {}};
-  return {Kind::kDeallocate, unquote(word), {}};
+  if (lower(word) == "all") return {.kind = Kind::kDeallocateAll};
+  return {.kind = Kind::kDeallocate, .name = unquote(word)};
 }
 
 }  // namespace
@@ -90,17 +111,25 @@ std::optional<std::vector<StateChange>> parse_state_changes(std::string_view sql
     if (word == "set") changes.push_back(parse_set(statement, rest));
     if (word == "reset") changes.push_back(parse_reset(rest));
     if (word == "deallocate") changes.push_back(parse_deallocate(rest));
+    if (word == "discard" && lower(take_word(rest)) == "all") {
+      changes.push_back({.kind = Kind::kDiscardAll});
+    }
   }
   return changes;
 }
 
-void SessionMemory::parse_sent(uint32_t batch, std::string_view name, Prepared statement) {
+void SessionMemory::parse_sent(uint64_t message, std::string_view name, Prepared statement) {
+  if (name.empty()) return;
   // A client may pipeline many: what exceeds the limit is only counted, and pins when confirmed.
   if (pending_bytes_ + statement.message.size() > limits_.prepared_bytes) {
     std::string().swap(statement.message);
   }
   pending_bytes_ += statement.message.size();
-  pending_.push_back({batch, std::string(name), std::move(statement)});
+  pending_.push_back({message, false, std::string(name), std::move(statement)});
+}
+
+void SessionMemory::close_sent(uint64_t message, std::string_view name) {
+  if (!name.empty()) pending_.push_back({message, true, std::string(name), {}});
 }
 
 SessionMemory::Pending SessionMemory::take_pending() {
@@ -110,17 +139,26 @@ SessionMemory::Pending SessionMemory::take_pending() {
   return first;
 }
 
-void SessionMemory::parse_completed() {
-  if (pending_.empty()) return;
+void SessionMemory::answered(uint64_t message) {
+  if (pending_.empty() || pending_.front().message != message) return;
   Pending done = take_pending();
-  if (!done.name.empty()) store(done.name, std::move(done.statement));
+  if (done.closes) {
+    forget(done.name);
+  } else {
+    remember(done.name, std::move(done.statement));
+  }
 }
 
-void SessionMemory::store(std::string_view name, Prepared statement) {
-  close_sent(name);
+void SessionMemory::skipped(uint64_t next) {
+  while (!pending_.empty() && pending_.front().message < next) take_pending();
+}
+
+void SessionMemory::remember(std::string_view name, Prepared statement) {
+  forget(name);
   const size_t bytes = name.size() + statement.message.size();
+  const bool lacking = statement.message.empty() && statement.statement == nullptr;
   if (prepared_.size() >= limits_.prepared_count ||
-      prepared_bytes_ + bytes > limits_.prepared_bytes || statement.message.empty()) {
+      prepared_bytes_ + bytes > limits_.prepared_bytes || lacking) {
     pin_ = Pin::kPrepared;
     return;
   }
@@ -128,53 +166,91 @@ void SessionMemory::store(std::string_view name, Prepared statement) {
   prepared_.emplace(name, std::move(statement));
 }
 
-void SessionMemory::close_sent(std::string_view name) {
+void SessionMemory::forget(std::string_view name) {
   const auto it = prepared_.find(name);
   if (it == prepared_.end()) return;
   prepared_bytes_ -= it->first.size() + it->second.message.size();
   prepared_.erase(it);
 }
 
-const SessionMemory::Prepared* SessionMemory::find(std::string_view name) const {
+SessionMemory::Prepared* SessionMemory::find(std::string_view name) {
   for (size_t i = pending_.size(); i-- > 0;) {
-    if (pending_[i].name == name) return &pending_[i].statement;
+    if (pending_[i].name == name) return pending_[i].closes ? nullptr : &pending_[i].statement;
   }
   const auto it = prepared_.find(name);
   return it == prepared_.end() ? nullptr : &it->second;
 }
 
+std::string_view SessionMemory::name_of(uint32_t statement_id) const {
+  const auto is = [&](const Prepared& p) { return p.statement && p.statement->id == statement_id; };
+  for (size_t i = pending_.size(); i-- > 0;) {
+    if (is(pending_[i].statement)) return pending_[i].name;
+  }
+  for (const auto& [name, prepared] : prepared_) {
+    if (is(prepared)) return name;
+  }
+  return {};
+}
+
 void SessionMemory::stage(const std::vector<StateChange>& changes) {
-  for (const StateChange& change : changes) staged_.push_back(change);
+  for (const StateChange& change : changes) {
+    if (change.kind != Kind::kDiscardAll) staged_.push_back(change);  // its tag says it all
+  }
+}
+
+void SessionMemory::set(Setting setting) {
+  // Renewed at the end: a later setting may depend on it (role, search_path).
+  std::erase_if(settings_, [&](const Setting& s) { return s.name == setting.name; });
+  std::erase(lost_base_, setting.name);
+  if (settings_.size() >= limits_.settings) {
+    pin_ = Pin::kSettings;
+  } else {
+    settings_.push_back(std::move(setting));
+  }
+}
+
+void SessionMemory::lose_base(const StateChange& reset) {
+  if (reset.restored) return;
+  for (const Setting& s : base_->list) {
+    if (reset.kind == Kind::kReset && s.name != reset.name) continue;
+    if (reset.kind == Kind::kResetAll && (s.name == "role" || s.name == "session authorization")) {
+      continue;
+    }
+    std::erase(lost_base_, s.name);
+    lost_base_.push_back(s.name);
+  }
 }
 
 void SessionMemory::apply(const StateChange& change) {
-  const auto same_name = [&](const StateChange& s) { return s.name == change.name; };
   switch (change.kind) {
     case Kind::kSet:
-      // Renewed at the end: a later setting may depend on it (role, search_path).
-      std::erase_if(settings_, same_name);
-      if (settings_.size() >= limits_.settings) {
-        pin_ = Pin::kSettings;
-      } else {
-        settings_.push_back(change);
-      }
+      changed_ = true;
+      applied_.push_back(change.name);
+      set({change.name, change.text});
       break;
     case Kind::kReset:
-      std::erase_if(settings_, same_name);
+      changed_ = true;
+      applied_.push_back(change.name);
+      std::erase_if(settings_, [&](const Setting& s) { return s.name == change.name; });
+      lose_base(change);
       break;
     case Kind::kResetAll:
+      changed_ = true;
+      applied_.emplace_back();
       // RESET ALL leaves role and session authorization alone.
-      std::erase_if(settings_, [](const StateChange& s) {
+      std::erase_if(settings_, [](const Setting& s) {
         return s.name != "role" && s.name != "session authorization";
       });
+      lose_base(change);
       break;
     case Kind::kDeallocate:
-      close_sent(change.name);
+      forget(change.name);
       break;
     case Kind::kDeallocateAll:
       prepared_.clear();
       prepared_bytes_ = 0;
       break;
+    case Kind::kDiscardAll:
     case Kind::kNothing:
       break;
   }
@@ -191,7 +267,7 @@ void SessionMemory::on_tag(std::string_view tag) {
   } else if (tag == "DEALLOCATE" || tag == "DEALLOCATE ALL") {
     // Not undone by a rollback, unlike settings.
     if (staged_.empty()) {
-      apply({Kind::kDeallocateAll, {}, {}});
+      apply({.kind = Kind::kDeallocateAll});
     } else {
       apply(staged_.front());
       staged_.pop_front();
@@ -202,6 +278,10 @@ void SessionMemory::on_tag(std::string_view tag) {
     settings_.clear();
     transaction_.clear();
     pin_ = Pin::kNone;
+    changed_ = true;
+    applied_.emplace_back();
+    lost_base_.clear();
+    for (const Setting& s : base_->list) lost_base_.push_back(s.name);
   } else if (tag == "ROLLBACK") {
     rolled_back_ = true;
   } else if (tag == "COMMIT") {
@@ -214,15 +294,17 @@ void SessionMemory::on_error(Block transaction) {
   if (transaction == Block::kNone) transaction_.clear();
 }
 
-void SessionMemory::on_ready(uint32_t batch, Block transaction, bool last_outstanding) {
-  while (!pending_.empty() && pending_.front().batch <= batch) take_pending();
+void SessionMemory::on_ready(Block transaction, bool last_outstanding) {
+  applied_.clear();
   if (last_outstanding) staged_.clear();
   if (transaction == Block::kNone) {
     if (!rolled_back_) {
       for (const StateChange& change : transaction_) apply(change);
     }
     transaction_.clear();
-  } else if (rolled_back_ && !transaction_.empty()) {
+  } else if (rolled_back_ &&
+             std::any_of(transaction_.begin(), transaction_.end(),
+                         [](const StateChange& c) { return c.kind != Kind::kNothing; })) {
     pin_ = Pin::kSettings;  // ROLLBACK TO a savepoint before or after the SET: unknown
   }
   rolled_back_ = false;
@@ -233,14 +315,64 @@ void SessionMemory::forget_unconfirmed() {
   pending_bytes_ = 0;
   staged_.clear();
   transaction_.clear();
+  lost_base_.clear();
   rolled_back_ = false;
+}
+
+void SessionMemory::observe(std::string_view name, std::string_view value) {
+  set(make_setting(name, value));
+  changed_ = true;
+}
+
+bool SessionMemory::explains(std::string_view name) const {
+  const std::string key = lower(name);
+  return std::any_of(applied_.begin(), applied_.end(),
+                     [&](const std::string& a) { return a.empty() || a == key; });
+}
+
+SettingsRef SessionMemory::wanted(SettingsTable& table) const {
+  if (settings_.empty()) return base_;
+  std::vector<Setting> list = base_->list;
+  for (const Setting& s : settings_) {
+    std::erase_if(list, [&](const Setting& b) { return b.name == s.name; });
+  }
+  list.insert(list.end(), settings_.begin(), settings_.end());
+  return table.settings(std::move(list));
+}
+
+SettingsRef SessionMemory::left(SettingsTable& table) const {
+  SettingsRef wanted = this->wanted(table);
+  if (lost_base_.empty()) return wanted;
+  std::vector<Setting> list = wanted->list;
+  std::erase_if(list, [&](const Setting& s) {
+    return std::find(lost_base_.begin(), lost_base_.end(), s.name) != lost_base_.end();
+  });
+  return table.settings(std::move(list));
+}
+
+std::string SessionMemory::restore_base() {
+  std::string sql;
+  for (size_t i = 0; i < transaction_.size(); ++i) {
+    StateChange& change = transaction_[i];
+    if ((change.kind != Kind::kReset && change.kind != Kind::kResetAll) || change.restored)
+      continue;
+    change.restored = true;
+    for (const Setting& s : base_->list) {
+      if (change.kind == Kind::kReset && s.name != change.name) continue;
+      const bool set_since = std::any_of(
+          transaction_.begin() + static_cast<std::ptrdiff_t>(i), transaction_.end(),
+          [&](const StateChange& c) { return c.kind == Kind::kSet && c.name == s.name; });
+      if (!set_since) sql += s.sql + ";";
+    }
+  }
+  return sql;
 }
 
 SessionMemory::Script SessionMemory::script() const {
   Script script;
   if (!settings_.empty()) {
     std::string sql;
-    for (const StateChange& setting : settings_) sql += setting.text + ";";
+    for (const Setting& setting : settings_) sql += setting.sql + ";";
     pgwire::append_query(script.bytes, sql);
     ++script.ready_count;
   }

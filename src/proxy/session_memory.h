@@ -1,58 +1,101 @@
-// What of a session must be set up again when it moves to another server: settings changed with SET
-// and statements prepared by protocol messages. Everything is staged when it is sent and counts
-// only when the server has confirmed it. Pure; one object a session, made when first needed.
+// What of a session must be set up again when it comes to another server: its settings (those of
+// its start-up and those changed with SET) and statements prepared by protocol messages. Everything
+// is staged when it is sent and counts only when the server has confirmed it. Pure; one object a
+// session, made when first needed.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "proxy/front_queue.h"
+#include "proxy/settings.h"
 #include "proxy/statement_scanner.h"
 
 namespace bascule::proxy {
 
 // One statement that changes what is remembered.
 struct StateChange {
-  enum class Kind { kSet, kReset, kResetAll, kDeallocate, kDeallocateAll, kNothing };
+  enum class Kind {
+    kSet,
+    kReset,
+    kResetAll,
+    kDeallocate,
+    kDeallocateAll,
+    kDiscardAll,
+    kNothing,
+  };
   Kind kind =
-      Kind::kNothing;  // kNothing: SET LOCAL, SET TRANSACTION, ...: over with the transaction
-  std::string name;    // of setting or statement, lower case unless quoted
-  std::string text;    // kSet
+      Kind::kNothing;     // kNothing: SET LOCAL, SET TRANSACTION, ...: over with the transaction
+  std::string name = {};  // of setting or statement, lower case unless quoted
+  std::string text = {};  // kSet
+  bool restored = false;  // kReset, kResetAll: the client's own defaults have been set again since
+  bool operator==(const StateChange&) const = default;
 };
 // The SET, RESET and DEALLOCATE of `sql` in order. Nothing if they can't be told apart for sure.
 std::optional<std::vector<StateChange>> parse_state_changes(std::string_view sql);
+
+struct SharedStatement;
 
 class SessionMemory {
  public:
   struct Limits {
     size_t prepared_count = 0, prepared_bytes = 0, settings = 0;
   };
-  explicit SessionMemory(const Limits& limits) : limits_(limits) {}
+  // `base`: the settings of the client's start-up, where its servers do not have them from theirs.
+  SessionMemory(const Limits& limits, SettingsRef base) : limits_(limits), base_(std::move(base)) {}
 
   struct Prepared {
-    std::string message;  // the whole Parse
+    std::string message;  // the whole Parse, unless `statement` has it
     Effects effects;
     std::vector<StateChange> changes;
+    std::shared_ptr<const SharedStatement> statement;  // where clients share servers
   };
 
-  // `batch` numbers the client's batches (to the next ReadyForQuery), rising.
-  void parse_sent(uint32_t batch, std::string_view name, Prepared statement);
-  void parse_completed();  // ParseComplete
-  void close_sent(std::string_view name);
-  const Prepared* find(std::string_view name) const;  // confirmed or on its way
+  // ---- Statements. `message` numbers what is sent to the server (SessionTracker::sent())
+  // ----------
+  void parse_sent(uint64_t message, std::string_view name, Prepared statement);
+  void close_sent(uint64_t message, std::string_view name);
+  void answered(uint64_t message);  // ParseComplete, CloseComplete
+  void skipped(uint64_t next);      // what was sent before `next` is not answered any more
+  void forget(std::string_view name);
+  void remember(std::string_view name, Prepared statement);
+  Prepared* find(std::string_view name);  // confirmed or on its way
+  const Prepared* find(std::string_view name) const {
+    return const_cast<SessionMemory*>(this)->find(name);
+  }
+  size_t prepared_count() const { return prepared_.size() + pending_.size(); }
+  // The client's name for a statement; empty if it has none.
+  std::string_view name_of(uint32_t statement_id) const;
 
+  // ---- Settings ------------------------------------------------------------------------------
   void stage(const std::vector<StateChange>& changes);
   void on_tag(std::string_view tag);  // CommandComplete
   // ErrorResponse; `in_transaction`: one was open before this batch.
   enum class Block { kNone, kOpen };
   void on_error(Block transaction);
-  void on_ready(uint32_t batch, Block transaction, bool last_outstanding);
+  void on_ready(Block transaction, bool last_outstanding);
   // The server was lost: what was not confirmed did not happen.
   void forget_unconfirmed();
+  // A setting has another value than before the last on_ready(), and no statement said so.
+  void observe(std::string_view name, std::string_view value);
+  // Statements of the client explain why this setting changed with the last on_ready().
+  bool explains(std::string_view name) const;
+  // Since the last call: wanted() and left() may be others.
+  bool take_changed() { return std::exchange(changed_, false); }
+  SettingsRef wanted(SettingsTable& table) const;  // what the session is to have
+  SettingsRef left(SettingsTable& table) const;    // what its server has
+  // The server has what is wanted.
+  void synced() { lost_base_.clear(); }
+  // SET of a start-up value that a RESET in the open transaction took away; empty: none.
+  std::string restore_base();
+  // Sent or confirmed in the open transaction: the server has settings that wanted() does not tell.
+  bool settings_open() const { return !staged_.empty() || !transaction_.empty(); }
 
   // Something could not be followed, or is too much.
   Pin pin() const { return pin_; }
@@ -66,22 +109,28 @@ class SessionMemory {
 
  private:
   struct Pending {
-    uint32_t batch = 0;
+    uint64_t message = 0;
+    bool closes = false;
     std::string name;
     Prepared statement;
   };
   Pending take_pending();
   void apply(const StateChange& change);
-  void store(std::string_view name, Prepared statement);
+  void set(Setting setting);
+  void lose_base(const StateChange& reset);
 
   Limits limits_;
+  SettingsRef base_;
   std::map<std::string, Prepared, std::less<>> prepared_;
   size_t prepared_bytes_ = 0;
-  FrontQueue<Pending> pending_;  // Parse sent, not answered; unnamed ones too
+  FrontQueue<Pending> pending_;  // sent, not answered; unnamed ones are not kept
   size_t pending_bytes_ = 0;
-  std::vector<StateChange> settings_;     // committed, in order
+  std::vector<Setting> settings_;         // committed, in order
   std::vector<StateChange> transaction_;  // confirmed, of the open transaction
   FrontQueue<StateChange> staged_;        // sent
+  std::vector<std::string> applied_;      // names that the last on_ready() changed; "": all
+  std::vector<std::string> lost_base_;    // names of base_ that the server does not have
+  bool changed_ = false;
   bool rolled_back_ = false;
   Pin pin_ = Pin::kNone;
 };

@@ -19,15 +19,16 @@ class SessionMemoryTest : public testing::Test {
     ASSERT_TRUE(changes);
     memory.stage(*changes);
     memory.on_tag(tag);
-    memory.on_ready(++batch, Block::kNone, true);
+    memory.on_ready(Block::kNone, true);
   }
   void prepare(std::string_view name, std::string_view sql) {
     std::string message;
     pgwire::append_parse(message, name, sql);
-    memory.parse_sent(++batch, name, {message, {}, {}});
+    memory.parse_sent(++sent, name, {message, {}, {}, nullptr});
   }
-  SessionMemory memory{{3, 1000, 3}};
-  uint32_t batch = 0;
+  SettingsTable table;
+  SessionMemory memory{{3, 1000, 3}, table.none()};
+  uint64_t sent = 0, answered = 0;
 };
 
 TEST_F(SessionMemoryTest, SettingsAreReplayedInOrderAndOnlyTheLastOfAName) {
@@ -50,12 +51,12 @@ TEST_F(SessionMemoryTest, ResetForgetsASetting) {
 }
 
 TEST_F(SessionMemoryTest, SettingOfARolledBackTransactionDoesNotCount) {
-  memory.on_ready(1, Block::kOpen, true);
+  memory.on_ready(Block::kOpen, true);
   memory.stage(*parse_state_changes("SET a = 1"));
   memory.on_tag("SET");
-  memory.on_ready(2, Block::kOpen, true);
+  memory.on_ready(Block::kOpen, true);
   memory.on_tag("ROLLBACK");
-  memory.on_ready(3, Block::kNone, true);
+  memory.on_ready(Block::kNone, true);
   EXPECT_TRUE(memory.empty());
   EXPECT_EQ(memory.pin(), Pin::kNone);
 }
@@ -63,25 +64,25 @@ TEST_F(SessionMemoryTest, SettingOfARolledBackTransactionDoesNotCount) {
 TEST_F(SessionMemoryTest, SettingOfACommittedTransactionCounts) {
   memory.stage(*parse_state_changes("SET a = 1"));
   memory.on_tag("SET");
-  memory.on_ready(2, Block::kOpen, true);
+  memory.on_ready(Block::kOpen, true);
   memory.on_tag("COMMIT");
-  memory.on_ready(3, Block::kNone, true);
+  memory.on_ready(Block::kNone, true);
   EXPECT_THAT(memory.script().bytes, HasSubstr("SET a = 1"));
 }
 
 TEST_F(SessionMemoryTest, SavepointRollbackAfterASettingCanNotBeFollowed) {
   memory.stage(*parse_state_changes("SET a = 1"));
   memory.on_tag("SET");
-  memory.on_ready(2, Block::kOpen, true);
+  memory.on_ready(Block::kOpen, true);
   memory.on_tag("ROLLBACK");
-  memory.on_ready(3, Block::kOpen, true);
+  memory.on_ready(Block::kOpen, true);
   EXPECT_EQ(memory.pin(), Pin::kSettings);
 }
 
 TEST_F(SessionMemoryTest, FailedSetDoesNotCount) {
   memory.stage(*parse_state_changes("SET a = 1"));
   memory.on_error(Block::kNone);
-  memory.on_ready(1, Block::kNone, true);
+  memory.on_ready(Block::kNone, true);
   EXPECT_TRUE(memory.empty());
 }
 
@@ -103,19 +104,22 @@ TEST_F(SessionMemoryTest, PreparedStatementCountsWhenConfirmed) {
   prepare("s1", "select 1");
   EXPECT_NE(memory.find("s1"), nullptr);
   EXPECT_TRUE(memory.empty());
-  memory.parse_completed();
+  memory.answered(++answered);
   EXPECT_FALSE(memory.empty());
   EXPECT_THAT(memory.script().bytes, HasSubstr("select 1"));
-  memory.close_sent("s1");
+  memory.close_sent(++sent, "s1");
+  EXPECT_EQ(memory.find("s1"), nullptr);
+  memory.answered(++answered);
   EXPECT_TRUE(memory.empty());
 }
 
 TEST_F(SessionMemoryTest, FailedParseIsForgottenAndTheNextOneIsNotMistakenForIt) {
   prepare("bad", "selec");
   memory.on_error(Block::kNone);
-  memory.on_ready(batch, Block::kNone, true);
+  memory.skipped(++answered + 1);
+  memory.on_ready(Block::kNone, true);
   prepare("good", "select 2");
-  memory.parse_completed();
+  memory.answered(++answered);
   EXPECT_EQ(memory.find("bad"), nullptr);
   EXPECT_NE(memory.find("good"), nullptr);
 }
@@ -123,25 +127,25 @@ TEST_F(SessionMemoryTest, FailedParseIsForgottenAndTheNextOneIsNotMistakenForIt)
 TEST_F(SessionMemoryTest, TooManyPreparedStatementsPin) {
   for (const char* name : {"a", "b", "c"}) {
     prepare(name, "select 1");
-    memory.parse_completed();
+    memory.answered(++answered);
   }
   EXPECT_EQ(memory.pin(), Pin::kNone);
   prepare("d", "select 1");
-  memory.parse_completed();
+  memory.answered(++answered);
   EXPECT_EQ(memory.pin(), Pin::kPrepared);
 }
 
 TEST_F(SessionMemoryTest, PipelinedStatementsBeyondTheLimitAreNotKeptButPin) {
   for (const char* name : {"a", "b"}) prepare(name, std::string(600, 'x'));
-  memory.parse_completed();
+  memory.answered(++answered);
   EXPECT_EQ(memory.pin(), Pin::kNone);
-  memory.parse_completed();
+  memory.answered(++answered);
   EXPECT_EQ(memory.pin(), Pin::kPrepared);
 }
 
 TEST_F(SessionMemoryTest, DeallocateForgetsOneStatement) {
   prepare("_pg3_0", "select 1");
-  memory.parse_completed();
+  memory.answered(++answered);
   run("DEALLOCATE _PG3_0;", "DEALLOCATE");
   EXPECT_TRUE(memory.empty());
 }

@@ -1,4 +1,6 @@
 // The server's half of Session.
+#include <algorithm>
+#include <charconv>
 #include <utility>
 
 #include "pgwire/messages.h"
@@ -15,6 +17,16 @@ namespace {
 // Above this an idle session gives its copy of the last statement back.
 constexpr size_t kKeepCapacity = 512;
 
+// Of the reported parameters those that a statement can set.
+bool is_setting(std::string_view name) {
+  for (const std::string_view fixed :
+       {"server_version", "server_encoding", "is_superuser", "session_authorization",
+        "in_hot_standby", "integer_datetimes"}) {
+    if (name == fixed) return false;
+  }
+  return true;
+}
+
 SessionMemory::Block block(TransactionStatus status) {
   return status == TransactionStatus::kIdle ? SessionMemory::Block::kNone
                                             : SessionMemory::Block::kOpen;
@@ -22,23 +34,43 @@ SessionMemory::Block block(TransactionStatus status) {
 
 }  // namespace
 
-void Session::attach(SessionOutput& out) {
+void Session::attach(ServerState& server, SessionOutput& out) {
   attached_ = true;
   touched_ = false;
+  server_ = &server;
+  if (memory_) memory_->synced();
   if (retry_.empty()) return;
   const std::string statement = std::exchange(retry_, {});
   on_client(statement, Gate::kOpen, out);
 }
 
-SessionMemory::Script Session::script() const {
-  return memory_ ? memory_->script() : SessionMemory::Script{};
+SessionMemory::Script Session::script(const ServerState& server) const {
+  if (!shares()) return memory_ ? memory_->script() : SessionMemory::Script{};
+  if (server.settings == wanted_ || !may_fail(*server.settings, *wanted_)) return {};
+  return full_script(server);
 }
 
-void Session::detach() { forget_server(); }
+SessionMemory::Script Session::full_script(const ServerState& server) const {
+  SessionMemory::Script script;
+  if (!shares()) return script;
+  const std::string sql = difference(*server.settings, *wanted_);
+  if (sql.empty()) return script;
+  pgwire::append_query(script.bytes, sql);
+  script.ready_count = 1;
+  return script;
+}
+
+void Session::detach() {
+  if (!releasable()) return forget_server();
+  // The usual way, many times a second: nothing is left to forget.
+  attached_ = touched_ = retaining_ = false;
+  server_ = nullptr;
+}
 
 Session::Relayed Session::on_server(std::string_view bytes, pgwire::FrameScanner& scanner,
                                     Permit permit, Writable writable, SessionOutput& out) {
   Relayed result;
+  ByteRun run(workspace_.to_client);
   while (result.consumed < bytes.size()) {
     const Scan piece = scanner.next(bytes.substr(result.consumed));
     if (piece.kind == ScanKind::kNeedMore) break;
@@ -47,15 +79,30 @@ Session::Relayed Session::on_server(std::string_view bytes, pgwire::FrameScanner
       break;
     }
     if (piece.kind == ScanKind::kStart) {
+      reply_ = Reply::kRelay;
       result.lost = server_message(piece, permit, writable, out);
       if (result.lost) break;
-    } else {
-      answered_ = true;
+    } else if (piece.kind == ScanKind::kRun) {
+      const bool ours = !edits_.empty() && edits_.front().kind == EditKind::kSettings &&
+                        edits_.front().message == tracker_.answered_count();
+      reply_ = ours || again_ ? Reply::kSwallow : Reply::kRelay;
     }
-    client_mid_message_ = !scanner.at_boundary();
     result.consumed += piece.bytes.size();
+    if (reply_ == Reply::kSwallow) continue;
+    if (reply_ == Reply::kReplace) {
+      answered_ = true;
+      run.build().append(replacement_);
+      reply_ = Reply::kSwallow;  // the rest of the message
+      continue;
+    }
+    if (piece.kind != ScanKind::kStart || piece.type != 'S') answered_ = true;
+    client_mid_message_ = !scanner.at_boundary();
+    run.view(piece.bytes);
   }
-  if (result.consumed > 0) out.to_client(bytes.substr(0, result.consumed));
+  if (!run.bytes().empty()) out.to_client(run.bytes());
+  // Not before: what follows may send to the client by itself.
+  if (std::exchange(synced_, false) && !result.lost) out.on_synced();
+  if (again_ && !result.lost && !tracker_.in_flight()) send_again(out);
   return result;
 }
 
@@ -63,19 +110,35 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
                                             SessionOutput& out) {
   const bool claims = piece.type == 'Z' || piece.type == 'C';
   if (claims && permit == Permit::kExpired) return Loss::kPermit;
+  const uint64_t message = tracker_.answered_count();
+  const bool edited = !edits_.empty() && edits_.front().message == message;
+  const bool of_settings = edited && edits_.front().kind == EditKind::kSettings;
+  if (of_settings && piece.type != 'A') reply_ = Reply::kSwallow;
   if (piece.type == 'E') {
+    if (of_settings) return Loss::kSettings;
     if (auto loss = server_error(piece, writable)) return loss;
   }
   if (tracker_.received(piece.type, piece.payload()) ==
       pgwire::SessionTracker::Verdict::kViolation) {
     return Loss::kProtocol;
   }
-  if (piece.type != 'S') answered_ = true;
+  if (of_settings) {
+    if (piece.type == 'S') on_parameter(piece.payload(), out);
+    if (piece.type == 'Z') {
+      edits_.pop_front();
+      synced_ = true;
+    }
+    return std::nullopt;
+  }
   switch (piece.type) {
     case 'Z':
       on_ready();
       // The end of a statement that has not been sent to its end.
       if (text_ != Text::kNone && batches_.empty()) return Loss::kProtocol;
+      if (pool_mode_ == PoolMode::kStatement &&
+          tracker_.transaction() != TransactionStatus::kIdle) {
+        return Loss::kProtocol;
+      }
       break;
     case 'C':
       if (memory_) {
@@ -89,17 +152,95 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
       }
       break;
     case '1':
-      if (memory_) memory_->parse_completed();
+    case '3':
+      if (memory_) memory_->answered(message);
       break;
     case 'S':
-      if (const auto parameter = pgwire::parse_parameter_status(piece.payload())) {
-        out.on_parameter(parameter->name, parameter->value);
-      }
+      on_parameter(piece.payload(), out);
       break;
     default:
       break;
   }
+  if (edited && !edits_.empty() && edits_.front().message == message) edit_reply(piece);
+  if (piece.type == 'E' || piece.type == 'Z') {
+    if (memory_) memory_->skipped(tracker_.answered_count());
+    if (!edits_.empty()) drop_edits(tracker_.answered_count());
+  }
+  if (again_ && piece.type != 'S' && piece.type != 'A') reply_ = Reply::kSwallow;
+  if (reply_ == Reply::kSwallow || piece.type == 'S' || piece.type == 'A') return std::nullopt;
+  const bool parsed = piece.type == '1' || (piece.type == '3' && reply_ == Reply::kReplace);
+  if (!parsed) {
+    beyond_parses_ = true;
+  } else if (parses_again_ > 0) {
+    --parses_again_;
+    reply_ = Reply::kSwallow;
+  } else {
+    ++parses_answered_;
+  }
   return std::nullopt;
+}
+
+// The first answer to the message of the first edit.
+void Session::edit_reply(const Scan& piece) {
+  if (piece.type == 'S' || piece.type == 'A') return;
+  Edit& edit = edits_.front();
+  if (piece.type == 'E') {
+    if (edit.kind == EditKind::kRefused) {
+      replacement_.clear();
+      pgwire::append_error_response(replacement_,
+                                    {.sqlstate = std::string_view(edit.text).substr(0, 5),
+                                     .message = std::string_view(edit.text).substr(6)});
+      reply_ = Reply::kReplace;
+    }
+    return;  // drop_edits() goes on
+  }
+  switch (edit.kind) {
+    case EditKind::kInjectedParse:
+    case EditKind::kInjectedClose:
+      reply_ = Reply::kSwallow;
+      break;
+    case EditKind::kParsedBefore:  // counts as a '1' below
+      replacement_.clear();
+      pgwire::append_parse_complete(replacement_);
+      reply_ = Reply::kReplace;
+      break;
+    case EditKind::kParse:
+      // Also of a name that was thought to be taken: the server has another text there now.
+      server_->statements.rename(edit.serial, edit.statement->id);
+      break;
+    default:
+      break;
+  }
+  edits_.pop_front();
+}
+
+// What was sent before `next` and has not been confirmed did not happen.
+void Session::drop_edits(uint64_t next) {
+  while (!edits_.empty() && edits_.front().message < next) {
+    const Edit& edit = edits_.front();
+    const bool taken = edit.kind == EditKind::kParse && edit.serial == taken_serial_;
+    if (edit.serial != 0 && !taken) {
+      server_->statements.remove_serial(edit.serial);
+      server_->closing.push_back(edit.serial);  // in case that it is there
+    }
+    edits_.pop_front();
+  }
+}
+
+void Session::on_parameter(std::string_view payload, SessionOutput& out) {
+  const auto parameter = pgwire::parse_parameter_status(payload);
+  if (!parameter) return;
+  Parameters values = *server_->reported;
+  if (reply_ == Reply::kRelay && shares() && is_setting(parameter->name)) {
+    const bool seen = std::any_of(observed_.begin(), observed_.end(),
+                                  [&](const auto& o) { return o.first == parameter->name; });
+    if (!seen) {
+      observed_.emplace_back(parameter->name, find_parameter(values, parameter->name));
+    }
+  }
+  set_parameter(values, parameter->name, parameter->value);
+  server_->reported = workspace_.settings.parameters(values);
+  if (reply_ == Reply::kRelay) out.on_parameter(parameter->name, parameter->value);
 }
 
 std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) {
@@ -112,28 +253,99 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
              may_retry(Loss::kReadOnly)) {
     return Loss::kReadOnly;
   }
-  error_forwarded_ = true;
+  taken_serial_ = 0;
+  if (shares()) {
+    if (unnamed_sent_ > tracker_.answered_count()) unnamed_id_ = server_->unnamed = 0;
+    if (error.sqlstate == "0A000" && error.message == "cached plan must not change result type") {
+      server_->statements.drain(server_->closing);
+      again_ = !again_ && may_prepare_again();
+    }
+    if (piece.ends) name_as_client(piece, error);
+  }
+  if (!again_) error_forwarded_ = true;
   if (memory_) memory_->on_error(block(tracker_.transaction()));
   return std::nullopt;
+}
+
+// Messages speak of statements by the names that they have on the server.
+void Session::name_as_client(const Scan& piece, const pgwire::ErrorView& error) {
+  const std::string_view payload = piece.payload();
+  const size_t at = payload.find(kServerNamePrefix);
+  if (at == std::string_view::npos) return;
+  uint32_t serial = 0;
+  const char* digits = payload.data() + at + kServerNamePrefix.size();
+  const char* end = std::from_chars(digits, payload.data() + payload.size(), serial).ptr;
+  std::string_view name;
+  if (!edits_.empty() && edits_.front().kind == EditKind::kParse &&
+      edits_.front().serial == serial && error.sqlstate == "42P05") {
+    name = edits_.front().text;
+    taken_serial_ = serial;  // it stays what it was
+  } else if (memory_) {
+    name = memory_->name_of(server_->statements.id_of(serial));
+  }
+  replacement_.assign("E\0\0\0\0", 5).append(payload.substr(0, at)).append(name);
+  replacement_.append(end, payload.data() + payload.size());
+  const auto length = static_cast<uint32_t>(replacement_.size() - 1);
+  for (size_t i = 0; i < 4; ++i) {
+    replacement_[1 + i] = static_cast<char>(length >> (24 - 8 * i));
+  }
+  reply_ = Reply::kReplace;
+}
+
+// The statements were prepared by somebody else, before a table changed: nobody needs to see that.
+// All of the batch is here, and it failed before it did anything.
+bool Session::may_prepare_again() const {
+  return retaining_ && !beyond_parses_ && !sent_again_ && batches_.size() == 1 &&
+         batches_.front().ended && front_.at_boundary() && !batches_.front().from_transaction &&
+         tracker_.transaction() == TransactionStatus::kIdle;
+}
+
+void Session::send_again(SessionOutput& out) {
+  again_ = false;
+  batches_.clear();
+  open_after_ = false;
+  const uint32_t known = parses_answered_;
+  const std::string batch = std::exchange(retained_, {});
+  on_client(batch, Gate::kOpen, out);
+  sent_again_ = true;
+  parses_again_ = known;
 }
 
 void Session::on_ready() {
   const TransactionStatus status = tracker_.transaction();
   const bool last = tracker_.ready_outstanding() == 0;
+  if (again_) {
+    if (memory_) memory_->on_ready(block(status), last);
+    return;
+  }
   if (status == TransactionStatus::kIdle) ++transactions_;
-  ++answered_batches_;
   if (!batches_.empty()) batches_.pop_front();
   // A Sync that a COPY swallowed left a batch that nothing will answer.
-  while (last && !batches_.empty() && batches_.front().ended) {
-    batches_.pop_front();
-    ++answered_batches_;
-  }
-  if (memory_) memory_->on_ready(answered_batches_, block(status), last && batches_.empty());
+  while (last && !batches_.empty() && batches_.front().ended) batches_.pop_front();
+  if (memory_) memory_->on_ready(block(status), last && batches_.empty());
+  if (shares() && status == TransactionStatus::kIdle) settle();
   error_forwarded_ = false;
   if (batches_.empty()) open_after_ = status != TransactionStatus::kIdle;
   retaining_ = false;
   retained_.clear();
   if (retained_.capacity() > kKeepCapacity) std::string().swap(retained_);
+}
+
+// A transaction is over: which settings hold now.
+void Session::settle() {
+  for (const auto& [name, before] : std::exchange(observed_, {})) {
+    const std::string_view now = find_parameter(*server_->reported, name);
+    if (now != before && !(memory_ && memory_->explains(name))) memory().observe(name, now);
+  }
+  if (memory_ && memory_->take_changed()) {
+    wanted_ = memory_->wanted(workspace_.settings);
+    server_->settings = memory_->left(workspace_.settings);
+  }
+  for (const uint32_t serial : std::exchange(doomed_, {})) {
+    if (server_->statements.id_of(serial) == 0) continue;
+    server_->statements.remove_serial(serial);
+    server_->closing.push_back(serial);
+  }
 }
 
 }  // namespace bascule::proxy

@@ -77,12 +77,15 @@ class SessionTest : public testing::Test, public SessionOutput {
   }
   void attach() {
     back = pgwire::FrameScanner(pgwire::kBackendPolicy);
-    session.attach(*this);
+    session.attach(state, *this);
   }
   void SetUp() override { attach(); }
 
   static constexpr Session::Limits kLimits{.retained_bytes = 8192, .memory = {10, 10'000, 10}};
-  Session session{PortKind::kWriter, kLimits};
+  Workspace workspace;
+  ServerState state{workspace.settings.parameters({}), workspace.settings.none(), {}, {}, 0};
+  Session session{PortKind::kWriter, PoolMode::kSession, kLimits, workspace,
+                  workspace.settings.none()};
   pgwire::FrameScanner back{pgwire::kBackendPolicy};
   std::string server, client;
   std::vector<std::string> parameters;
@@ -128,7 +131,7 @@ TEST_F(SessionTest, BytesOneByOneAreRelayedTheSame) {
   }
   EXPECT_EQ(client, bytes);
   EXPECT_TRUE(session.idle());
-  EXPECT_THAT(session.script().bytes, HasSubstr("select 1"));
+  EXPECT_THAT(session.script(state).bytes, HasSubstr("select 1"));
 }
 
 TEST_F(SessionTest, DetachedSessionAsksForAServerAndTakesNothing) {
@@ -465,7 +468,7 @@ TEST_F(SessionTest, SettingsAndStatementsFollowToTheNextServer) {
   pgwire::append_ready_for_query(reply, TransactionStatus::kIdle);
   from_server(reply);
   EXPECT_EQ(lose(), "");
-  const SessionMemory::Script script = session.script();
+  const SessionMemory::Script script = session.script(state);
   EXPECT_EQ(script.ready_count, 2);
   EXPECT_EQ(summary(script.bytes), "Q P S");
 }

@@ -66,6 +66,8 @@ std::optional<Parameters> ReportedParameters::find(const Key& key) {
   return it->second;
 }
 
+PoolMode Shared::mode(const std::string&, const std::string&) const { return config.pool_mode; }
+
 std::optional<int> ServerLimit::grant_next() {
   if (waiting_.empty() || used_ >= max_) return std::nullopt;
   const int worker = waiting_.front().worker;

@@ -99,6 +99,7 @@ struct Shared {
                           .prepared_bytes = config.prepared_bytes_max,
                           .settings = config.settings_count_max}},
         servers(config.pool_size) {}
+  PoolMode mode(const std::string& user, const std::string& database) const;
   const ProxyConfig config;
   const Session::Limits limits;
   ServerLimit servers;

@@ -45,6 +45,7 @@ class Worker {
   env::Entropy& entropy() { return engine_->entropy(); }
   WorkerCounters& counters() { return counters_; }
   Dispatcher& dispatcher() { return dispatcher_; }
+  Workspace& workspace() { return workspace_; }
   const Route* route() const { return route_.get(); }
   // Who may come in, as of now. Whoever needs the same answer later keeps it.
   const std::shared_ptr<const Access>& access() const { return access_; }
@@ -90,6 +91,7 @@ class Worker {
   std::shared_ptr<const Route> route_;
   std::shared_ptr<const Access> access_;
   ServerCredentials credentials_;
+  Workspace workspace_;
   SlotMap<ClientConnection> clients_;
   Dispatcher dispatcher_;
   bool burying_ = false;

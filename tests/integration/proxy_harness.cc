@@ -50,6 +50,11 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
     }
     if (key == "workers") config.workers = static_cast<int>(number(value));
     if (key == "pool") config.pool_size = static_cast<int>(number(value));
+    if (key == "mode") {
+      config.pool_mode = value == "transaction" ? proxy::PoolMode::kTransaction
+                         : value == "statement" ? proxy::PoolMode::kStatement
+                                                : proxy::PoolMode::kSession;
+    }
     if (key == "clients") config.clients_max = static_cast<int>(number(value));
     if (key == "hold_ms") config.hold_timeout = Millis(number(value));
     if (key == "hold_count") config.hold_count_max = static_cast<int>(number(value));

@@ -1,0 +1,125 @@
+#include "proxy/statements.h"
+
+namespace bascule::proxy {
+
+StatementRef StatementTable::get(uint32_t plan_id, std::string_view sql, std::string_view types,
+                                 const Effects& effects, const std::vector<StateChange>& changes) {
+  key_.assign(reinterpret_cast<const char*>(&plan_id), sizeof plan_id);
+  key_.append(sql).append(1, '\0').append(types);
+  return table_.get(key_, [&] {
+    SharedStatement s;
+    s.id = ++next_id_;
+    s.plan_id = plan_id;
+    s.sql = sql;
+    s.types = types;
+    s.effects = effects;
+    s.changes = changes;
+    return s;
+  });
+}
+
+StatementRef StatementTable::rebind(const SharedStatement& statement, uint32_t plan_id) {
+  return get(plan_id, statement.sql, statement.types, statement.effects, statement.changes);
+}
+
+uint32_t ServerStatements::find(uint32_t id) {
+  if (newest_ != kNone && nodes_[newest_].id == id) return nodes_[newest_].serial;
+  const auto it = by_id_.find(id);
+  if (it == by_id_.end()) return 0;
+  unlink(it->second);
+  link_newest(it->second);
+  return nodes_[it->second].serial;
+}
+
+uint32_t ServerStatements::add(uint32_t id, uint32_t& evicted, size_t max) {
+  evicted = 0;
+  remove(id);
+  if (by_id_.size() >= max && oldest_ != kNone) {
+    evicted = nodes_[oldest_].serial;
+    free_node(oldest_);
+  }
+  uint32_t at;
+  if (free_.empty()) {
+    at = static_cast<uint32_t>(nodes_.size());
+    nodes_.emplace_back();
+  } else {
+    at = free_.back();
+    free_.pop_back();
+  }
+  nodes_[at].id = id;
+  nodes_[at].serial = ++next_serial_;
+  by_id_[id] = at;
+  by_serial_[next_serial_] = at;
+  link_newest(at);
+  return next_serial_;
+}
+
+uint32_t ServerStatements::id_of(uint32_t serial) const {
+  const auto it = by_serial_.find(serial);
+  return it == by_serial_.end() ? 0 : nodes_[it->second].id;
+}
+
+void ServerStatements::drain(std::vector<uint32_t>& serials) {
+  for (uint32_t at = oldest_; at != kNone; at = nodes_[at].newer)
+    serials.push_back(nodes_[at].serial);
+  clear();
+}
+
+void ServerStatements::remove_serial(uint32_t serial) {
+  const auto it = by_serial_.find(serial);
+  if (it != by_serial_.end()) free_node(it->second);
+}
+
+void ServerStatements::remove(uint32_t id) {
+  const auto it = by_id_.find(id);
+  if (it != by_id_.end()) free_node(it->second);
+}
+
+void ServerStatements::rename(uint32_t serial, uint32_t id) {
+  const auto it = by_serial_.find(serial);
+  if (it == by_serial_.end()) return;
+  const uint32_t at = it->second;
+  if (nodes_[at].id == id) return;
+  remove(id);
+  by_id_.erase(nodes_[at].id);
+  nodes_[at].id = id;
+  by_id_[id] = at;
+}
+
+void ServerStatements::clear() {
+  by_id_.clear();
+  by_serial_.clear();
+  nodes_.clear();
+  free_.clear();
+  oldest_ = newest_ = kNone;
+}
+
+void ServerStatements::unlink(uint32_t at) {
+  Node& n = nodes_[at];
+  (n.older == kNone ? oldest_ : nodes_[n.older].newer) = n.newer;
+  (n.newer == kNone ? newest_ : nodes_[n.newer].older) = n.older;
+  n.older = n.newer = kNone;
+}
+
+void ServerStatements::link_newest(uint32_t at) {
+  nodes_[at].older = newest_;
+  nodes_[at].newer = kNone;
+  (newest_ == kNone ? oldest_ : nodes_[newest_].newer) = at;
+  newest_ = at;
+}
+
+void ServerStatements::free_node(uint32_t at) {
+  unlink(at);
+  by_id_.erase(nodes_[at].id);
+  by_serial_.erase(nodes_[at].serial);
+  nodes_[at] = {};
+  free_.push_back(at);
+}
+
+std::string server_name(uint32_t serial) {
+  return std::string(kServerNamePrefix) + std::to_string(serial);
+}
+
+bool is_server_name(std::string_view name) { return name.starts_with(kServerNamePrefix); }
+
+}  // namespace bascule::proxy

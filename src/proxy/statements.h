@@ -1,0 +1,88 @@
+// Prepared statements where clients share servers: what a client calls "s1" is a text, its
+// parameter types and the settings that it was prepared under; each server connection has it under
+// a name of its own, or gets it when it is needed. One table a worker; a set for each server
+// connection.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "proxy/intern.h"
+#include "proxy/session_memory.h"
+#include "proxy/statement_scanner.h"
+
+namespace bascule::proxy {
+
+struct SharedStatement {
+  uint32_t id = 0;       // never used again
+  uint32_t plan_id = 0;  // of Settings
+  std::string sql;
+  std::string types;  // the rest of the Parse: count and Oids, as sent
+  Effects effects;
+  std::vector<StateChange> changes;
+};
+using StatementRef = std::shared_ptr<const SharedStatement>;
+
+class StatementTable {
+ public:
+  StatementRef get(uint32_t plan_id, std::string_view sql, std::string_view types,
+                   const Effects& effects, const std::vector<StateChange>& changes);
+  // The same text under other settings.
+  StatementRef rebind(const SharedStatement& statement, uint32_t plan_id);
+  size_t size() const { return table_.size(); }
+
+ private:
+  InternTable<SharedStatement> table_;
+  std::string key_;
+  uint32_t next_id_ = 0;
+};
+
+// Which statements a server connection has, least recently used first to go. A statement is known
+// there by a serial number that is not used again, so that a mistake about what the server still
+// has costs a little of its memory and never runs another text.
+class ServerStatements {
+ public:
+  // 0: the server lacks it. Counts as a use.
+  uint32_t find(uint32_t id);
+  // `evicted`: the serial of what must be closed for it; 0: nothing.
+  uint32_t add(uint32_t id, uint32_t& evicted, size_t max);
+  uint32_t id_of(uint32_t serial) const;  // 0: unknown
+  // Forgets everything; the serials are to be closed.
+  void drain(std::vector<uint32_t>& serials);
+  void remove_serial(uint32_t serial);  // ignored if unknown
+  void remove(uint32_t id);
+  // The server has `id` under this serial now.
+  void rename(uint32_t serial, uint32_t id);
+  void clear();
+  size_t size() const { return by_id_.size(); }
+
+ private:
+  static constexpr uint32_t kNone = UINT32_MAX;
+  struct Node {
+    uint32_t id = 0, serial = 0;
+    uint32_t older = kNone, newer = kNone;
+  };
+  void unlink(uint32_t at);
+  void link_newest(uint32_t at);
+  void free_node(uint32_t at);
+
+  std::unordered_map<uint32_t, uint32_t> by_id_, by_serial_;
+  std::vector<Node> nodes_;
+  std::vector<uint32_t> free_;
+  uint32_t oldest_ = kNone, newest_ = kNone;
+  uint32_t next_serial_ = 0;
+};
+
+// Names on servers. No client's statement can have one: see is_server_name().
+inline constexpr std::string_view kServerNamePrefix = "_bascule_";
+std::string server_name(uint32_t serial);
+// Never prepared: closing it succeeds and does nothing.
+inline constexpr std::string_view kNoStatement = "_bascule_";
+bool is_server_name(std::string_view name);
+
+}  // namespace bascule::proxy
