@@ -1,7 +1,9 @@
 """The programs, one for each driver: how each is prepared, started and named."""
 import dataclasses
-import os
+import hashlib
+import json
 import pathlib
+import shutil
 import subprocess
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -40,7 +42,46 @@ class Python(Program):
         super().__init__(name, driver, package, ("/usr/bin/python3", f"python/drive_{name}.py"), variants)
 
 
+class Node(Program):
+    """npm's packages go below build/, keyed by the lock file."""
+
+    def __init__(self, name, driver, module):
+        super().__init__(name, driver, "", ("node", f"node/drive_{name}.js"))
+        self.module = module
+
+    def prepare(self, build):
+        lock = (HERE / "node/package-lock.json").read_bytes()
+        where = HERE.parent.parent / "build/drivers-node" / hashlib.sha256(lock).hexdigest()[:16]
+        if not (where / "done").exists():
+            where.mkdir(parents=True, exist_ok=True)
+            for file in ("package.json", "package-lock.json"):
+                shutil.copy(HERE / "node" / file, where)
+            run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=where)
+            (where / "done").touch()
+        self.modules = where / "node_modules"
+        self.environment = {"NODE_PATH": str(self.modules)}
+
+    def version(self):
+        return json.loads((self.modules / self.module / "package.json").read_text())["version"]
+
+
+class Java(Program):
+    def prepare(self, build):
+        jar = "/usr/share/java/postgresql.jar"
+        run("javac", "-cp", jar, "-d", build, HERE / "java/DriveJdbc.java")
+        self.command = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8",
+                        "-cp", f"{jar}:{build}", "DriveJdbc")
+
+
 PROGRAMS = [
     Python("raw", "raw protocol 3.0"),
     Python("psycopg2", "psycopg2 (Python)", "python3-psycopg2"),
+    Python("psycopg3", "psycopg 3 (Python)", "python3-psycopg"),
+    Python("asyncpg", "asyncpg (Python)", "python3-asyncpg"),
+    Python("odbc", "psqlODBC (pyodbc)", "odbc-postgresql", ("server", "client")),
+    Java("jdbc", "pgJDBC", "libpostgresql-jdbc-java",
+         variants=("", "threshold1", "simple", "extendedForPrepared", "extendedCacheEverything")),
+    Node("pg", "pg (Node.js)", "pg"),
+    Node("postgres", "postgres (Node.js)", "postgres"),
+    Node("orm", "Sequelize, Knex, Drizzle (Node.js)", "sequelize"),
 ]
