@@ -18,22 +18,20 @@ constexpr PortKind kKinds[] = {PortKind::kWriter, PortKind::kReader};
 
 // Opens a connection of its own, says what to cancel, and waits for the server to close it:
 // https://www.postgresql.org/docs/15/protocol-flow.html (canceling requests in progress)
-class Dispatcher::CancelRequest final : public env::StreamHandler {
+class Dispatcher::CancelRequest final : public env::StreamHandler, public ServerDial::Owner {
  public:
   CancelRequest(Worker& worker, ServerConnection& server)
-      : worker_(worker), server_(server.self()), key_(server.cancel_key()) {
+      : worker_(worker),
+        server_(server.self()),
+        key_(server.cancel_key()),
+        dial_(worker.net(), worker.access(), server.target().endpoint, *this) {
     server.cancel_begins();
-    stream_ = &worker.net().connect(server.target().endpoint, *this);
+    dial_.dial();
     timer_ = worker.loop().call_after(5s, [this] { end(); });
   }
   ~CancelRequest() override {
     worker_.loop().cancel(timer_);
     if (stream_ != nullptr) stream_->close();
-  }
-  void on_connected() override {
-    std::string packet;
-    pgwire::append_cancel_request(packet, key_);
-    stream_->send(packet);
   }
   size_t on_data(std::string_view bytes) override { return bytes.size(); }
   void on_closed(int) override {
@@ -51,9 +49,18 @@ class Dispatcher::CancelRequest final : public env::StreamHandler {
     if (ServerConnection* server = dispatcher.servers_.find(server_)) server->cancel_ended();
     dispatcher.bury_later();
   }
+  void on_dialed(env::Stream& stream) override {
+    stream_ = &stream;
+    stream.set_handler(*this);
+    std::string packet;
+    pgwire::append_cancel_request(packet, key_);
+    stream.send(packet);
+  }
+  void on_dial_failed(const ServerDial::Failure&) override { end(); }
   Worker& worker_;
   Handle server_;
   pgwire::CancelKey key_;
+  ServerDial dial_;
   env::Stream* stream_ = nullptr;
   env::TimerId timer_ = env::TimerId::kNone;
   bool done_ = false;
@@ -364,8 +371,8 @@ void Dispatcher::on_connect_failed(ServerConnection& server, const ServerLogin::
   }
   --side.connecting;
   side.last_error = fmt::format("{}: {}", who, failure.message);
-  const bool again = failure.sqlstate == "28P01" &&
-                     worker_.credentials().refused(*worker_.access(), pool.user);
+  const bool again =
+      failure.sqlstate == "28P01" && worker_.credentials().refused(*worker_.access(), pool.user);
   remove(server);
   if (!failure.transient() && !again) return fail_waiting(pool, kind, failure, who);
   side.failing = true;

@@ -43,7 +43,7 @@ class LoginTest : public testing::Test {
   static ServerCredential password(std::string text) { return {{}, std::move(text), ""}; }
   // Lets the proxy's server half log in to the proxy's client half.
   static void converse(ServerLogin& client, ClientLogin& server) {
-    std::string to_server = client.first(), to_client;
+    std::string to_server = client.first({}, ServerLogin::Privacy::kNone), to_client;
     for (int i = 0; i < 10 && !(to_server.empty() && to_client.empty()); ++i) {
       to_server.erase(0, server.on_bytes(to_server, to_client));
       to_client.erase(0, client.on_bytes(to_client, to_server));

@@ -8,6 +8,7 @@
 
 #include "pgwire/messages.h"
 #include "pgwire/startup.h"
+#include "proxy/server_dial.h"
 #include "proxy/users.h"
 
 namespace bascule::proxy {
@@ -109,7 +110,9 @@ void OwnConnection::begin_login() {
   login_ = std::make_unique<ServerLogin>(
       server_.startup, server_.credential,
       pgwire::make_nonce(random_bytes(entropy_, pgwire::kScramNonceBytes)));
-  stream_->send(login_->first());
+  const bool hidden = stream_->secured() || unix_socket(server_.endpoint);
+  stream_->send(login_->first(channel_binding(*stream_), hidden ? ServerLogin::Privacy::kPrivate
+                                                                : ServerLogin::Privacy::kNone));
 }
 
 size_t OwnConnection::on_login_data(std::string_view bytes) {

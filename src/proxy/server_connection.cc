@@ -25,7 +25,8 @@ void ServerConnection::connect(ServerCredential credential) {
   login_ = std::make_unique<ServerLogin>(
       std::move(startup), std::move(credential),
       pgwire::make_nonce(random_bytes(worker_.entropy(), pgwire::kScramNonceBytes)));
-  stream_ = &worker_.net().connect(target_.endpoint, *this);
+  dial_ = std::make_unique<ServerDial>(worker_.net(), worker_.access(), target_.endpoint, *this);
+  dial_->dial();
   deadline_ = worker_.loop().call_after(worker_.shared().config.connect_timeout, [this] {
     deadline_ = env::TimerId::kNone;
     login_failed({"08001", "time-out"});
@@ -33,6 +34,7 @@ void ServerConnection::connect(ServerCredential credential) {
 }
 
 void ServerConnection::close() {
+  dial_.reset();
   worker_.loop().cancel(deadline_);
   deadline_ = env::TimerId::kNone;
   if (stream_ != nullptr) {
@@ -46,9 +48,26 @@ void ServerConnection::close() {
   phase_ = Phase::kClosed;
 }
 
-void ServerConnection::on_connected() {
+void ServerConnection::on_dialed(env::Stream& stream) {
+  stream_ = &stream;
+  stream.set_handler(*this);
   phase_ = Phase::kLogin;
-  stream_->send(login_->first());
+  const bool hidden = stream.secured() || target_.endpoint.host.starts_with('/');
+  stream.send(login_->first(channel_binding(stream),
+                            hidden ? ServerLogin::Privacy::kPrivate : ServerLogin::Privacy::kNone));
+}
+
+void ServerConnection::on_dial_failed(const ServerDial::Failure& failure) {
+  login_failed({failure.sqlstate, failure.message});
+}
+
+// The server's rules demand TLS, or refuse it, and the configuration has no opinion.
+bool ServerConnection::dial_otherwise() {
+  if (login_->failure().sqlstate != "28000" || !dial_->dial_otherwise()) return false;
+  std::exchange(stream_, nullptr)->close();
+  login_->restart(pgwire::make_nonce(random_bytes(worker_.entropy(), pgwire::kScramNonceBytes)));
+  phase_ = Phase::kConnecting;
+  return true;
 }
 
 void ServerConnection::login_failed(ServerLogin::Failure failure) {
@@ -78,7 +97,7 @@ size_t ServerConnection::on_login_data(std::string_view bytes) {
   const size_t done = login_->on_bytes(bytes, reply);
   if (!reply.empty()) stream_->send(reply);
   if (login_->state() == ServerLogin::State::kFailed) {
-    login_failed(login_->failure());
+    if (!dial_otherwise()) login_failed(login_->failure());
     return bytes.size();
   }
   if (login_->state() != ServerLogin::State::kReady) return done;
@@ -92,6 +111,7 @@ size_t ServerConnection::on_login_data(std::string_view bytes) {
     return bytes.size();
   }
   login_.reset();
+  dial_.reset();
   worker_.loop().cancel(std::exchange(deadline_, env::TimerId::kNone));
   phase_ = Phase::kIdle;
   worker_.dispatcher().on_connected(*this);

@@ -8,6 +8,7 @@
 
 #include "pgwire/frames.h"
 #include "proxy/pool.h"
+#include "proxy/server_dial.h"
 #include "proxy/session.h"
 
 namespace bascule::proxy {
@@ -15,7 +16,7 @@ namespace bascule::proxy {
 class ClientConnection;
 class Worker;
 
-class ServerConnection final : public env::StreamHandler {
+class ServerConnection final : public env::StreamHandler, public ServerDial::Owner {
  public:
   ServerConnection(Worker& worker, Pool& pool, PortKind kind, Target target, Handle self);
   ~ServerConnection() override = default;
@@ -54,7 +55,6 @@ class ServerConnection final : public env::StreamHandler {
   void cancel_ended();
   void touch_idle(MonoTime now) { idle_since_ = now; }
 
-  void on_connected() override;
   size_t on_data(std::string_view bytes) override;
   void on_drained() override;
   void on_closed(int error) override;
@@ -62,6 +62,9 @@ class ServerConnection final : public env::StreamHandler {
  private:
   enum class Phase { kConnecting, kLogin, kIdle, kRestoring, kAttached, kResetting, kClosed };
 
+  void on_dialed(env::Stream& stream) override;
+  void on_dial_failed(const ServerDial::Failure& failure) override;
+  bool dial_otherwise();
   size_t on_login_data(std::string_view bytes);
   size_t on_own_data(std::string_view bytes);  // idle, restoring, resetting
   size_t on_attached_data(std::string_view bytes);
@@ -78,6 +81,7 @@ class ServerConnection final : public env::StreamHandler {
   env::Stream* stream_ = nullptr;
   ClientConnection* client_ = nullptr;
   pgwire::FrameScanner scanner_{pgwire::kBackendPolicy};
+  std::unique_ptr<ServerDial> dial_;  // until the log-in is over
   std::unique_ptr<ServerLogin> login_;
   std::optional<pgwire::ScramKeys> derived_keys_;
   env::TimerId deadline_ = env::TimerId::kNone;

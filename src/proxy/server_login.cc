@@ -31,7 +31,20 @@ std::string_view find_parameter(const Parameters& parameters, std::string_view n
 ServerLogin::ServerLogin(Parameters startup, ServerCredential credential, std::string nonce)
     : startup_(std::move(startup)), credential_(std::move(credential)), nonce_(std::move(nonce)) {}
 
-std::string ServerLogin::first() {
+void ServerLogin::restart(std::string nonce) {
+  nonce_ = std::move(nonce);
+  state_ = State::kRunning;
+  authenticated_ = false;
+  scanner_ = pgwire::FrameScanner(pgwire::kBackendStartupPolicy);
+  scram_.reset();
+  derived_.reset();
+  parameters_.clear();
+  failure_ = {};
+}
+
+std::string ServerLogin::first(pgwire::ChannelBinding binding, Privacy privacy) {
+  binding_ = std::move(binding);
+  privacy_ = privacy;
   std::string packet;
   pgwire::append_startup(packet, pgwire::kProtocol30, startup_);
   return packet;
@@ -89,16 +102,36 @@ void ServerLogin::on_message(const Scan& message, std::string& reply) {
   }
 }
 
-void ServerLogin::begin_scram(std::string& reply) {
+void ServerLogin::begin_scram(bool plus_offered, std::string& reply) {
   if (!credential_.keys && credential_.password.empty()) {
-    return fail("28P01", "the proxy has no secret for this user");
+    return fail("28P01", "the proxy has no secret for this user that SCRAM could use");
+  }
+  pgwire::ChannelBinding binding;
+  if (!binding_.data.empty() && plus_offered) {
+    binding = binding_;
+  } else if (!binding_.data.empty()) {
+    // The server notices if somebody in between took its offer away.
+    binding.support = pgwire::ChannelBinding::Support::kClientSupports;
   }
   scram_.emplace(credential_.keys ? pgwire::ScramClient::Credential(*credential_.keys)
                                   : pgwire::ScramClient::Credential(credential_.password),
-                 nonce_);
+                 nonce_, std::move(binding));
   const auto first = scram_->first();
   if (!first) return fail("08P01", first.error().message);
   pgwire::append_sasl_initial_response(reply, scram_->mechanism(), *first);
+}
+
+void ServerLogin::answer_md5(const pgwire::Authentication& request, std::string& reply) {
+  if (credential_.password.empty() && credential_.md5_secret.empty()) {
+    return fail("28P01", "the server asks for md5, and the proxy does not know the password");
+  }
+  const Result<std::string> secret =
+      credential_.password.empty()
+          ? credential_.md5_secret
+          : pgwire::md5_secret(find_parameter(startup_, "user"), credential_.password);
+  const auto answer = secret ? pgwire::md5_response(*secret, request.salt) : secret;
+  if (!answer) return fail("28P01", answer.error().message);
+  pgwire::append_password(reply, *answer);
 }
 
 void ServerLogin::on_authentication(std::string_view payload, std::string& reply) {
@@ -112,12 +145,17 @@ void ServerLogin::on_authentication(std::string_view payload, std::string& reply
       if (scram_ && !credential_.keys) derived_ = scram_->keys();
       authenticated_ = true;
       return;
-    case AuthenticationKind::kSasl:
-      if (std::find(auth->mechanisms.begin(), auth->mechanisms.end(), pgwire::kScramSha256) ==
-          auth->mechanisms.end()) {
+    case AuthenticationKind::kSasl: {
+      const auto offers = [&](std::string_view mechanism) {
+        return std::ranges::find(auth->mechanisms, mechanism) != auth->mechanisms.end();
+      };
+      if (scram_) return fail("08P01", "the server began SASL twice");
+      const bool plus = offers(pgwire::kScramSha256Plus);
+      if (!offers(pgwire::kScramSha256) && !(plus && !binding_.data.empty())) {
         return fail("28000", "the server offers no SASL mechanism that the proxy knows");
       }
-      return begin_scram(reply);
+      return begin_scram(plus, reply);
+    }
     case AuthenticationKind::kSaslContinue: {
       if (!scram_) return fail("08P01", "SCRAM continues that was never begun");
       const auto answer = scram_->on_continue(auth->data);
@@ -132,19 +170,16 @@ void ServerLogin::on_authentication(std::string_view payload, std::string& reply
       }
       return;
     }
-    case AuthenticationKind::kMd5: {
-      if (credential_.password.empty() && credential_.md5_secret.empty()) {
-        return fail("28P01", "the server asks for md5, and the proxy does not know the password");
+    case AuthenticationKind::kMd5:
+      return answer_md5(*auth, reply);
+    case AuthenticationKind::kCleartext:
+      if (privacy_ == Privacy::kNone) {
+        return fail("28000", "the server asks for the password in clear, and there is no TLS");
       }
-      const Result<std::string> secret =
-          credential_.password.empty()
-              ? credential_.md5_secret
-              : pgwire::md5_secret(find_parameter(startup_, "user"), credential_.password);
-      const auto answer = secret ? pgwire::md5_response(*secret, auth->salt) : secret;
-      if (!answer) return fail("28P01", answer.error().message);
-      pgwire::append_password(reply, *answer);
-      return;
-    }
+      if (credential_.password.empty()) {
+        return fail("28P01", "the server asks for the password, and the proxy does not know it");
+      }
+      return pgwire::append_password(reply, credential_.password);
     default:
       return fail("28000",
                   "the server asks for a method of authentication that the proxy does "

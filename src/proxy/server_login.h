@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "pgwire/frames.h"
+#include "pgwire/messages.h"
 #include "pgwire/scram.h"
 #include "pgwire/startup.h"
 
@@ -25,9 +26,13 @@ struct ServerCredential {
 class ServerLogin {
  public:
   // `startup`: user, database and the client's start-up parameters. `nonce`: of make_nonce().
+  enum class Privacy { kNone, kPrivate };
   ServerLogin(Parameters startup, ServerCredential credential, std::string nonce);
 
-  std::string first();  // what to send when connected
+  // What to send when connected. kPrivate: nobody can read along (TLS, or a unix socket).
+  std::string first(pgwire::ChannelBinding binding, Privacy privacy);
+  // For another connection, after a failure.
+  void restart(std::string nonce);
 
   enum class State { kRunning, kReady, kFailed };
   size_t on_bytes(std::string_view bytes, std::string& reply);
@@ -49,12 +54,15 @@ class ServerLogin {
  private:
   void on_message(const pgwire::Scan& message, std::string& reply);
   void on_authentication(std::string_view payload, std::string& reply);
-  void begin_scram(std::string& reply);
+  void begin_scram(bool plus_offered, std::string& reply);
+  void answer_md5(const pgwire::Authentication& request, std::string& reply);
   void fail(std::string sqlstate, std::string message);
 
   Parameters startup_;
   ServerCredential credential_;
   std::string nonce_;
+  pgwire::ChannelBinding binding_;
+  Privacy privacy_ = Privacy::kNone;
   State state_ = State::kRunning;
   bool authenticated_ = false;
   pgwire::FrameScanner scanner_{pgwire::kBackendStartupPolicy};

@@ -1,7 +1,9 @@
 // The proxy by itself, driven by lines on standard input, for tests and measurements.
 //   proxy_harness writer=PORT [reader=PORT] [workers=N] [pool=N] [clients=N] [hold_ms=N]
 //                 [hold_count=N] [auth_ms=N] [user=NAME:PASSWORD | user=NAME:SCRAM-SHA-256$...]...
-// Commands: route epoch=N [primary=NAME@HOST:PORT] [replica=NAME@HOST:PORT]... [state=draining]
+//                 [access=FILE] (harness_access.h) [socket_dir=DIR] (after writer)
+// Commands: reload FILE;  route epoch=N [primary=NAME@HOST:PORT] [replica=NAME@HOST:PORT]...
+// [state=draining]
 //           [permit_ms=N];  permit EPOCH MS;  stats;  drained;  quit
 // Each answers one line.
 #include <fmt/format.h>
@@ -14,6 +16,7 @@
 #include "posix/clock.h"
 #include "posix/worker_engine.h"
 #include "proxy/proxy.h"
+#include "tests/integration/harness_access.h"
 
 namespace bascule {
 namespace {
@@ -59,6 +62,10 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
     if (key == "hold_ms") config.hold_timeout = Millis(number(value));
     if (key == "hold_count") config.hold_count_max = static_cast<int>(number(value));
     if (key == "auth_ms") config.auth_timeout = Millis(number(value));
+    if (key == "access") config.access = read_access(value);
+    if (key == "socket_dir") {
+      config.listeners.push_back({{value, config.listeners.front().endpoint.port}, {}});
+    }
     if (key == "user") {
       const auto [name, secret] = split(value, ':');
       config.access.users.push_back({name, secret});
@@ -117,6 +124,12 @@ int run(int argc, char** argv) {
       words >> epoch >> ms;
       proxy.extend_permit(Epoch{epoch}, posix::boot_now() + Millis(ms));
       answer = "ok";
+    }
+    if (command == "reload") {
+      std::string file;
+      words >> file;
+      const Status status = proxy.reload(read_access(file));
+      answer = status ? "ok" : status.error().to_string();
     }
     if (command == "stats") answer = stats(proxy);
     if (command == "drained") answer = proxy.drained() ? "yes" : "no";
