@@ -3,11 +3,9 @@
 #include <fmt/format.h>
 #include <string.h>
 
-#include <cerrno>
 #include <utility>
 
 #include "pgwire/messages.h"
-#include "pgwire/startup.h"
 #include "proxy/server_dial.h"
 #include "proxy/users.h"
 
@@ -29,8 +27,6 @@ constexpr pgwire::FramePolicy make_policy() {
 }
 constexpr pgwire::FramePolicy kOwnPolicy = make_policy();
 
-bool unix_socket(const env::Endpoint& endpoint) { return endpoint.host.starts_with('/'); }
-
 }  // namespace
 
 OwnConnection::OwnConnection(env::Loop& loop, env::Net& net, env::Entropy& entropy, Server server)
@@ -48,6 +44,7 @@ void OwnConnection::close() {
     }
     std::exchange(stream_, nullptr)->close();
   }
+  dial_.reset();
   login_.reset();
   phase_ = Phase::kClosed;
 }
@@ -72,47 +69,28 @@ void OwnConnection::query(std::string_view sql, Nanos timeout, OnRow on_row, OnD
   if (phase_ == Phase::kIdle) return send_query();
   scanner_ = pgwire::FrameScanner(kOwnPolicy);
   phase_ = Phase::kConnecting;
-  stream_ = &net_.connect(server_.endpoint, *this);
-}
-
-void OwnConnection::on_connected() {
-  const bool wants_tls = server_.tls_context != nullptr && server_.tls >= SslMode::kPrefer;
-  if (!wants_tls || unix_socket(server_.endpoint)) return begin_login();
-  phase_ = Phase::kAskingTls;
-  std::string request;
-  pgwire::append_ssl_request(request);
-  stream_->send(request);
-}
-
-size_t OwnConnection::on_tls_answer(std::string_view bytes) {
-  if (bytes.empty()) return 0;
-  if (bytes[0] == 'S') {
-    // What follows belongs to the handshake. Bytes that came with the answer would be an injection
-    // of somebody between us: the handshake fails on them.
-    phase_ = Phase::kSecuring;
-    stream_->start_tls(*server_.tls_context, env::Stream::TlsSide::kClient, server_.endpoint.host);
-    return 1;
-  }
-  if (bytes[0] == 'N' && server_.tls == SslMode::kPrefer) {
-    begin_login();
-    return 1;
-  }
-  close();
-  finish(fail(ErrorCode::kUnavailable,
-              fmt::format("{}: the server offers no TLS", server_.endpoint.to_string())));
-  return bytes.size();
-}
-
-void OwnConnection::on_secured() { begin_login(); }
-
-void OwnConnection::begin_login() {
-  phase_ = Phase::kLogin;
   login_ = std::make_unique<ServerLogin>(
       server_.startup, server_.credential,
       pgwire::make_nonce(random_bytes(entropy_, pgwire::kScramNonceBytes)));
-  const bool hidden = stream_->secured() || unix_socket(server_.endpoint);
-  stream_->send(login_->first(channel_binding(*stream_), hidden ? ServerLogin::Privacy::kPrivate
-                                                                : ServerLogin::Privacy::kNone));
+  dial_ = std::make_unique<ServerDial>(net_, server_.access, server_.endpoint,
+                                       static_cast<ServerDial::Owner&>(*this));
+  dial_->dial();
+}
+
+void OwnConnection::on_dialed(env::Stream& stream) {
+  stream_ = &stream;
+  stream.set_handler(*this);
+  phase_ = Phase::kLogin;
+  const bool hidden = stream.secured() || server_.endpoint.host.starts_with('/');
+  stream.send(login_->first(channel_binding(stream),
+                            hidden ? ServerLogin::Privacy::kPrivate : ServerLogin::Privacy::kNone));
+}
+
+void OwnConnection::on_dial_failed(const ServerDial::Failure& failure) {
+  const std::string message = failure.message;
+  close();
+  finish(
+      fail(ErrorCode::kUnavailable, fmt::format("{}: {}", server_.endpoint.to_string(), message)));
 }
 
 size_t OwnConnection::on_login_data(std::string_view bytes) {
@@ -121,6 +99,12 @@ size_t OwnConnection::on_login_data(std::string_view bytes) {
   if (!reply.empty()) stream_->send(reply);
   if (login_->state() == ServerLogin::State::kFailed) {
     const ServerLogin::Failure failure = login_->failure();
+    if (failure.sqlstate == "28000" && dial_->dial_otherwise()) {
+      std::exchange(stream_, nullptr)->close();
+      login_->restart(pgwire::make_nonce(random_bytes(entropy_, pgwire::kScramNonceBytes)));
+      phase_ = Phase::kConnecting;
+      return bytes.size();
+    }
     close();
     finish(fail(ErrorCode::kUnavailable,
                 fmt::format("{}: {}", server_.endpoint.to_string(), failure.message)));
@@ -128,6 +112,7 @@ size_t OwnConnection::on_login_data(std::string_view bytes) {
   }
   if (login_->state() == ServerLogin::State::kReady) {
     login_.reset();
+    dial_.reset();
     send_query();
   }
   return done;
@@ -142,17 +127,8 @@ void OwnConnection::send_query() {
 }
 
 size_t OwnConnection::on_data(std::string_view bytes) {
-  switch (phase_) {
-    case Phase::kAskingTls:
-      return on_tls_answer(bytes);
-    case Phase::kLogin:
-      return on_login_data(bytes);
-    case Phase::kIdle:
-    case Phase::kRunning:
-      break;
-    default:
-      return 0;
-  }
+  if (phase_ == Phase::kLogin) return on_login_data(bytes);
+  if (phase_ != Phase::kIdle && phase_ != Phase::kRunning) return 0;
   size_t done = 0;
   while (done < bytes.size()) {
     const pgwire::Scan message = scanner_.next(bytes.substr(done));
@@ -211,14 +187,11 @@ bool OwnConnection::on_message(const pgwire::Scan& message) {
 }
 
 void OwnConnection::on_closed(int error) {
-  const std::string tls = error == EPROTO && stream_ != nullptr ? stream_->tls_error() : "";
   stream_ = nullptr;
-  login_.reset();
-  phase_ = Phase::kClosed;
-  finish(fail(ErrorCode::kUnavailable, fmt::format("{}: {}", server_.endpoint.to_string(),
-                                                   !tls.empty() ? tls
-                                                   : error == 0 ? "the server closed the connection"
-                                                                : strerror(error))));
+  close();
+  finish(fail(ErrorCode::kUnavailable,
+              fmt::format("{}: {}", server_.endpoint.to_string(),
+                          error == 0 ? "the server closed the connection" : strerror(error))));
 }
 
 }  // namespace bascule::proxy

@@ -13,19 +13,18 @@
 #include "base/result.h"
 #include "env/net.h"
 #include "pgwire/frames.h"
-#include "proxy/access_config.h"
+#include "proxy/server_dial.h"
 #include "proxy/server_login.h"
 
 namespace bascule::proxy {
 
-class OwnConnection final : public env::StreamHandler {
+class OwnConnection final : public env::StreamHandler, private ServerDial::Owner {
  public:
   struct Server {
     env::Endpoint endpoint;
     Parameters startup;  // user, database, application_name, ...
     ServerCredential credential;
-    SslMode tls = SslMode::kDisable;
-    const env::TlsContext* tls_context = nullptr;  // must outlive the connection; null: no TLS
+    std::shared_ptr<const Access> access;  // how to reach servers; kept as ServerDial keeps it
   };
   using Row = std::vector<std::optional<std::string_view>>;
   // An error ends the query with it, and the connection. Views are valid during the call.
@@ -43,16 +42,14 @@ class OwnConnection final : public env::StreamHandler {
   // From sending the last query to its ReadyForQuery.
   Nanos round_trip() const { return round_trip_; }
 
-  void on_connected() override;
-  void on_secured() override;
   size_t on_data(std::string_view bytes) override;
   void on_closed(int error) override;
 
  private:
-  enum class Phase { kClosed, kConnecting, kAskingTls, kSecuring, kLogin, kIdle, kRunning };
-  void begin_login();
+  enum class Phase { kClosed, kConnecting, kLogin, kIdle, kRunning };
+  void on_dialed(env::Stream& stream) override;
+  void on_dial_failed(const ServerDial::Failure& failure) override;
   void send_query();
-  size_t on_tls_answer(std::string_view bytes);
   size_t on_login_data(std::string_view bytes);
   // False: it has ended, `this` may be gone.
   bool on_message(const pgwire::Scan& message);
@@ -64,6 +61,7 @@ class OwnConnection final : public env::StreamHandler {
   env::Entropy& entropy_;
   const Server server_;
   Phase phase_ = Phase::kClosed;
+  std::unique_ptr<ServerDial> dial_;
   env::Stream* stream_ = nullptr;
   std::unique_ptr<ServerLogin> login_;
   pgwire::FrameScanner scanner_;
