@@ -93,6 +93,7 @@ std::string encode(const FailoverOperation& o) {
                    {"epoch", o.epoch.value},
                    {"finalLsn", o.final_lsn.to_string()},
                    {"failed", names(o.failed)},
+                   {"fenced", names(o.fenced)},
                    {"startedAtMs", ms_of(o.started_at)}});
 }
 
@@ -109,6 +110,7 @@ Result<FailoverOperation> decode_failover_operation(std::string_view text) {
   r.number("epoch", o.epoch.value);
   r.lsn("finalLsn", o.final_lsn);
   r.names("failed", o.failed);
+  r.names("fenced", o.fenced);
   wall(r, "startedAtMs", o.started_at);
   r.check(!o.under_way() || !o.to.empty(), "to is missing");
   return r.finish(std::move(o));

@@ -58,6 +58,9 @@ struct FailoverOperation {
   Epoch epoch;                   // before it
   Lsn final_lsn;                 // kCatchingUp: end of WAL of the fenced primary
   std::vector<NodeName> failed;  // could not be promoted in this operation
+  // Fences of ours, by SQL, that may be in force; recorded before they are tried, and kept when the
+  // operation is over, so that the next monitor knows whose doing a read-only primary is.
+  std::vector<NodeName> fenced;
   WallTime started_at{};
   bool operator==(const FailoverOperation&) const = default;
   bool under_way() const { return step != FailoverStep::kNone; }
