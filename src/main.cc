@@ -14,6 +14,7 @@
 #include "posix/entropy.h"
 #include "posix/file_watch.h"
 #include "posix/guard_process.h"
+#include "posix/http_curl.h"
 #include "posix/process.h"
 #include "posix/reactor.h"
 #include "posix/worker_engine.h"
@@ -63,6 +64,10 @@ int main(int argc, char** argv) {
                             const std::string& value) { setenv(name, value.c_str(), 1); },
       .cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency())),
       .descriptors = raise_descriptor_limit(),
+      .make_http =
+          [](env::Loop& loop, env::HttpTls tls) {
+            return std::make_unique<posix::CurlHttp>(loop, std::move(tls));
+          },
   };
   return cli::run_cli(argc, argv, platform);
 }

@@ -88,6 +88,22 @@ class Commands {
         ->check(CLI::IsMember({"on", "off"}));
   }
 
+  struct StoreChoice {
+    std::string engine = "file";
+    int members = 1;
+    int etcd_members() const { return engine == "etcd" ? members : 0; }
+  };
+  static void add_store(CLI::App* sub, StoreChoice& store) {
+    CLI::Option* engine = sub->add_option("--store", store.engine,
+                                          "file (SQLite) or etcd, which is started with the rest")
+                              ->check(CLI::IsMember({"file", "etcd"}))
+                              ->capture_default_str();
+    sub->add_option("--store-nodes", store.members, "Members of that etcd: 1, 3 or 5")
+        ->check(CLI::IsMember({1, 3, 5}))
+        ->needs(engine)
+        ->capture_default_str();
+  }
+
   static Status apply(const std::string& timing, const std::string& ttl, const std::string& sync,
                       control::ClusterConfig& config) {
     apply_timing(timing, config);
@@ -102,6 +118,7 @@ class Commands {
 
   void add_up() {
     struct Options : UpOptions {
+      StoreChoice store;
       std::string timing = "default", ttl, sync = "on";
     };
     const auto o = options<Options>();
@@ -110,6 +127,7 @@ class Commands {
       if (auto s = apply(o->timing, o->ttl, o->sync, o->cluster.defaults); !s) {
         return report(s.error());
       }
+      o->cluster.etcd_members = o->store.etcd_members();
       return up_command(platform_, *o);
     });
     sub->add_option("--dir", o->cluster.dir, "Where its data is")->capture_default_str();
@@ -128,6 +146,7 @@ class Commands {
     sub->add_option("--user", o->user, "Started as root, run as this user (default: postgres)");
     sub->add_option("--wait", o->wait, "How long to wait until it is ready")->capture_default_str();
     sub->add_flag("--foreground", o->foreground, "Stay, and stop the cluster at Ctrl-C");
+    add_store(sub, o->store);
     add_cluster_config(sub, o->timing, o->ttl, o->sync);
   }
 
@@ -141,11 +160,13 @@ class Commands {
 
   void add_demo() {
     struct Options : DemoOptions {
+      StoreChoice store;
       std::string timing = "default", ttl, sync = "on", fault_name = "postmaster";
     };
     const auto o = options<Options>();
     CLI::App* sub = add("demo", "Show a cluster under load losing its primary", [this, o] {
       if (auto s = apply(o->timing, o->ttl, o->sync, o->defaults); !s) return report(s.error());
+      o->etcd_members = o->store.etcd_members();
       o->fault = o->fault_name == "host" ? DemoFault::kHost : DemoFault::kPostmaster;
       return demo_command(platform_, *o);
     });
@@ -165,6 +186,7 @@ class Commands {
     sub->add_option("--user", o->user, "Started as root, run as this user (default: postgres)");
     sub->add_option("--pg-version", o->pg_version, "13 to 18 (default: newest installed)")
         ->check(CLI::Range(13, 18));
+    add_store(sub, o->store);
     add_cluster_config(sub, o->timing, o->ttl, o->sync);
   }
 

@@ -166,7 +166,14 @@ int validate_config_command(const Platform& platform, const std::string& file) {
     check_file("proxy.userlist_file", config->proxy->userlist_file);
   }
   if (config->api) check_port("api.listen", config->api->listen.port);
-  check_dir("store", std::filesystem::path(config->store_path).parent_path());
+  if (const auto& etcd = config->store.etcd) {
+    check_file("store.password_file", etcd->password_file);
+    check_file("store.ca", etcd->ca_file);
+    check_file("store.cert", etcd->cert_file);
+    check_file("store.key", etcd->key_file);
+  } else {
+    check_dir("store", std::filesystem::path(config->store.path).parent_path());
+  }
   fmt::print("{}: valid\n", file);
   return kExitOk;
 }

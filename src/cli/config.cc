@@ -56,20 +56,10 @@ class Parser {
     if (!config_.cluster.empty() && !NodeName::parse(config_.cluster)) {
       cluster.problem("name", "expected 1 to 40 of a-z, 0-9, - and _, first a letter");
     }
-    read_store(top);
+    read_store(
+        top, [this](const std::string& path) { return resolve(path, file_); }, config_.store);
     top.text("user", config_.user);
     if (top.text("pid_file", config_.pid_file)) config_.pid_file = resolve(config_.pid_file, file_);
-  }
-
-  void read_store(MapReader& top) {
-    std::string url;
-    if (!top.text("store", url, Need::kRequired) || url.empty()) return;
-    constexpr std::string_view kFile = "file:";
-    if (!url.starts_with(kFile) || url.size() == kFile.size()) {
-      top.problem("store", "expected file:/path/of/store.db (the only engine of this version)");
-      return;
-    }
-    config_.store_path = resolve(url.substr(kFile.size()), file_);
   }
 
   void read_credential(MapReader node, Credential& credential, Need need) {
@@ -141,6 +131,7 @@ class Parser {
     if (reader.address("reader", address)) proxy.reader = address;
     reader.integer("workers", proxy.workers, {.min = 0, .max = 256});
     reader.integer("clients_max", proxy.clients_max, {.min = 1, .max = 1'000'000});
+    reader.choice("pool_mode", proxy.pool_mode, {"session", "transaction", "statement"});
     reader.integer("pool_size", proxy.pool_size, {.min = 1, .max = 10'000});
     reader.duration("hold_timeout", proxy.hold_timeout, {.min = 0ms, .max = 1h});
     reader.integer("held_max", proxy.held_max, {.min = 0, .max = 1'000'000});

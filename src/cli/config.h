@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/types.h"
+#include "cli/store_at.h"
 #include "cli/units.h"
 #include "cli/yaml_reader.h"
 #include "control/records.h"
@@ -54,6 +55,7 @@ struct ProxySection {
   std::optional<HostPort> reader;
   int workers = 0;  // 0: min(cores, pool_size / 4), at least 1
   int clients_max = 10000;
+  int pool_mode = 0;  // proxy::PoolMode
   int pool_size = 100;  // server connections, all workers together
   Millis hold_timeout{30000};
   int held_max = 10000;
@@ -70,9 +72,9 @@ struct ApiSection {
 struct DaemonConfig {
   std::string file;
   std::string cluster;
-  std::string store_path;  // of `store: file:/path`
-  std::string user;        // started as root, run as this one; empty: see drop_privileges.h
-  std::string pid_file;    // empty: none
+  StoreAt store;
+  std::string user;      // started as root, run as this one; empty: see drop_privileges.h
+  std::string pid_file;  // empty: none
   LogOptions log;
   std::optional<NodeSection> node;
   std::optional<ProxySection> proxy;

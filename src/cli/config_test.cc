@@ -56,7 +56,7 @@ TEST(Config, AWholeFileIsRead) {
   const auto config = parse_config(kWhole, "/etc/bascule/b.yaml");
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->cluster, "main");
-  EXPECT_EQ(config->store_path, "/var/lib/bascule/store.db");
+  EXPECT_EQ(config->store.path, "/var/lib/bascule/store.db");
   EXPECT_EQ(config->log.level, LogLevel::kDebug);
   ASSERT_TRUE(config->node && config->proxy && config->api);
   EXPECT_EQ(config->node->name.str(), "n1");
@@ -74,6 +74,46 @@ TEST(Config, AWholeFileIsRead) {
   EXPECT_EQ(config->defaults.sync_mode, control::SyncMode::kOff);
   EXPECT_EQ(config->defaults.on_crash, control::OnCrash::kRestart);
   EXPECT_EQ(config->defaults.maximum_lag_bytes, 1u << 20);
+}
+
+std::string with_store(const std::string& store) {
+  std::string text(kWhole);
+  const size_t at = text.find("store:");
+  return text.replace(at, text.find('\n', at) - at, store);
+}
+
+TEST(Config, AnEtcdIsReadAndRenderedTheSame) {
+  const std::string given =
+      "store: {type: etcd, endpoints: [\"https://a:2379\", \"https://b:2379\"], prefix: /pg/, "
+      "user: u, password_file: pw, ca: ca.pem, cert: c.pem, key: /k.pem, timeout: 2s}";
+  const auto config = parse_config(with_store(given), "/etc/bascule/b.yaml");
+  ASSERT_TRUE(config) << config.error().message;
+  ASSERT_TRUE(config->store.etcd.has_value());
+  const EtcdAt& etcd = *config->store.etcd;
+  EXPECT_EQ(etcd.endpoints, (std::vector<std::string>{"https://a:2379", "https://b:2379"}));
+  EXPECT_EQ(etcd.password_file, "/etc/bascule/pw");
+  EXPECT_EQ(etcd.key_file, "/k.pem");
+  EXPECT_EQ(etcd.timeout, 2s);
+  const auto again = parse_config(with_store(render_store(config->store)), "/etc/bascule/b.yaml");
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(again->store, config->store);
+}
+
+TEST(Config, AWrongEtcdIsRefusedByTheKeyThatIsWrong) {
+  const auto problem = [](const std::string& rest) {
+    return problems_of(with_store("store: {type: etcd" + rest + "}"));
+  };
+  const std::string good = ", endpoints: [\"https://a:2379\"]";
+  EXPECT_EQ(problem(good), "");
+  EXPECT_THAT(problem(""), HasSubstr("store.endpoints: is missing"));
+  EXPECT_THAT(problem(", endpoints: [a]"), HasSubstr("store.endpoints: "));
+  EXPECT_THAT(problem(good + ", user: u"), HasSubstr("password_file"));
+  EXPECT_THAT(problem(good + ", cert: c"), HasSubstr("store.cert"));
+  EXPECT_THAT(problem(good + ", timeout: 1ms"), HasSubstr("store.timeout"));
+  EXPECT_THAT(problem(good + ", endpoint: x"), HasSubstr("endpoints"));
+  EXPECT_THAT(problem(", endpoints: [\"http://a:1\"], ca: x"), HasSubstr("https"));
+  EXPECT_THAT(problems_of(with_store("store: {endpoints: [\"http://a:1\"]}")),
+              HasSubstr("store.type"));
 }
 
 TEST(Config, AnUnknownKeyNamesItsLineAndTheNearestKnownOne) {

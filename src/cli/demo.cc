@@ -43,7 +43,7 @@ class Demo {
     const Say progress = [this](const std::string& line) { say("  " + line); };
     if (auto s = wait_until_ready(platform_, cluster_, kReadyTimeout, progress); !s) return s;
     auto session =
-        StoreSession::open(platform_, {cluster_.cluster, cluster_.layout().store(), cluster_.dir});
+        StoreSession::open(platform_, {cluster_.cluster, cluster_.store(), cluster_.dir});
     if (!session) return std::unexpected(session.error());
     session_ = std::move(*session);
     if (auto s = Workload::create_table(cluster_); !s) return s;
@@ -278,6 +278,7 @@ Result<LocalCluster> prepare(const Platform& platform, const DemoOptions& option
                    ? "/tmp/bascule-demo-" + platform.entropy.hex(4)
                    : std::filesystem::absolute(options.dir).lexically_normal().string();
   wanted.pg_version = options.pg_version;
+  wanted.etcd_members = options.etcd_members;
   wanted.defaults = options.defaults;
   if (platform.disk.exists(wanted.dir)) {
     return fail(ErrorCode::kInvalid, fmt::format("{} exists already", wanted.dir),

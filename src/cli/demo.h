@@ -19,6 +19,7 @@ struct DemoOptions {
   std::string dir;    // empty: a new one in /tmp
   std::string user;   // as root: run as this one
   int pg_version = 0;
+  int etcd_members = 0;  // 0: the store is a file
   control::ClusterConfig defaults;
 };
 // Exit code 1 if an acknowledged write was lost or duplicated, or the cluster did not recover.

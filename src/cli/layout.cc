@@ -19,7 +19,18 @@ HostPort address_of(const json& value) {
 
 std::string Layout::home(std::string_view process) const {
   if (process == kProxyProcess) return dir + "/proxy";
+  if (process.starts_with(kEtcdPrefix)) return fmt::format("{}/etcd/{}", dir, process);
   return fmt::format("{}/nodes/{}", dir, process);
+}
+
+StoreAt LocalCluster::store() const {
+  if (etcd.empty()) return StoreAt::file(layout().store());
+  StoreAt at;
+  at.etcd.emplace();
+  for (const LocalEtcd& member : etcd) {
+    at.etcd->endpoints.push_back("http://" + member.client.to_string());
+  }
+  return at;
 }
 
 std::string LocalCluster::psql_line() const {
@@ -42,10 +53,17 @@ std::string encode(const LocalCluster& cluster) {
     entry["api"] = to_json(node.api);
     nodes.push_back(entry);
   }
+  json etcd = json::array();
+  for (const LocalEtcd& member : cluster.etcd) {
+    etcd.push_back({{"name", member.name},
+                    {"client", to_json(member.client)},
+                    {"peer", to_json(member.peer)}});
+  }
   const nlohmann::ordered_json all = {{"cluster", cluster.cluster},
                                       {"dir", cluster.dir},
                                       {"user", cluster.user},
                                       {"nodes", nodes},
+                                      {"etcd", etcd},
                                       {"writer", to_json(cluster.writer)},
                                       {"reader", to_json(cluster.reader)},
                                       {"api", to_json(cluster.api)},
@@ -69,6 +87,10 @@ Result<LocalCluster> decode_local_cluster(std::string_view text) {
     for (const json& node : all.at("nodes")) {
       cluster.nodes.push_back(
           {node.at("name").get<std::string>(), address_of(node), address_of(node.at("api"))});
+    }
+    for (const json& member : all.value("etcd", json::array())) {
+      cluster.etcd.push_back({member.at("name").get<std::string>(), address_of(member.at("client")),
+                              address_of(member.at("peer"))});
     }
     cluster.writer = address_of(all.at("writer"));
     cluster.reader = address_of(all.at("reader"));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "cli/store_at.h"
 #include "cli/units.h"
 
 namespace bascule::cli {
@@ -23,7 +24,7 @@ struct Layout {
   std::string log(std::string_view process) const {
     return log_dir() + "/" + std::string(process) + ".log";
   }
-  // `process`: a node's name, or kProxyProcess.
+  // `process`: a node's name, kProxyProcess, or that of an etcd.
   std::string home(std::string_view process) const;
   std::string config(std::string_view process) const { return home(process) + "/bascule.yaml"; }
   std::string pid_file(std::string_view process) const { return home(process) + "/agent.pid"; }
@@ -32,12 +33,21 @@ struct Layout {
   std::string run(std::string_view node) const { return home(node) + "/run"; }
 };
 inline constexpr std::string_view kProxyProcess = "proxy";
+inline constexpr std::string_view kEtcdPrefix = "etcd";  // etcd1, etcd2, ...
 
 struct LocalNode {
   std::string name;
   HostPort address;  // of PostgreSQL
   HostPort api;      // of its agent
   bool operator==(const LocalNode&) const = default;
+};
+
+// A member of the cluster's own etcd (`bascule up --store etcd`).
+struct LocalEtcd {
+  std::string name;
+  HostPort client;
+  HostPort peer;
+  bool operator==(const LocalEtcd&) const = default;
 };
 
 // cluster.json: what was decided when the cluster was made.
@@ -47,12 +57,14 @@ struct LocalCluster {
   std::string user;     // that everything runs as
   std::string bin_dir;  // of PostgreSQL
   std::vector<LocalNode> nodes;
+  std::vector<LocalEtcd> etcd;  // empty: the store is a file
   HostPort writer, reader, api;
   std::string superuser = "postgres";
   std::string app_user = "app";
   std::string database = "app";
 
   Layout layout() const { return {dir}; }
+  StoreAt store() const;
   std::string psql_line() const;               // without the password: by PGPASSFILE
   std::vector<std::string> processes() const;  // nodes in order, then the proxy
 };

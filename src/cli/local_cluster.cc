@@ -30,6 +30,9 @@ std::vector<int> ports_of(const LocalCluster& cluster) {
   for (const LocalNode& node : cluster.nodes) {
     ports.insert(ports.end(), {node.address.port, node.api.port});
   }
+  for (const LocalEtcd& member : cluster.etcd) {
+    ports.insert(ports.end(), {member.client.port, member.peer.port});
+  }
   for (const HostPort& at : {cluster.writer, cluster.reader, cluster.api}) ports.push_back(at.port);
   return ports;
 }
@@ -42,6 +45,11 @@ void assign_ports(LocalCluster& cluster, const NewCluster& wanted, int base) {
     node.address = local(base + 1 + i);
     node.api = local(after + 2 + i);
   }
+  int next = after + 2 + nodes;
+  for (LocalEtcd& member : cluster.etcd) {
+    member.client = local(next++);
+    member.peer = local(next++);
+  }
   const int proxy = wanted.proxy_port != 0 ? wanted.proxy_port : after;
   cluster.writer = local(proxy);
   cluster.reader = local(proxy + 1);
@@ -49,7 +57,7 @@ void assign_ports(LocalCluster& cluster, const NewCluster& wanted, int base) {
 }
 
 Status choose_ports(LocalCluster& cluster, const NewCluster& wanted) {
-  constexpr int kStep = 30;  // nine nodes need 21
+  constexpr int kStep = 32;  // nine nodes need 21, five members of etcd 10
   constexpr int kTries = 100;
   if (wanted.base_port != 0) {
     assign_ports(cluster, wanted, wanted.base_port);
@@ -83,6 +91,14 @@ Result<std::string> find_bin_dir(env::Disk& disk, int version) {
               "Install it, e.g. apt-get install postgresql-15");
 }
 
+Result<std::string> find_etcd(env::Disk& disk) {
+  for (const char* path : {"/usr/bin/etcd", "/usr/local/bin/etcd"}) {
+    if (disk.exists(path)) return path;
+  }
+  return fail(ErrorCode::kNotFound, "there is no etcd in /usr/bin or /usr/local/bin",
+              "Install it, e.g. apt-get install etcd-server");
+}
+
 std::string indent(const std::string& text) {
   std::string out;
   for (size_t at = 0; at < text.size();) {
@@ -97,8 +113,8 @@ std::string common_config(const LocalCluster& cluster, const std::string& proces
   const Layout at = cluster.layout();
   return fmt::format(
       "# Written by `bascule up`. Every key: docs/configuration.md\n"
-      "cluster:\n  name: {}\nstore: \"file:{}\"\nuser: {}\npid_file: \"{}\"\n",
-      cluster.cluster, at.store(), cluster.user, at.pid_file(process));
+      "cluster:\n  name: {}\n{}user: {}\npid_file: \"{}\"\n",
+      cluster.cluster, render_store(cluster.store()), cluster.user, at.pid_file(process));
 }
 
 std::string node_config(const LocalCluster& cluster, const LocalNode& node,
@@ -158,6 +174,9 @@ Status write_files(const Platform& platform, const LocalCluster& cluster,
   for (const std::string& process : cluster.processes()) {
     if (auto s = platform.disk.make_directory(at.home(process)); !s) return s;
   }
+  for (const LocalEtcd& member : cluster.etcd) {
+    if (auto s = platform.disk.make_directory(at.home(member.name)); !s) return s;
+  }
   for (const std::string& dir : {at.secrets(), at.log_dir()}) {
     if (auto s = platform.disk.make_directory(dir); !s) return s;
   }
@@ -215,6 +234,12 @@ Result<LocalCluster> create_cluster(const Platform& platform, const NewCluster& 
   cluster.dir = wanted.dir;
   cluster.user = wanted.user;
   for (int i = 1; i <= wanted.nodes; ++i) cluster.nodes.push_back({fmt::format("n{}", i), {}, {}});
+  for (int i = 1; i <= wanted.etcd_members; ++i) {
+    cluster.etcd.push_back({fmt::format("{}{}", kEtcdPrefix, i), {}, {}});
+  }
+  if (auto etcd = find_etcd(platform.disk); !cluster.etcd.empty() && !etcd) {
+    return std::unexpected(etcd.error());
+  }
   const std::string socket =
       cluster.layout().run(cluster.nodes.back().name) + "/.s.PGSQL.65535.lock";
   if (socket.size() > kSocketPathMax) {

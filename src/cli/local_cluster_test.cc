@@ -55,7 +55,7 @@ TEST_F(LocalClusterTest, EveryFileThatUpWritesIsValid) {
   for (const std::string& process : cluster->processes()) {
     const auto config = load_config(cluster->layout().config(process));
     ASSERT_TRUE(config) << config.error().message;
-    EXPECT_EQ(config->store_path, cluster->layout().store());
+    EXPECT_EQ(config->store.path, cluster->layout().store());
     EXPECT_EQ(config->node.has_value(), process != kProxyProcess);
     if (config->node) {
       EXPECT_EQ(config->defaults, wanted_.defaults);
@@ -65,6 +65,27 @@ TEST_F(LocalClusterTest, EveryFileThatUpWritesIsValid) {
   ASSERT_TRUE(again);
   EXPECT_EQ(again->nodes, cluster->nodes);
   EXPECT_EQ(again->writer, cluster->writer);
+}
+
+TEST_F(LocalClusterTest, WithAnEtcdOfItsOwnEveryPartUsesIt) {
+  if (!disk_.exists("/usr/bin/etcd")) GTEST_SKIP() << "no etcd";
+  wanted_.etcd_members = 3;
+  const auto cluster = create_cluster(platform_, wanted_);
+  ASSERT_TRUE(cluster) << cluster.error().to_string();
+  for (const std::string& process : cluster->processes()) {
+    const auto config = load_config(cluster->layout().config(process));
+    ASSERT_TRUE(config) << config.error().message;
+    ASSERT_TRUE(config->store.etcd.has_value());
+    EXPECT_EQ(config->store.etcd->endpoints.size(), 3u);
+  }
+  const auto again = load_cluster(platform_, wanted_.dir);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->etcd, cluster->etcd);
+  EXPECT_EQ(again->store(), cluster->store());
+  // Started before those that need it.
+  const auto processes = processes_of(platform_, *cluster);
+  EXPECT_EQ(processes.front().name, "etcd1");
+  EXPECT_EQ(processes.size(), 3u + cluster->nodes.size() + 1);
 }
 
 TEST_F(LocalClusterTest, SecretsAreForTheOwnerOnlyAndTheProxyKnowsNoPassword) {

@@ -41,7 +41,7 @@ std::string stop_order_file(const LocalCluster& cluster) { return cluster.dir + 
 std::vector<std::vector<std::string>> stop_order(const Platform& platform,
                                                  const LocalCluster& cluster) {
   std::string leader;
-  const ClusterAt at{cluster.cluster, cluster.layout().store(), cluster.dir};
+  const ClusterAt at{cluster.cluster, cluster.store(), cluster.dir};
   if (auto session = StoreSession::open(platform, at)) {
     if (const auto view = (*session)->view(); view && view->leader) {
       leader = view->leader->value.holder.str();
@@ -51,7 +51,8 @@ std::vector<std::vector<std::string>> stop_order(const Platform& platform,
   for (const LocalNode& node : cluster.nodes) {
     if (node.name != leader) replicas.push_back(node.name);
   }
-  return {{std::string(kProxyProcess)}, replicas};  // the rest comes last
+  // The rest comes last: etcd, which the primary needs to the end.
+  return {{std::string(kProxyProcess)}, replicas, {leader}};
 }
 
 std::vector<std::vector<std::string>> read_stop_order(env::Disk& disk, const std::string& file) {
@@ -136,7 +137,8 @@ Status stop_leftovers(const Platform& platform, const LocalCluster& cluster, con
     std::vector<LeftProcess> tell;
     std::ranges::copy_if(left, std::back_inserter(tell), [](const LeftProcess& p) {
       return p.title.find(" guard ") != std::string::npos ||
-             p.title.find(" run ") != std::string::npos;
+             p.title.find(" run ") != std::string::npos ||
+             p.title.find(" --data-dir ") != std::string::npos;
     });
     signal_left(platform, tell, SIGTERM);
     return false;
@@ -147,6 +149,44 @@ Status stop_leftovers(const Platform& platform, const LocalCluster& cluster, con
   if (wait_for(platform, kLeftoversDie, gone)) return {};
   return fail(ErrorCode::kTimeout, "these processes are still there:" + summary(left),
               "Look at them with ps; one in state D waits for its disk");
+}
+
+// An election of its own must be over long before a leader's record expires.
+constexpr Millis kEtcdElection{500};
+
+std::vector<SupervisedProcess> etcd_processes(const Platform& platform,
+                                              const LocalCluster& cluster) {
+  const Layout at = cluster.layout();
+  const auto url = [](const HostPort& address) { return "http://" + address.to_string(); };
+  std::string all;
+  for (const LocalEtcd& member : cluster.etcd) {
+    all += fmt::format("{}{}={}", all.empty() ? "" : ",", member.name, url(member.peer));
+  }
+  const std::string program_path =
+      platform.disk.exists("/usr/bin/etcd") ? "/usr/bin/etcd" : "/usr/local/bin/etcd";
+  std::vector<SupervisedProcess> out;
+  for (const LocalEtcd& member : cluster.etcd) {
+    std::vector<std::string> argv = {program_path, "--name", member.name};
+    const std::pair<const char*, std::string> options[] = {
+        {"--data-dir", at.home(member.name) + "/data"},
+        {"--listen-client-urls", url(member.client)},
+        {"--advertise-client-urls", url(member.client)},
+        {"--listen-peer-urls", url(member.peer)},
+        {"--initial-advertise-peer-urls", url(member.peer)},
+        {"--initial-cluster", all},
+        {"--initial-cluster-token", cluster.cluster},
+        {"--heartbeat-interval", std::to_string(kEtcdElection.count() / 10)},
+        {"--election-timeout", std::to_string(kEtcdElection.count())},
+        // Every renewal is a revision; what is not compacted fills its quota.
+        {"--auto-compaction-mode", "revision"},
+        {"--auto-compaction-retention", "1000"},
+        {"--logger", "zap"},
+        {"--log-level", "warn"}};
+    for (const auto& [name, value] : options) argv.insert(argv.end(), {name, value});
+    out.push_back({member.name, std::move(argv), at.log(member.name), at.pid_file(member.name),
+                   at.hold_file(member.name), SupervisedProcess::PidFileBy::kSupervisor});
+  }
+  return out;
 }
 
 // What a person who waits wants to know of the cluster, one line a member.
@@ -183,13 +223,14 @@ bool records_are_ready(const control::ClusterView& view, const LocalCluster& clu
 
 std::vector<SupervisedProcess> processes_of(const Platform& platform, const LocalCluster& cluster) {
   const Layout at = cluster.layout();
-  std::vector<SupervisedProcess> out;
+  std::vector<SupervisedProcess> out = etcd_processes(platform, cluster);
   for (const std::string& name : cluster.processes()) {
     out.push_back({name,
                    {program(platform), "run", "-c", at.config(name)},
                    at.log(name),
                    at.pid_file(name),
-                   at.hold_file(name)});
+                   at.hold_file(name),
+                   SupervisedProcess::PidFileBy::kItself});
   }
   return out;
 }
@@ -242,8 +283,9 @@ Status wait_until_ready(const Platform& platform, const LocalCluster& cluster, M
                         const Say& say) {
   const MonoTime end = platform.clock.now() + limit;
   const auto left = [&] { return std::chrono::duration_cast<Millis>(end - platform.clock.now()); };
-  const ClusterAt at{cluster.cluster, cluster.layout().store(), cluster.dir};
-  if (!wait_for(platform, left(), [&] { return platform.disk.exists(at.store_path); })) {
+  const ClusterAt at{cluster.cluster, cluster.store(), cluster.dir};
+  const auto made = [&] { return at.store.etcd || platform.disk.exists(at.store.path); };
+  if (!wait_for(platform, left(), made)) {
     return fail(ErrorCode::kTimeout, "no agent made the store",
                 fmt::format("Their logs say why: {}", cluster.layout().log_dir()));
   }
@@ -325,7 +367,7 @@ std::vector<LeftProcess> processes_in(const Platform& platform, const std::strin
     const std::string exe = std::filesystem::read_symlink(proc / "exe", unreadable).filename();
     const std::string cwd = std::filesystem::read_symlink(proc / "cwd", unreadable);
     const bool postgres = exe == "postgres" || exe == "pg_basebackup" || exe == "pg_rewind" ||
-                          exe == "initdb" || exe.starts_with("postgres (");
+                          exe == "initdb" || exe == "etcd" || exe.starts_with("postgres (");
     const bool daemon = title.find(" run -c ") != std::string::npos ||
                         title.find(" guard ") != std::string::npos ||
                         title.find(" supervise ") != std::string::npos;

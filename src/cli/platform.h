@@ -10,6 +10,7 @@
 #include "env/disk.h"
 #include "env/entropy.h"
 #include "env/file_watch.h"
+#include "env/http.h"
 #include "env/loop.h"
 #include "env/net.h"
 #include "env/process.h"
@@ -29,6 +30,7 @@ struct Platform {
   std::function<void(const char* name, const std::string& value)> set_environment;
   int cores = 1;
   int descriptors = 1024;  // that this process may have open
+  std::function<std::unique_ptr<env::HttpClient>(env::Loop&, env::HttpTls)> make_http = {};
 };
 
 }  // namespace bascule::cli

@@ -20,7 +20,6 @@
 #include "cli/user.h"
 #include "node/node.h"
 #include "proxy/proxy.h"
-#include "store/sqlite_store.h"
 
 namespace bascule::cli {
 namespace {
@@ -88,6 +87,7 @@ Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platfo
   out.workers = section.workers > 0 ? section.workers
                                     : std::max(1, std::min(platform.cores, section.pool_size / 4));
   out.pool_size = section.pool_size;
+  out.pool_mode = static_cast<proxy::PoolMode>(section.pool_mode);
   out.clients_max = section.clients_max;
   out.hold_count_max = section.held_max;
   out.hold_timeout = section.hold_timeout;
@@ -117,10 +117,8 @@ class Daemon {
         config_(config),
         who_(config.node ? config.node->name.str() : "proxy"),
         loop_(platform.make_loop()),
-        store_pool_(platform.make_pool(kStoreThreads)),
         node_pool_(platform.make_pool(config.node ? kNodeThreads : 1)),
         api_pool_(platform.make_pool(1)),  // its accept loop occupies a thread
-        hint_(platform.make_hint(*loop_)),
         notes_(platform.disk, proxy_events_file(config)) {}
 
   ~Daemon() {
@@ -131,12 +129,10 @@ class Daemon {
     node_.reset();
     node_pool_.reset();  // its work may still post to the loop and use the store
     store_.reset();
-    store_pool_.reset();
-    hint_.reset();
   }
 
   Status start() {
-    open_store();
+    if (auto s = open_store(); !s) return s;
     if (config_.node) {
       if (auto s = start_node(); !s) return s;
     }
@@ -147,7 +143,7 @@ class Daemon {
       if (auto s = start_api(); !s) return s;
     }
     watch_ = std::make_unique<ClusterWatch>(
-        *loop_, *store_, control::Keys(config_.cluster),
+        *loop_, store_->store(), control::Keys(config_.cluster),
         [this](const control::ClusterView& view, MonoTime begun) { on_view(view, begun); });
     watch_->start();
     return {};
@@ -161,12 +157,15 @@ class Daemon {
   }
 
  private:
-  void open_store() {
-    store::SqliteOptions options;
-    options.path = config_.store_path;
+  Status open_store() {
+    OpenStore::Options options;
     options.identity = platform_.entropy.hex(16);
     options.timeout = kStoreTimeout;
-    store_ = std::make_unique<store::SqliteStore>(options, *loop_, *store_pool_, hint_.get());
+    options.threads = kStoreThreads;
+    auto store = OpenStore::open(platform_, config_.store, *loop_, options);
+    if (!store) return std::unexpected(store.error());
+    store_ = std::move(*store);
+    return {};
   }
 
   Status start_node() {
@@ -178,7 +177,7 @@ class Daemon {
     if (auto s = node::validate(*config); !s) return s;
     node_ = std::make_unique<node::Node>(
         std::move(*config), node::NodeDeps{*loop_, *node_pool_, platform_.process, platform_.disk,
-                                           platform_.entropy, *store_});
+                                           platform_.entropy, store_->store()});
     node_->on_exit([this](Status status) {
       outcome_ = std::move(status);
       loop_->stop();
@@ -214,7 +213,7 @@ class Daemon {
     options.port = at.port;
     api_ = std::make_unique<api::HttpServer>(
         options, platform_.clock, *api_pool_,
-        command_handler(platform_, {config_.cluster, config_.store_path, ""}));
+        command_handler(platform_, {config_.cluster, config_.store, ""}));
     publish_snapshot({}, std::nullopt);
     const auto port = api_->start();
     if (!port) return std::unexpected(port.error());
@@ -286,9 +285,8 @@ class Daemon {
   const DaemonConfig& config_;
   const std::string who_;
   std::unique_ptr<env::Loop> loop_;
-  std::unique_ptr<env::BlockingPool> store_pool_, node_pool_, api_pool_;
-  std::unique_ptr<env::ChangeHint> hint_;
-  std::unique_ptr<store::Store> store_;
+  std::unique_ptr<env::BlockingPool> node_pool_, api_pool_;
+  std::unique_ptr<OpenStore> store_;
   std::unique_ptr<node::Node> node_;
   std::unique_ptr<proxy::Proxy> proxy_;
   std::unique_ptr<api::HttpServer> api_;
@@ -311,7 +309,8 @@ Status prepare_user(const Platform& platform, const DaemonConfig& config,
   const auto user = choose_user(platform, wanted.empty() ? config.user : wanted);
   if (!user) return std::unexpected(user.error());
   if (running_as_root()) {
-    std::vector<std::string> dirs = {std::filesystem::path(config.store_path).parent_path()};
+    std::vector<std::string> dirs;
+    if (!config.store.etcd) dirs.push_back(std::filesystem::path(config.store.path).parent_path());
     if (config.node) dirs.insert(dirs.end(), {config.node->data_dir, config.node->run_dir});
     if (!config.pid_file.empty()) {
       dirs.push_back(std::filesystem::path(config.pid_file).parent_path());

@@ -8,7 +8,6 @@
 #include "cli/config.h"
 #include "cli/layout.h"
 #include "cli/user.h"
-#include "store/sqlite_store.h"
 
 namespace bascule::cli {
 namespace {
@@ -18,36 +17,26 @@ constexpr Millis kRereadEvery{1000};
 
 }  // namespace
 
-StoreSession::StoreSession(const Platform& platform, const ClusterAt& at)
-    : keys_(at.cluster),
-      loop_(platform.make_loop()),
-      pool_(platform.make_pool(1)),
-      hint_(platform.make_hint(*loop_)) {
-  store::SqliteOptions options;
-  options.path = at.store_path;
-  options.timeout = kRequestTimeout;
-  store_ = std::make_unique<store::SqliteStore>(options, *loop_, *pool_, hint_.get());
-}
-
-StoreSession::~StoreSession() {
-  store_.reset();
-  pool_.reset();  // its last work may still post to the loop
-  hint_.reset();
-}
-
 Result<std::unique_ptr<StoreSession>> StoreSession::open(const Platform& platform,
                                                          const ClusterAt& at) {
-  if (!platform.disk.exists(at.store_path)) {
+  if (!at.store.etcd && !platform.disk.exists(at.store.path)) {
     return fail(ErrorCode::kNotFound,
-                fmt::format("there is no cluster here: {} does not exist", at.store_path),
+                fmt::format("there is no cluster here: {} does not exist", at.store.path),
                 "Start one with `bascule up`, or say where it is with --dir or -c");
   }
-  return std::unique_ptr<StoreSession>(new StoreSession(platform, at));
+  std::unique_ptr<StoreSession> session(new StoreSession(at.cluster));
+  session->loop_ = platform.make_loop();
+  OpenStore::Options options;
+  options.timeout = kRequestTimeout;
+  auto open = OpenStore::open(platform, at.store, *session->loop_, options);
+  if (!open) return std::unexpected(open.error());
+  session->open_ = std::move(*open);
+  return session;
 }
 
 Result<control::ClusterView> StoreSession::view() {
   std::optional<Result<store::Snapshot>> answer;
-  store_->read(keys_.prefix, [&](Result<store::Snapshot> result) {
+  store().read(keys_.prefix, [&](Result<store::Snapshot> result) {
     answer = std::move(result);
     loop_->stop();
   });
@@ -59,7 +48,7 @@ Result<control::ClusterView> StoreSession::view() {
 
 store::TxnResult StoreSession::commit(store::Txn txn) {
   std::optional<store::TxnResult> answer;
-  store_->commit(std::move(txn), [&](store::TxnResult result) {
+  store().commit(std::move(txn), [&](store::TxnResult result) {
     answer = std::move(result);
     loop_->stop();
   });
@@ -71,7 +60,7 @@ bool StoreSession::follow(Millis limit,
                           const std::function<bool(const control::ClusterView&)>& done) {
   bool changed = false;
   const MonoTime end = loop_->now() + limit;
-  const uint64_t watch = store_->watch(keys_.prefix, [&] {
+  const uint64_t watch = store().watch(keys_.prefix, [&] {
     changed = true;
     loop_->stop();
   });
@@ -87,7 +76,7 @@ bool StoreSession::follow(Millis limit,
     loop_->run();
     loop_->cancel(timer);
   }
-  store_->unwatch(watch);
+  store().unwatch(watch);
   return satisfied;
 }
 
@@ -97,7 +86,7 @@ Result<ClusterAt> find_cluster(const Platform& platform, const std::string& dir,
   if (!config_file.empty()) {
     const auto config = load_config(config_file);
     if (!config) return std::unexpected(config.error());
-    at = {config->cluster, config->store_path, ""};
+    at = {config->cluster, config->store, ""};
   } else {
     at.dir = dir;
     if (at.dir.empty()) at.dir = platform.environment("BASCULE_DIR").value_or("bascule-data");
@@ -111,10 +100,11 @@ Result<ClusterAt> find_cluster(const Platform& platform, const std::string& dir,
     const auto cluster = decode_local_cluster(*text);
     if (!cluster) return std::unexpected(cluster.error());
     at.cluster = cluster->cluster;
-    at.store_path = layout.store();
+    at.store = cluster->store();
   }
-  if (running_as_root()) {
-    if (const auto owner = owner_of(at.store_path)) {
+  const std::string owned = at.dir.empty() ? at.store.path : Layout{at.dir}.cluster_file();
+  if (running_as_root() && !owned.empty()) {
+    if (const auto owner = owner_of(owned)) {
       if (const auto became = become(platform, *owner); !became)
         return std::unexpected(became.error());
     }

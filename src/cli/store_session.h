@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "cli/platform.h"
+#include "cli/store_at.h"
 #include "control/records.h"
 #include "store/store.h"
 
@@ -16,16 +17,14 @@ namespace bascule::cli {
 // Where a cluster is.
 struct ClusterAt {
   std::string cluster;  // name
-  std::string store_path;
+  StoreAt store;
   std::string dir;  // of `bascule up`; empty when found by a configuration file
 };
 
 class StoreSession {
  public:
-  // Fails when there is no store at that place: a command never creates one.
+  // Fails when there is no file at that place: a command never creates a store.
   static Result<std::unique_ptr<StoreSession>> open(const Platform& platform, const ClusterAt& at);
-  ~StoreSession();
-
   const control::Keys& keys() const { return keys_; }
   Result<control::ClusterView> view();
   store::TxnResult commit(store::Txn txn);
@@ -34,13 +33,12 @@ class StoreSession {
   bool follow(Millis limit, const std::function<bool(const control::ClusterView&)>& done);
 
  private:
-  StoreSession(const Platform& platform, const ClusterAt& at);
+  explicit StoreSession(std::string_view cluster) : keys_(cluster) {}
+  store::Store& store() { return open_->store(); }
 
   control::Keys keys_;
   std::unique_ptr<env::Loop> loop_;
-  std::unique_ptr<env::BlockingPool> pool_;
-  std::unique_ptr<env::ChangeHint> hint_;
-  std::unique_ptr<store::Store> store_;
+  std::unique_ptr<OpenStore> open_;
 };
 
 // From --dir, -c and $BASCULE_DIR, in this order, else ./bascule-data. As root it also becomes the

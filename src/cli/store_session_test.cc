@@ -26,13 +26,13 @@ class StoreSessionTest : public testing::Test {
   StoreSessionTest() {
     char name[] = "/tmp/bascule-session-XXXXXX";
     dir_ = mkdtemp(name);
-    at_ = {"main", dir_ + "/store.db", dir_};
+    at_ = {"main", StoreAt::file(dir_ + "/store.db"), dir_};
   }
   ~StoreSessionTest() override { std::filesystem::remove_all(dir_); }
 
   void make_store() {
     store::SqliteOptions options;
-    options.path = at_.store_path;
+    options.path = at_.store.path;
     options.identity = "this-one";
     store::SqliteFile file(options);
     ASSERT_TRUE(file.read({""}));
@@ -69,7 +69,7 @@ TEST_F(StoreSessionTest, NoCommandCreatesAStore) {
   const auto session = StoreSession::open(platform_, at_);
   ASSERT_FALSE(session);
   EXPECT_EQ(session.error().code, ErrorCode::kNotFound);
-  EXPECT_FALSE(disk_.exists(at_.store_path));
+  EXPECT_FALSE(disk_.exists(at_.store.path));
 }
 
 // A watch stops the loop too; a read that was under way then wrote its answer into a frame that was

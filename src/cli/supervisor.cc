@@ -75,6 +75,10 @@ void Supervisor::launch(Child& child) {
   }
   child.handle = std::move(*handle);
   child.started = loop_.now();
+  if (child.spec.pid_file_by == SupervisedProcess::PidFileBy::kSupervisor) {
+    const std::string text = std::to_string(child.handle->pid()) + "\n";
+    (void)disk_.write(child.spec.pid_file, text, env::Durability::kNone);
+  }
   log(LogLevel::kInfo, "supervisor", "started",
       {{"process", child.spec.name}, {"pid", child.handle->pid()}});
   watch(child);

@@ -17,8 +17,10 @@ struct SupervisedProcess {
   std::string name;
   std::vector<std::string> argv;
   std::string log_file;
-  std::string pid_file;   // written by the process itself: how a later supervisor finds it
+  std::string pid_file;   // how a later supervisor finds it
   std::string hold_file;  // while it exists the process is not started
+  enum class PidFileBy { kItself, kSupervisor };
+  PidFileBy pid_file_by = PidFileBy::kItself;
 };
 
 class Supervisor {

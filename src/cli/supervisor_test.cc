@@ -33,7 +33,8 @@ class SupervisorTest : public testing::Test {
             {"/bin/sh", "-c", chosen, dir_ + "/" + name},
             dir_ + "/log",
             dir_ + "/" + name + ".pid",
-            dir_ + "/" + name + ".hold"};
+            dir_ + "/" + name + ".hold",
+            SupervisedProcess::PidFileBy::kItself};
   }
   size_t starts(const std::string& name) {
     std::ifstream file(dir_ + "/" + name + ".starts");
