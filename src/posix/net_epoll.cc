@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/log.h"
@@ -286,13 +287,16 @@ void EpollStream::discard_input() {
 
 class EpollNet::Listener final : public EventSink {
  public:
-  Listener(EpollNet& net, UniqueFd fd, env::Acceptor& acceptor)
-      : net_(net), fd_(std::move(fd)), acceptor_(acceptor) {
-    net_.reactor_.add(fd_.get(), EPOLLIN, *this);
+  // `shared`: a unix socket of which other nets have descriptors too; not every one of them need
+  // wake up for a client.
+  Listener(EpollNet& net, UniqueFd fd, env::Acceptor& acceptor, std::optional<env::Endpoint> shared)
+      : net_(net), fd_(std::move(fd)), acceptor_(acceptor), shared_(std::move(shared)) {
+    net_.reactor_.add(fd_.get(), shared_ ? EPOLLIN | EPOLLEXCLUSIVE : EPOLLIN, *this);
   }
   ~Listener() override {
     net_.reactor_.remove(fd_.get());
     net_.reactor_.cancel(retry_);
+    if (shared_) net_.unix_listeners_->close(*shared_);
   }
 
   void on_events(uint32_t) override {
@@ -320,12 +324,14 @@ class EpollNet::Listener final : public EventSink {
   EpollNet& net_;
   UniqueFd fd_;
   env::Acceptor& acceptor_;
+  std::optional<env::Endpoint> shared_;
   env::TimerId retry_ = env::TimerId::kNone;
 };
 
-EpollNet::EpollNet(Reactor& reactor, Resolver* resolver)
+EpollNet::EpollNet(Reactor& reactor, Resolver* resolver, UnixListeners* unix_listeners)
     : reactor_(reactor),
       resolver_(resolver),
+      unix_listeners_(unix_listeners),
       scratch_(std::make_unique_for_overwrite<char[]>(env::Stream::kMaxUnread + kReadSize)) {}
 
 EpollNet::~EpollNet() {
@@ -338,9 +344,11 @@ EpollNet::~EpollNet() {
 }
 
 Status EpollNet::listen(const env::Endpoint& endpoint, env::Acceptor& acceptor) {
-  Result<UniqueFd> fd = listen_socket(endpoint);
+  const bool shared = unix_listeners_ != nullptr && endpoint.host.starts_with('/');
+  Result<UniqueFd> fd = shared ? unix_listeners_->open(endpoint) : listen_socket(endpoint);
   if (!fd) return std::unexpected(fd.error());
-  listeners_.push_back(std::make_unique<Listener>(*this, std::move(*fd), acceptor));
+  listeners_.push_back(std::make_unique<Listener>(*this, std::move(*fd), acceptor,
+                                                  shared ? std::optional(endpoint) : std::nullopt));
   return {};
 }
 

@@ -12,6 +12,7 @@
 #include "posix/resolver.h"
 #include "posix/tls_layer.h"
 #include "posix/unique_fd.h"
+#include "posix/unix_listeners.h"
 
 namespace bascule::posix {
 
@@ -82,8 +83,10 @@ class EpollStream final : public env::Stream, public EventSink {
 
 class EpollNet final : public env::Net {
  public:
-  // Without a resolver only addresses can be connected to. It must outlive the net.
-  explicit EpollNet(Reactor& reactor, Resolver* resolver = nullptr);
+  // Without a resolver only addresses can be connected to. They must outlive the net.
+  // Without `unix_listeners` a unix socket can be listened on by one net only.
+  explicit EpollNet(Reactor& reactor, Resolver* resolver = nullptr,
+                    UnixListeners* unix_listeners = nullptr);
   ~EpollNet() override;
   EpollNet(const EpollNet&) = delete;
   EpollNet& operator=(const EpollNet&) = delete;
@@ -115,6 +118,7 @@ class EpollNet final : public env::Net {
 
   Reactor& reactor_;
   Resolver* resolver_;
+  UnixListeners* unix_listeners_;
   std::map<uint64_t, EpollStream*> lookups_;  // streams that wait for the address of their host
   uint64_t next_lookup_ = 0;
   std::vector<std::unique_ptr<EpollStream>> streams_;   // by descriptor

@@ -12,8 +12,8 @@ namespace {
 
 class EpollEngine final : public env::Engine {
  public:
-  EpollEngine(std::string name, Resolver& resolver)
-      : name_(std::move(name)), net_(reactor_, &resolver) {}
+  EpollEngine(std::string name, Resolver& resolver, UnixListeners& unix_listeners)
+      : name_(std::move(name)), net_(reactor_, &resolver, &unix_listeners) {}
   ~EpollEngine() override {
     if (!thread_.joinable()) return;
     reactor_.stop();
@@ -51,7 +51,7 @@ class EpollEngine final : public env::Engine {
 }  // namespace
 
 std::unique_ptr<env::Engine> EpollEngineFactory::create(const std::string& name) {
-  return std::make_unique<EpollEngine>(name, resolver_);
+  return std::make_unique<EpollEngine>(name, resolver_, unix_listeners_);
 }
 
 }  // namespace bascule::posix

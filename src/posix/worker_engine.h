@@ -8,6 +8,7 @@
 #include "env/net.h"
 #include "posix/resolver.h"
 #include "posix/tls_context.h"
+#include "posix/unix_listeners.h"
 
 namespace bascule::posix {
 
@@ -19,6 +20,7 @@ class EpollEngineFactory final : public env::EngineFactory {
 
  private:
   OpenSslTls tls_;
+  UnixListeners unix_listeners_;
   Resolver resolver_;
 };
 

@@ -18,8 +18,7 @@ ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, PortKind
       ClientOrigin{stream.peer_host(), [this] { return stream_->peer_user(); }});
   login_timer_ = worker.loop().call_after(worker.shared().config.auth_timeout, [this] {
     login_timer_ = env::TimerId::kNone;
-    worker_.counters().logins_failed.add();
-    fail("57014", "canceling authentication due to timeout");
+    login_timed_out();
   });
 }
 
@@ -53,12 +52,49 @@ void ClientConnection::on_secured() {
   after_login_step(reply);
 }
 
+// Nothing is read meanwhile, so that the end of the client is noticed.
+void ClientConnection::look_up(std::string& reply) {
+  const std::string user(login_->startup().user());
+  UserAnswer answer;
+  switch (worker_.lookups().ask(user, login_->question(), self_, answer)) {
+    case AuthLookup::Asked::kKnown:
+      login_->on_answer(std::move(answer), reply);
+      return after_login_step(reply);
+    case AuthLookup::Asked::kLater:
+      if (!reply.empty()) stream_->send(reply);
+      stream_->pause();
+      return;
+    case AuthLookup::Asked::kTooMany:
+      worker_.counters().logins_failed.add();
+      return fail("53300", "too many users are being looked up (proxy)");
+  }
+}
+
+void ClientConnection::on_user_answer(const UserAnswer& answer) {
+  if (phase_ != Phase::kLogin || login_->state() != ClientLogin::State::kLookup) return;
+  std::string reply;
+  stream_->resume();
+  login_->on_answer(answer, reply);
+  after_login_step(reply);
+}
+
+void ClientConnection::login_timed_out() {
+  worker_.counters().logins_failed.add();
+  if (login_->state() != ClientLogin::State::kLookup) {
+    return fail("57014", "canceling authentication due to timeout");
+  }
+  fail("57P03", "the user can't be looked up now: " + worker_.lookups().last_error());
+}
+
 void ClientConnection::after_login_step(std::string& reply) {
   switch (login_->state()) {
     case ClientLogin::State::kStartTls:
       if (!reply.empty()) stream_->send(reply);
       login_->tls_started();
       stream_->start_tls(*login_->access().client_tls, env::Stream::TlsSide::kServer, {});
+      break;
+    case ClientLogin::State::kLookup:
+      look_up(reply);
       break;
     case ClientLogin::State::kAuthenticated:
       stream_->send(reply);
@@ -72,6 +108,7 @@ void ClientConnection::after_login_step(std::string& reply) {
     }
     case ClientLogin::State::kFailed:
       worker_.counters().logins_failed.add();
+      if (login_->doubts_answer()) worker_.lookups().doubt(std::string(login_->startup().user()));
       finish(reply);
       break;
     default:
@@ -363,8 +400,8 @@ void ClientConnection::leave() {
     const bool clean_end = session_->reusable() && server->at_boundary() && !server->restoring();
     if (clean_end) {
       const bool clean = session_->shares() ? session_->movable() : !session_->touched();
-      worker_.dispatcher().release(*server, clean ? ServerConnection::Use::kClean
-                                                  : ServerConnection::Use::kDirty);
+      worker_.dispatcher().release(
+          *server, clean ? ServerConnection::Use::kClean : ServerConnection::Use::kDirty);
     } else {
       // PostgreSQL notices that a client has gone only when it writes to it: stop what runs.
       if (session_->active() && !server->restoring()) worker_.dispatcher().cancel(*server);
@@ -381,7 +418,9 @@ void ClientConnection::leave() {
 
 void ClientConnection::on_peer_gone() {
   // Nobody is there for what waits in the queue. Otherwise its last bytes are read first.
-  if (hold_.ticket != 0 || phase_ == Phase::kWaitingForParameters) close();
+  if (hold_.ticket != 0 || phase_ == Phase::kWaitingForParameters || phase_ == Phase::kLogin) {
+    close();
+  }
 }
 
 void ClientConnection::on_closed(int) {

@@ -51,6 +51,8 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void after_server_data();
   void on_server_drained() { stream_->resume(); }
 
+  void on_user_answer(const UserAnswer& answer);  // of AuthLookup::ask()
+
   void on_peer_gone() override;
   void on_secured() override;
   size_t on_data(std::string_view bytes) override;
@@ -69,6 +71,8 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
 
   size_t on_login_data(std::string_view bytes);
   void after_login_step(std::string& reply);
+  void look_up(std::string& reply);
+  void login_timed_out();
   void on_authenticated();
   void welcome(ParametersRef parameters);
   void release();

@@ -63,6 +63,8 @@ class ClientLogin {
   State state() const { return state_; }
   const Access& access() const { return *access_; }
   UserQuestion question() const { return question_; }
+  // It failed with a secret that was looked up, perhaps some time ago.
+  bool doubts_answer() const { return state_ == State::kFailed && exchange_ && answer_; }
   const std::string& host() const { return origin_.host; }  // the PROXY header's, if there was one
   // Why it failed, for the log; without secrets.
   const std::string& failure() const { return failure_; }

@@ -31,6 +31,7 @@ void Worker::stop() {
   for (const Handle handle : clients_.handles()) {
     if (ClientConnection* client = clients_.find(handle)) client->close();
   }
+  lookups_.close();
   dispatcher_.close_all();
   dispatcher_.bury();
   clients_.bury();
@@ -38,6 +39,7 @@ void Worker::stop() {
 
 void Worker::sweep() {
   dispatcher_.close_stale();
+  lookups_.sweep();
   loop().call_after(kSweepInterval, [this] { sweep(); });
 }
 
@@ -78,7 +80,10 @@ void Worker::set_route(std::shared_ptr<const Route> route) {
   counters_.route_version.set(route_->version);
 }
 
-void Worker::set_access(std::shared_ptr<const Access> access) { access_ = std::move(access); }
+void Worker::set_access(std::shared_ptr<const Access> access) {
+  access_ = std::move(access);
+  lookups_.reset();
+}
 
 uint32_t Worker::cancel_pid(Handle client) const {
   return (static_cast<uint32_t>(index_) << kClientBits) | (client.index + 1);

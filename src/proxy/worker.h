@@ -8,6 +8,7 @@
 
 #include "env/net.h"
 #include "proxy/access.h"
+#include "proxy/auth_lookup.h"
 #include "proxy/client_connection.h"
 #include "proxy/dispatcher.h"
 #include "proxy/server_credentials.h"
@@ -50,6 +51,7 @@ class Worker {
   // Who may come in, as of now. Whoever needs the same answer later keeps it.
   const std::shared_ptr<const Access>& access() const { return access_; }
   ServerCredentials& credentials() { return credentials_; }
+  AuthLookup& lookups() { return lookups_; }
 
   ClientConnection* client(Handle handle) const { return clients_.find(handle); }
   void remove_client(Handle handle);
@@ -91,6 +93,7 @@ class Worker {
   std::shared_ptr<const Route> route_;
   std::shared_ptr<const Access> access_;
   ServerCredentials credentials_;
+  AuthLookup lookups_{*this};
   Workspace workspace_;
   SlotMap<ClientConnection> clients_;
   Dispatcher dispatcher_;
