@@ -16,8 +16,8 @@ std::string_view to_string(ActionKind kind) {
   return "?";
 }
 
-Endpoint::Change Endpoint::on_check(const event::Probed& check, MonoTime check_begun, WallTime wall,
-                                    const MonitorConfig& limits) {
+Endpoint::Change Endpoint::on_check(const event::Probed& check, MonoTime check_begun, MonoTime now,
+                                    WallTime wall, const MonitorConfig& limits) {
   const Verdict before = verdict;
   answer = check.answer;
   begun = check_begun;
@@ -54,12 +54,17 @@ Endpoint::Change Endpoint::on_check(const event::Probed& check, MonoTime check_b
       in_recovery = 0;
       ++failures;
       ++failures_total;
-      if (!failing_since) failing_since = check_begun;
+      if (!failing_since) failing_since = now;
       if (verdict != Verdict::kDown && failures >= limits.failure_threshold) {
         verdict = Verdict::kDown;
         down_since = wall;
       }
       break;
+  }
+  if (!writable()) {
+    writable_since.reset();
+  } else if (!writable_since) {
+    writable_since = check_begun;
   }
   return {before, verdict};
 }

@@ -29,8 +29,9 @@ struct Endpoint {
   int successes = 0;    // in a row
   int in_recovery = 0;  // samples in a row
   uint64_t failures_total = 0;
-  std::optional<MonoTime> failing_since;  // begin of the first failed check of this row
-  WallTime down_since{};                  // 0: not down
+  std::optional<MonoTime> failing_since;   // the first failed check of this row ended
+  std::optional<MonoTime> writable_since;  // begin of the first sample of this row that said so
+  WallTime down_since{};                   // 0: not down
 
   // The last check that was answered for, of whatever outcome.
   std::optional<Answer> answer;
@@ -60,7 +61,7 @@ struct Endpoint {
     Verdict after;
     bool changed() const { return before != after; }
   };
-  Change on_check(const event::Probed& check, MonoTime check_begun, WallTime wall,
+  Change on_check(const event::Probed& check, MonoTime check_begun, MonoTime now, WallTime wall,
                   const MonitorConfig& limits);
 };
 

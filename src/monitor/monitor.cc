@@ -108,7 +108,7 @@ void Monitor::Impl::on(const event::Probed& e) {
   Endpoint* endpoint = this->endpoint(e.endpoint);
   if (endpoint == nullptr || e.id != endpoint->probe_id) return;
   endpoint->probe_id = 0;
-  const auto change = endpoint->on_check(e, endpoint->probe_begun, wall_, config_);
+  const auto change = endpoint->on_check(e, endpoint->probe_begun, now_, wall_, config_);
   if (endpoint->answer == Answer::kDown) ++health_.check_failures;
   if (change.changed()) {
     next_renew_ = next_observation_ = now_;  // others want to know now
@@ -422,6 +422,11 @@ Choice Monitor::Impl::choice(const NodeName& primary) const {
   }
   if (view_.init && view_.init->value.system_id != 0) out.system_id = view_.init->value.system_id;
   if (leader() != nullptr) out.timeline = leader()->timeline;
+  // Of the last primary that was opened: an epoch that was only given away has no WAL.
+  if (const auto& op = operation(); op.under_way()) {
+    const auto last = view_.history.find(op.epoch);
+    if (last != view_.history.end()) out.timeline = last->second.timeline;
+  }
   if (const auto found = written_.find(primary); found != written_.end()) {
     out.written = found->second;
   }

@@ -137,7 +137,8 @@ NodeName Monitor::Impl::choose(Lag lag, const std::vector<NodeName>& except) con
 // -----------------------------------------------------------------------------------
 
 std::optional<std::string> Monitor::Impl::trouble_of_primary(const Endpoint& primary) const {
-  if (primary.down()) {
+  // Not its verdict: one that answers again, not often enough yet, has stopped failing.
+  if (primary.failures >= config_.failure_threshold) {
     return fmt::format("{} has failed {} health checks in a row: {}", primary.config.name.str(),
                        primary.failures, primary.error);
   }
@@ -181,15 +182,14 @@ std::string Monitor::Impl::dissent(const NodeName& primary) const {
   return fmt::format("monitor {} reaches it ({} monitors do, {} don't)", who, reach, agree);
 }
 
-// The best witness: a standby that heard from the primary after it failed its first check.
+// The best witness: a standby that heard from the primary after it had failed its first check.
 std::string Monitor::Impl::still_streams_from_it(const Endpoint& primary) const {
+  constexpr Millis kInFlight{200};
   if (!primary.failing_since) return "";
   for (const auto& [name, e] : endpoints_) {
     if (name == primary.config.name || !e.standby() || !e.sample->streaming) continue;
-    if (!e.sample->receiver_silence || e.begun < *primary.failing_since) continue;
-    const MonoTime heard = e.begun - *e.sample->receiver_silence;
-    // A check's own time and the clock of the standby's host are not exact.
-    if (heard > *primary.failing_since + config_.probe_timeout) {
+    if (!e.sample->receiver_silence) continue;
+    if (e.begun - *e.sample->receiver_silence > *primary.failing_since + kInFlight) {
       return fmt::format("{} still streams from it", name.str());
     }
   }
@@ -200,7 +200,7 @@ std::string Monitor::Impl::why_not_automatic(const Endpoint& primary) const {
   if (view_.paused) return "the cluster is paused";
   if (!config_.automatic) return "automatic failover is switched off";
   if (auto other = dissent(primary.config.name); !other.empty()) return other;
-  if (primary.down()) {
+  if (primary.failures > 0) {
     if (auto witness = still_streams_from_it(primary); !witness.empty()) return witness;
   }
   const bool after_automatic =
@@ -285,10 +285,14 @@ void Monitor::Impl::begin(FailoverTrigger trigger, const NodeName& to, const std
 // An endpoint that accepts writes, isn't the primary and is of the same system has parted from it.
 // One of another system may be meant to be written to (a target of logical replication).
 void Monitor::Impl::guard_strays() {
-  if (!routed() || action_) return;
+  const Endpoint* primary = endpoint(holder());
+  if (!routed() || action_ || primary == nullptr || !primary->up() || !primary->writable()) return;
   const uint64_t system_id = choice(holder()).system_id;
   for (const auto& [name, e] : endpoints_) {
     if (name == holder() || !e.up() || !e.writable()) continue;
+    // Seen to accept writes at the same time: else it may be the one that was promoted from outside
+    // while the primary was demoted, a moment ago.
+    if (!primary->checked_since(*e.writable_since)) continue;
     if (system_id == 0 || e.sample->system_id != system_id) continue;
     if (now_ < next_action_[name]) {
       wake_at(next_action_[name]);

@@ -95,7 +95,7 @@ std::string Monitor::Impl::obstacle() const {
   if (!from->checked_since(*closed_since_)) {
     return op.from.str() + " has not been looked at since the record was closed";
   }
-  if (from->answer == Answer::kDown && from->down()) return "";
+  if (from->failures >= config_.failure_threshold) return "";
   if (from->standby()) return "";
   if (from->answer == Answer::kDown) return op.from.str() + " failed a check, not enough of them";
   return op.from.str() + " still answers and is not fenced";
