@@ -46,9 +46,9 @@ constexpr FramePolicy backend_startup() {
 
 constexpr FramePolicy backend() {
   FramePolicy p{};
-  for (char type : {'T', 'G', 'H', 'W', 'V'}) p[static_cast<size_t>(type)] = report(kMaxPayload);
+  for (char type : {'T', 't', 'G', 'H', 'W', 'V'}) p[static_cast<size_t>(type)] = report(kMaxPayload);
   for (char type : {'1', '2', '3', 'n', 'I', 's', 'c'}) p[static_cast<size_t>(type)] = report(0);
-  for (char type : {'D', 'd', 't', 'N', 'A'}) p[static_cast<size_t>(type)] = relay();
+  for (char type : {'D', 'd', 'N', 'A'}) p[static_cast<size_t>(type)] = relay();
   p['E'] = report(kMaxPayload, kErrorPrefix);
   p['C'] = whole(kTag);
   p['S'] = whole(kParameterStatus);

@@ -67,7 +67,7 @@ extern const FramePolicy kFrontendPolicy;
 // From a server until its first ReadyForQuery: R, S, K, v, E, N, Z, all whole, at most 64 KiB.
 extern const FramePolicy kBackendStartupPolicy;
 // From a server after that. Whole: Z, S, K, v, C. Prefix: 1 KiB of E (severity and SQLSTATE come
-// first). Relayed: D, d, t, N, A. Others are reported by their header.
+// first). Relayed: D, d, N, A. Others are reported by their header.
 extern const FramePolicy kBackendPolicy;
 
 enum class ScanKind {

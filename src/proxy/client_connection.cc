@@ -189,7 +189,7 @@ size_t ClientConnection::on_session_data(std::string_view bytes) {
       pipeline_full_ = true;
       stream_->pause();
     } else if (intake.next == Session::Next::kTerminate) {
-      close();
+      say_goodbye();
       return bytes.size();
     } else if (intake.next == Session::Next::kBroken) {
       fail("08P01", "invalid frontend message");
@@ -205,7 +205,9 @@ size_t ClientConnection::on_session_data(std::string_view bytes) {
 
 void ClientConnection::to_server(std::string_view bytes) { server_->send(bytes); }
 
-void ClientConnection::to_client(std::string_view bytes) { stream_->send(bytes); }
+void ClientConnection::to_client(std::string_view bytes) {
+  if (stream_ != nullptr) stream_->send(bytes);
+}
 
 void ClientConnection::on_parameter(std::string_view name, std::string_view value) {
   told_ = server_->state().reported;
@@ -217,6 +219,10 @@ void ClientConnection::on_parameter(std::string_view name, std::string_view valu
 
 void ClientConnection::after_server_data() {
   count_active();
+  if (stream_ == nullptr) {
+    if (session_->idle() || !session_->in_flight()) leave();
+    return;
+  }
   if (pipeline_full_ && !session_->pipeline_full()) {
     pipeline_full_ = false;
     stream_->resume();
@@ -306,7 +312,7 @@ void ClientConnection::tell_parameters() {
     pgwire::append_parameter_status(reply, name, value);
   }
   told_ = now;
-  if (!reply.empty()) stream_->send(reply);
+  if (!reply.empty()) to_client(reply);
 }
 
 void ClientConnection::on_restore_failed(std::string_view sqlstate, std::string_view why) {
@@ -326,6 +332,7 @@ void ClientConnection::give_up(std::string_view sqlstate, const std::string& mes
 
 void ClientConnection::on_server_lost(Loss loss, const std::string& who) {
   server_ = nullptr;
+  if (stream_ == nullptr) return leave();
   leaving_server_ = false;
   if (phase_ == Phase::kWaitingForParameters) {
     worker_.dispatcher().acquire(*this);
@@ -386,8 +393,16 @@ void ClientConnection::finish(std::string_view last_words) {
   stream->close_after_flush();
 }
 
+// What was sent before it is carried out, as PostgreSQL does.
+void ClientConnection::say_goodbye() {
+  if (server_ == nullptr || server_->restoring() || !session_->in_flight()) return close();
+  std::exchange(stream_, nullptr)->close();
+  server_->resume();
+}
+
 void ClientConnection::close() {
   if (!open()) return;
+  if (stream_ == nullptr) return leave();
   std::exchange(stream_, nullptr)->close();
   leave();
 }

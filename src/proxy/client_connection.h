@@ -49,7 +49,9 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
 
   // ---- The server's half ---------------------------------------------------------------------
   void after_server_data();
-  void on_server_drained() { stream_->resume(); }
+  void on_server_drained() {
+    if (stream_ != nullptr) stream_->resume();
+  }
 
   void on_user_answer(const UserAnswer& answer);  // of AuthLookup::ask()
 
@@ -76,6 +78,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void on_authenticated();
   void welcome(ParametersRef parameters);
   void release();
+  void say_goodbye();
   size_t on_session_data(std::string_view bytes);
   void leave();  // the client is gone: what becomes of its server
   void finish(std::string_view last_words);

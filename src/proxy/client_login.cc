@@ -163,9 +163,6 @@ void ClientLogin::on_secured(env::TlsInfo info, std::string& reply) {
 
 void ClientLogin::on_startup_message(std::string& reply) {
   if (room_ == Room::kFull) return fail("53300", "too many clients already (proxy)", reply);
-  if (startup_.replication != pgwire::ReplicationMode::kNone) {
-    return fail("0A000", "replication connections don't go through the proxy", reply);
-  }
   const pgwire::Negotiation negotiation = pgwire::negotiate(startup_, pgwire::kProtocol30);
   if (negotiation.tell_client) {
     pgwire::append_negotiate_protocol_version(reply, negotiation.version,

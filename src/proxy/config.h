@@ -47,6 +47,8 @@ struct ProxyConfig {
   // A statement up to this size is kept until its first answer, so that it can be sent again where
   // that is safe.
   size_t retained_bytes_max = 8 * 1024;
+  // Where clients share servers: statements prepared on one server connection.
+  size_t server_prepared_max = 200;
   // What is remembered of a session to set it up again on another server. A session that exceeds
   // it can't be moved.
   size_t prepared_count_max = 1'000;

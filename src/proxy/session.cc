@@ -75,7 +75,7 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
     retained_.clear();
     retaining_ = true;
     answered_ = sent_again_ = beyond_parses_ = false;
-    parses_answered_ = parses_again_ = 0;
+    answers_given_ = answers_again_ = 0;
     pin_before_ = pin();
   }
   while (result.consumed < bytes.size()) {

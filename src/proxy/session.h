@@ -140,6 +140,7 @@ class Session {
   bool shares() const { return pool_mode_ != PoolMode::kSession; }
   // A statement in flight or a transaction open on the server.
   bool active() const { return attached_ && mode_ == Mode::kLive && !idle(); }
+  bool in_flight() const { return attached_ && tracker_.in_flight(); }
   bool movable() const { return pin() == Pin::kNone; }
   Pin pin() const;
   bool wants_retry() const { return !retry_.empty(); }
@@ -261,7 +262,7 @@ class Session {
   bool text_over_ = false;           // the SQL of a Parse has ended, its parameter types follow
   bool retaining_ = false;           // retained_ is all that was sent since the session was idle
   bool answered_ = false;            // ... and something of the answer has gone to the client
-  bool beyond_parses_ = false;       // ... that is not a ParseComplete
+  bool beyond_parses_ = false;       // ... that depends on more than the statements' texts
   bool again_ = false;               // the answer is thrown away, and then retained_ is sent again
   bool sent_again_ = false;          // ... once
   bool error_forwarded_ = false;     // for the first batch
@@ -274,8 +275,8 @@ class Session {
   bool skip_opens_ = false;       // a transaction was open: kAborted follows kSkipping
   bool open_after_ = false;       // a transaction is open once all that was sent has run
   char front_type_ = 0;           // of the client's current message
-  uint32_t parses_answered_ = 0;  // ParseComplete that the client got for retained_
-  uint32_t parses_again_ = 0;     // ... that it is not to get again
+  uint32_t answers_given_ = 0;    // ParseComplete, ParameterDescription that the client got
+  uint32_t answers_again_ = 0;    // ... that it is not to get again
   Pin pin_ = Pin::kNone;
   Pin pin_before_ = Pin::kNone;  // when the session was last idle
   uint64_t transactions_ = 0;

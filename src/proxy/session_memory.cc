@@ -295,7 +295,6 @@ void SessionMemory::on_error(Block transaction) {
 }
 
 void SessionMemory::on_ready(Block transaction, bool last_outstanding) {
-  applied_.clear();
   if (last_outstanding) staged_.clear();
   if (transaction == Block::kNone) {
     if (!rolled_back_) {

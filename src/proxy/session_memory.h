@@ -82,10 +82,11 @@ class SessionMemory {
   void on_ready(Block transaction, bool last_outstanding);
   // The server was lost: what was not confirmed did not happen.
   void forget_unconfirmed();
-  // A setting has another value than before the last on_ready(), and no statement said so.
+  // A setting has another value than before, and no statement said so.
   void observe(std::string_view name, std::string_view value);
-  // Statements of the client explain why this setting changed with the last on_ready().
+  // Statements of the client explain why this setting has changed since the last settled().
   bool explains(std::string_view name) const;
+  void settled() { applied_.clear(); }
   // Since the last call: wanted() and left() may be others.
   bool take_changed() { return std::exchange(changed_, false); }
   SettingsRef wanted(SettingsTable& table) const;  // what the session is to have
@@ -128,7 +129,7 @@ class SessionMemory {
   std::vector<Setting> settings_;         // committed, in order
   std::vector<StateChange> transaction_;  // confirmed, of the open transaction
   FrontQueue<StateChange> staged_;        // sent
-  std::vector<std::string> applied_;      // names that the last on_ready() changed; "": all
+  std::vector<std::string> applied_;      // names changed since settled(); "": all
   std::vector<std::string> lost_base_;    // names of base_ that the server does not have
   bool changed_ = false;
   bool rolled_back_ = false;

@@ -27,6 +27,8 @@ bool is_setting(std::string_view name) {
   return true;
 }
 
+std::string_view until_nul(std::string_view text) { return text.substr(0, text.find('\0')); }
+
 SessionMemory::Block block(TransactionStatus status) {
   return status == TransactionStatus::kIdle ? SessionMemory::Block::kNone
                                             : SessionMemory::Block::kOpen;
@@ -168,14 +170,15 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
   }
   if (again_ && piece.type != 'S' && piece.type != 'A') reply_ = Reply::kSwallow;
   if (reply_ == Reply::kSwallow || piece.type == 'S' || piece.type == 'A') return std::nullopt;
-  const bool parsed = piece.type == '1' || (piece.type == '3' && reply_ == Reply::kReplace);
-  if (!parsed) {
+  const bool same_again = piece.type == '1' || piece.type == 't' ||
+                          (piece.type == '3' && reply_ == Reply::kReplace);
+  if (!same_again) {
     beyond_parses_ = true;
-  } else if (parses_again_ > 0) {
-    --parses_again_;
+  } else if (answers_again_ > 0) {
+    --answers_again_;
     reply_ = Reply::kSwallow;
   } else {
-    ++parses_answered_;
+    ++answers_given_;
   }
   return std::nullopt;
 }
@@ -249,7 +252,7 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
     if (error.sqlstate == "57P01" || error.sqlstate == "57P03") return Loss::kShutdown;
     if (error.sqlstate == "57P02") return Loss::kCrash;
     fatal_forwarded_ = true;
-  } else if (error.sqlstate == "25006" && writable == Writable::kNo && port_ == PortKind::kWriter &&
+  } else if (error.sqlstate == "25006" && writable == Writable::kNo && port_ != PortKind::kReader &&
              may_retry(Loss::kReadOnly)) {
     return Loss::kReadOnly;
   }
@@ -304,11 +307,16 @@ void Session::send_again(SessionOutput& out) {
   again_ = false;
   batches_.clear();
   open_after_ = false;
-  const uint32_t known = parses_answered_;
+  const uint32_t known = answers_given_;
   const std::string batch = std::exchange(retained_, {});
+  for (std::string_view rest = batch; !rest.empty();) {
+    const pgwire::Frame frame = pgwire::peek_frame(rest, pgwire::kMaxPayload);
+    if (frame.type == 'P' && memory_) memory_->forget(until_nul(frame.payload));
+    rest.remove_prefix(std::min(frame.size(), rest.size()));
+  }
   on_client(batch, Gate::kOpen, out);
   sent_again_ = true;
-  parses_again_ = known;
+  answers_again_ = known;
 }
 
 void Session::on_ready() {
@@ -323,7 +331,7 @@ void Session::on_ready() {
   // A Sync that a COPY swallowed left a batch that nothing will answer.
   while (last && !batches_.empty() && batches_.front().ended) batches_.pop_front();
   if (memory_) memory_->on_ready(block(status), last && batches_.empty());
-  if (shares() && status == TransactionStatus::kIdle) settle();
+  if (status == TransactionStatus::kIdle) settle();
   error_forwarded_ = false;
   if (batches_.empty()) open_after_ = status != TransactionStatus::kIdle;
   retaining_ = false;
@@ -333,6 +341,10 @@ void Session::on_ready() {
 
 // A transaction is over: which settings hold now.
 void Session::settle() {
+  if (!shares()) {
+    if (memory_) memory_->settled();
+    return;
+  }
   for (const auto& [name, before] : std::exchange(observed_, {})) {
     const std::string_view now = find_parameter(*server_->reported, name);
     if (now != before && !(memory_ && memory_->explains(name))) memory().observe(name, now);
@@ -340,6 +352,7 @@ void Session::settle() {
   if (memory_ && memory_->take_changed()) {
     wanted_ = memory_->wanted(workspace_.settings);
     server_->settings = memory_->left(workspace_.settings);
+    memory_->settled();
   }
   for (const uint32_t serial : std::exchange(doomed_, {})) {
     if (server_->statements.id_of(serial) == 0) continue;

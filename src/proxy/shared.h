@@ -97,7 +97,8 @@ struct Shared {
         limits{.retained_bytes = config.retained_bytes_max,
                .memory = {.prepared_count = config.prepared_count_max,
                           .prepared_bytes = config.prepared_bytes_max,
-                          .settings = config.settings_count_max}},
+                          .settings = config.settings_count_max},
+               .server_statements = config.server_prepared_max},
         servers(config.pool_size) {}
   PoolMode mode(const std::string& user, const std::string& database) const;
   const ProxyConfig config;

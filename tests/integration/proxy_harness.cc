@@ -58,6 +58,7 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
                          : value == "statement" ? proxy::PoolMode::kStatement
                                                 : proxy::PoolMode::kSession;
     }
+    if (key == "prepared") config.server_prepared_max = static_cast<size_t>(number(value));
     if (key == "clients") config.clients_max = static_cast<int>(number(value));
     if (key == "hold_ms") config.hold_timeout = Millis(number(value));
     if (key == "hold_count") config.hold_count_max = static_cast<int>(number(value));
