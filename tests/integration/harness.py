@@ -27,6 +27,7 @@ import time
 
 import psycopg2
 
+from etcd_support import Etcd, Relay
 from ledger import Ledger
 
 BASCULE = os.environ.get("BASCULE", "build/dev/bascule")
@@ -118,8 +119,12 @@ def state_of(pid):
 
 
 class Cluster:
-    def __init__(self, nodes=3, up_options=(), up_timeout=90):
+    def __init__(self, nodes=3, up_options=(), up_timeout=90, etcd=0):
+        """etcd: so many members of an etcd of the cluster's own, instead of a file."""
         self.nodes_count, self.up_options, self.up_timeout = nodes, list(up_options), up_timeout
+        if etcd:
+            self.up_options += ["--store", "etcd", "--store-nodes", str(etcd)]
+        self.relays = []
         self.base = pathlib.Path(tempfile.mkdtemp(prefix="bascule-it-"))
         self.base.chmod(0o755)  # as root, the cluster's user has to get in
         self.dir = self.base / "c"
@@ -132,6 +137,7 @@ class Cluster:
                          timeout=self.up_timeout)
             self.info = json.loads((self.dir / "cluster.json").read_text())
             self.members = [n["name"] for n in self.info["nodes"]]
+            self.etcd = Etcd(self.info["etcd"]) if self.info.get("etcd") else None
             self.wait_healthy(timeout=60)
         except BaseException:
             self.dump_logs()
@@ -151,10 +157,10 @@ class Cluster:
     def find_port_base():
         """A run of free ports outside the kernel's ephemeral range, different for parallel runs."""
         start = 20000 + (os.getpid() * 37) % 9000
-        for base in list(range(start, 30000, 20)) + list(range(20000, start, 20)):
+        for base in list(range(start, 30000, 32)) + list(range(20000, start, 32)):
             sockets = []
             try:
-                for port in range(base, base + 20):
+                for port in range(base, base + 32):
                     s = socket.socket()
                     sockets.append(s)
                     s.bind(("127.0.0.1", port))
@@ -164,9 +170,11 @@ class Cluster:
             finally:
                 for s in sockets:
                     s.close()
-        raise AssertionError("no 20 free ports in a row between 20000 and 30000")
+        raise AssertionError("no 32 free ports in a row between 20000 and 30000")
 
     def destroy(self, keep=None):
+        for relay in self.relays:
+            relay.close()
         send(self.stopped_pids | set(self.pids()), signal.SIGCONT)
         try:
             subprocess.run([BASCULE, "down", "--dir", str(self.dir)], capture_output=True, timeout=60)
@@ -208,6 +216,8 @@ class Cluster:
 
     # ---- the store, read directly: fast enough to hit the moment between two steps ------------------
     def record(self, key):
+        if self.etcd:
+            return self.etcd_record(key)
         path = f"file:{self.dir}/store.db?mode=ro"
         for _ in range(20):
             try:
@@ -218,6 +228,14 @@ class Cluster:
             except sqlite3.OperationalError:
                 time.sleep(0.005)
         raise AssertionError(f"store.db can't be read for {key}")
+
+    def etcd_record(self, key):
+        for _ in range(50):  # an election of etcd's takes its time
+            answered, value = self.etcd.get(f"/bascule/{self.info['cluster']}/{key}")
+            if answered:
+                return json.loads(value) if value else None
+            time.sleep(0.1)
+        raise AssertionError(f"etcd can't be read for {key}")
 
     def leader(self):
         return self.record("leader") or {}
@@ -322,6 +340,26 @@ class Cluster:
         guards = [pid for pid in self.pids(self.home(member)) if " guard " in read_proc(pid, "cmdline") + " "]
         assert guards, f"no guard process of {member}"
         return guards[0]
+
+    def etcd_process(self, name):
+        return int((self.dir / "etcd" / name / "agent.pid").read_text())
+
+    def etcd_home(self, name):
+        return self.dir / "etcd" / name
+
+    def put_relays_between(self, member):
+        """From now on the member reaches etcd through relays, which can be cut and healed."""
+        relays = [Relay((m["client"]["host"], m["client"]["port"])) for m in self.info["etcd"]]
+        self.relays += relays
+        path = self.home(member) / "bascule.yaml"
+        text = path.read_text()
+        for relay in relays:
+            text = text.replace(f":{relay.target[1]}\n", f":{relay.port}\n")
+        path.write_text(text)
+        agent = self.agent(member)
+        self.kill(agent)
+        wait_for(lambda: self.agent(member) != agent, 20, "the agent is started again")
+        return relays
 
     def host_pids(self, member):
         """Everything on the member's "host": agent, guard, PostgreSQL with its backends."""
