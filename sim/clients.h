@@ -49,7 +49,11 @@ class Clients {
   void stop() { running_ = false; }
   uint64_t acknowledged() const { return acknowledged_; }
   SimTime last_proxied_ack() const { return last_proxied_ack_; }
-  Nanos longest_gap() const { return longest_gap_; }
+  // Between two acknowledgements through proxies; the one that lasts still counts.
+  Nanos longest_gap() const {
+    return std::max(longest_gap_, truth_.world.now() - last_proxied_ack_);
+  }
+  void measure_from_now() { longest_gap_ = Nanos{0}; }
 
  private:
   void proxied(size_t client);

@@ -137,9 +137,14 @@ Cluster::Cluster(const Plan& plan, bool tracing)
     config.host = fmt::format("10.0.0.{}", host + 1);
     config.port = 5432;
     config.api_url = fmt::format("http://10.0.0.{}:8008", host + 1);
-    config.priority = r.chance(0.2) ? 50 : 100;
-    // Never everybody: somebody must be electable.
-    config.nofailover = host >= 2 && r.chance(0.12);
+    if (plan.tags_and_priorities) {
+      config.priority = r.chance(0.2) ? 50 : 100;
+      // Never everybody: somebody must be electable.
+      config.nofailover = host >= 2 && r.chance(0.12);
+    }
+    if (static_cast<size_t>(host) < plan.regions.size()) {
+      config.region = plan.regions[static_cast<size_t>(host)];
+    }
     config.initial = plan.config;
     members_.push_back(std::make_unique<Member>(world_, store_, fabric_, observers_, host,
                                                 std::move(config), plan.unsafe));

@@ -29,7 +29,9 @@ struct Plan {
   ShellFaults shell;
   Workload workload;
   uint64_t wal_keep_bytes = 1 << 20;
-  double clock_error = 0;  // each host's rate is 1 +- this at most
+  std::vector<std::string> regions;  // by host
+  bool tags_and_priorities = true;   // drawn; else everybody alike
+  double clock_error = 0;            // each host's rate is 1 +- this at most
   bool damage_store = false;
   control::UnsafeMutations unsafe;
   std::vector<std::string> only_checkers;  // empty: all

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "sim/cluster.h"
+#include "sim/scenarios.h"
 
 namespace bascule::sim {
 namespace {
@@ -26,6 +27,8 @@ struct Options {
   int jobs = 2;
   std::string mutation;
   std::vector<std::string> checkers;
+  std::string scenario;  // "all": every one
+  bool list_scenarios = false;
 };
 
 struct Totals {
@@ -88,8 +91,12 @@ void merge(Totals& into, const nlohmann::json& j) {
 // Every `jobs`th seed, beginning with the `job`th.
 Totals run_share(const Options& options, uint64_t job, uint64_t jobs) {
   Totals totals;
+  size_t shown = 0;
   for (uint64_t i = job; i < options.seeds; i += jobs) {
     add(totals, run_seed(options.first + i, options), options);
+    for (; shown < totals.violations.size() && options.keep_going; ++shown) {
+      fmt::print(stderr, "{}\n", totals.violations[shown]);  // a long run tells as it goes
+    }
     if (!totals.violations.empty() && !options.keep_going) break;
   }
   return totals;
@@ -164,7 +171,58 @@ void print(const Totals& t, double seconds) {
   fmt::print("{} violations\n", t.violations.size());
 }
 
+// One line a run; as JSON one object a line.
+bool run_scenario_seed(const Scenario& scenario, uint64_t seed, const Options& options) {
+  const ScenarioResult r = run_scenario(scenario, seed, options.trace);
+  const bool kept = r.run.violations.empty();
+  if (options.json) {
+    const nlohmann::json j{{"scenario", scenario.id},
+                           {"what", scenario.what},
+                           {"seed", seed},
+                           {"gapMs", to_ms(r.gap)},
+                           {"changes", r.changes},
+                           {"leaderBefore", r.leader_before},
+                           {"leaderAfter", r.leader_after},
+                           {"acknowledged", r.run.acknowledged},
+                           {"kept", kept}};
+    fmt::print("{}\n", j.dump());
+  } else {
+    fmt::print("{:>4} {:<52} seed {:<4} {} gap {:>6} ms, {} changes, {} -> {}, {} commits\n",
+               scenario.id, scenario.what, seed, kept ? "ok  " : "FAIL", to_ms(r.gap), r.changes,
+               r.leader_before, r.leader_after, r.run.acknowledged);
+  }
+  for (const World::Violation& v : r.run.violations) {
+    fmt::print(
+        options.json ? stderr : stdout,
+        "VIOLATION at {:.3f} s: {}: {}\n  repeat: ./dev sim --scenario {} --seed {} --trace\n",
+        static_cast<double>(v.at.count()) / 1e9, v.checker, v.what, scenario.id, seed);
+  }
+  return kept;
+}
+
+int run_scenarios(const Options& options) {
+  if (options.list_scenarios) {
+    for (const Scenario& s : scenarios()) fmt::print("{:>4} {}\n", s.id, s.what);
+    return 0;
+  }
+  if (options.scenario != "all" && find_scenario(options.scenario) == nullptr) {
+    fmt::print(stderr, "there is no scenario \"{}\"; --scenarios lists them\n", options.scenario);
+    return 2;
+  }
+  const uint64_t first = options.seed.value_or(options.first);
+  const uint64_t last = first + (options.seed || options.seeds == 0 ? 1 : options.seeds);
+  bool kept = true;
+  for (const Scenario& s : scenarios()) {
+    if (options.scenario != "all" && s.id != options.scenario) continue;
+    for (uint64_t seed = first; seed < last; ++seed) {
+      kept = run_scenario_seed(s, seed, options) && kept;
+    }
+  }
+  return kept ? 0 : 1;
+}
+
 int run(const Options& options) {
+  if (options.list_scenarios || !options.scenario.empty()) return run_scenarios(options);
   Options o = options;
   if (o.seed) {
     o.first = *o.seed;
@@ -205,6 +263,9 @@ int main(int argc, char** argv) {
   app.add_option("--checkers", options.checkers,
                  "Listen to these checkers only, e.g. durability,one_writer")
       ->delimiter(',');
+  app.add_option("--scenario", options.scenario,
+                 "Run this scripted scenario, or \"all\", with --seed or --seeds");
+  app.add_flag("--scenarios", options.list_scenarios, "List the scripted scenarios");
   app.add_flag("--expect-violation", options.expect_violation,
                "Succeed if and only if a promise is broken (with --mutation)");
   CLI11_PARSE(app, argc, argv);

@@ -181,8 +181,8 @@ class World {
   std::vector<std::string> heard_;
 };
 
-inline Nanos micros(int64_t n) { return Nanos{n * 1000}; }
-inline Nanos millis(int64_t n) { return Nanos{n * 1000000}; }
+constexpr Nanos micros(int64_t n) { return Nanos{n * 1000}; }
+constexpr Nanos millis(int64_t n) { return Nanos{n * 1000000}; }
 // Uniform in [low, high] milliseconds, to the microsecond.
 inline Nanos random_ms(Prng& prng, double low, double high) {
   return micros(prng.between(static_cast<int64_t>(low * 1000), static_cast<int64_t>(high * 1000)));

@@ -141,11 +141,13 @@ void Agent::Impl::on(const event::StoreRead& e) {
     return;
   }
   view_ = parser_.parse(*e.result);
+  const MonoTime unchanged_at = have_view_ ? view_begun_ : MonoTime{};
   have_view_ = true;
   view_begun_ = read_sent_;
   if (view_.leader_revision != leader_seen_) {
     leader_seen_ = view_.leader_revision;
     leader_seen_at_ = now_;
+    leader_written_after_ = unchanged_at;
   }
   learn_store();
   if (held_) adopt_revision();

@@ -123,7 +123,9 @@ void Agent::Impl::consider_take_over() {
   if (!last.handover_to.empty() && last.vacant() && last.handover_to != config_.name) {
     start = std::max(start, contest_since_ + kHandoverPatience);
   }
-  if (released_by_us_ == view_.leader_revision) start += 2 * window;
+  if (released_by_us_ == view_.leader_revision) {  // after everybody else who could
+    start += window * (static_cast<int>(election.ranking.size()) + 1);
+  }
   if (promotions_failed_ > 0) {
     start += std::min(Millis(30000), Millis(250) * (1 << std::min(promotions_failed_, 7)));
   }

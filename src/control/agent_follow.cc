@@ -326,7 +326,7 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
     const Nanos waited = now_ - not_streaming_since_;
     // Not the record's phase: the leader may be waiting for this very standby.
     if (leader_writes() && !pg_.receiver_streaming && waited > config().rejoin_timeout) {
-      if (!looked_just_now()) return;
+      if (!sure_of_leader()) return;
       not_streaming_since_ = now_;
       // On the line and yet not served: the WAL that it needs is gone. pg_rewind would not help.
       return clone(leader, fmt::format("could not stream from {} for {} s", leader.holder.str(),
@@ -377,7 +377,7 @@ void Agent::Impl::resync(const LeaderRecord& leader, std::string why) {
                      why + fmt::format("; waiting for {} to be writable and have a checkpoint",
                                        leader.holder.str()));
   }
-  if (!looked_just_now()) return;
+  if (!sure_of_leader()) return;
   set_phase(Phase::kRewinding, why);
   const Upstream upstream = upstream_of(leader.holder);
   new_incarnation();
@@ -388,18 +388,23 @@ void Agent::Impl::resync(const LeaderRecord& leader, std::string why) {
   persist([this, upstream] { replace_data(op::Rewind{upstream}); });
 }
 
-// Before data is given up: what led to it was seen just now, not before a pause of this process.
-// The leader of then may be gone, and what is here the only copy that may be elected.
-bool Agent::Impl::looked_just_now() {
-  if (now_ - view_begun_ <= kJustNow && now_ - pg_.sampled_at <= kJustNow) return true;
-  request_read();
+// Before data is given up: what led to it was seen just now, not before a pause of this process,
+// and the leader has written its record within ttl. One that was seen once, after an outage of the
+// store, may be long dead, and what is here the only copy that may be elected.
+bool Agent::Impl::sure_of_leader() {
+  if (pg_.data != DataDir::kReady) return true;  // nothing to lose
+  const bool looked = now_ - view_begun_ <= kJustNow && now_ - pg_.sampled_at <= kJustNow;
+  const bool writes = leader_written_after_ != MonoTime{} &&
+                      now_ - leader_written_after_ <= view_.leader->value.ttl;
+  if (looked && writes) return true;
+  if (now_ - view_begun_ > kJustNow) request_read();
   wake_at(now_ + 100ms);
   return false;
 }
 
 void Agent::Impl::replace_data(Op op) {
   if (op_running() || held_ || kill_) return;
-  if (!looked_just_now()) {
+  if (!sure_of_leader()) {
     renamed_ = true;  // decided anew; should it stream on, then under the new name
     return;
   }
@@ -413,7 +418,7 @@ void Agent::Impl::clone(const LeaderRecord& leader, std::string why) {
     return set_phase(Phase::kStopped,
                      why + fmt::format("; waiting for {} to be writable", leader.holder.str()));
   }
-  if (!looked_just_now()) return;
+  if (!sure_of_leader()) return;
   set_phase(Phase::kCloning, why);
   new_incarnation();
   local_.led_epoch = {};

@@ -123,7 +123,7 @@ class Agent::Impl {
   void leave_ballot();
   void locate(std::string why);
   bool leader_writes() const;
-  bool looked_just_now();
+  bool sure_of_leader();
   void replace_data(Op op);
 
   // -- agent_election.cc
@@ -204,7 +204,8 @@ class Agent::Impl {
   WallTime wall_{};
   Revision leader_seen_ = 0;
   MonoTime leader_seen_at_{};
-  std::string doubt_;  // why elections are refused: store wiped or rolled back
+  MonoTime leader_written_after_{};  // begin of the last read that did not show it yet; {}: unknown
+  std::string doubt_;                // why elections are refused: store wiped or rolled back
 
   // PostgreSQL
   PgStatus pg_;

@@ -49,6 +49,7 @@ struct World {
   store::Revision revision = 0;
   std::map<NodeName, std::unique_ptr<Member>> members;
   std::deque<std::function<void()>> queue;
+  bool store_answers = true;
   ClusterConfig config;
 
   Member& add(std::string_view text) {
@@ -155,6 +156,9 @@ void Member::give(const Event& event) {
 
 void Member::carry_out(const Effects& effects) {
   for (const Effect& e : effects) {
+    const bool asks = std::holds_alternative<effect::ReadStore>(e) ||
+                      std::holds_alternative<effect::CommitStore>(e);
+    if (asks && !world.store_answers) continue;
     if (const auto* read = std::get_if<effect::ReadStore>(&e)) {
       world.queue.push_back(
           [this, id = read->id] { give(event::StoreRead{id, world.snapshot()}); });
@@ -581,6 +585,27 @@ TEST_F(AgentTest, DataIsNotGivenUpForWhatWasSeenBeforeAPause) {
   world.now += std::chrono::minutes(1);
   replica.give(event::Tick{});
   world.drain();
+  world.pass(8s);
+  EXPECT_FALSE(noted(replica, "cloning"));
+  EXPECT_EQ(world.leader(), voter);
+}
+
+TEST_F(AgentTest, DataIsNotGivenUpForALeaderThatWasSeenOnceAfterAnOutage) {
+  start_three();
+  const std::string voter = world.view().sync->value.generations[0].voters[0].substr(0, 2);
+  Member& replica = world.at(voter);
+  world.store_answers = false;
+  world.pass(2s);
+  // The last renewal, which nobody has seen, and the end of the leader.
+  const ClusterView last = world.view();
+  LeaderRecord renewed = last.leader->value;
+  ++renewed.counter;
+  world.apply({{}, {{Keys("test").leader(), encode(renewed)}}});
+  world.at("n1").exited = true;
+  world.at("n1").pg.run = PgRun::kStopped;
+  world.pass(60s);
+  replica.notes.clear();
+  world.store_answers = true;
   world.pass(8s);
   EXPECT_FALSE(noted(replica, "cloning"));
   EXPECT_EQ(world.leader(), voter);

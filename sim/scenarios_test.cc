@@ -1,0 +1,37 @@
+// Every scripted scenario, with several seeds each.
+#include "sim/scenarios.h"
+
+#include <gtest/gtest.h>
+
+namespace bascule::sim {
+namespace {
+
+constexpr uint64_t kSeeds = 5;
+
+class Scenarios : public testing::TestWithParam<Scenario> {};
+
+TEST_P(Scenarios, EndsAsTheSpecificationSays) {
+  for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    const ScenarioResult result = run_scenario(GetParam(), seed);
+    for (const World::Violation& v : result.run.violations) {
+      ADD_FAILURE() << GetParam().what << ", seed " << seed << ": " << v.checker << ": " << v.what
+                    << "\n  repeat: ./dev sim --scenario " << GetParam().id << " --seed " << seed
+                    << " --trace";
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Scenarios, testing::ValuesIn(scenarios()),
+                         [](const auto& row) { return std::string(row.param.id); });
+
+// A scenario that nothing can fail proves nothing: without its fences one of them is noticed.
+TEST(Scenarios, NoticeABrokenAgent) {
+  const Scenario* cut = find_scenario("16");
+  ASSERT_NE(cut, nullptr);
+  Scenario broken = *cut;
+  broken.plan = [](Plan& p) { p.unsafe.skip_fence = true; };
+  EXPECT_FALSE(run_scenario(broken, 1).run.violations.empty());
+}
+
+}  // namespace
+}  // namespace bascule::sim
