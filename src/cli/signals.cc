@@ -13,8 +13,10 @@ namespace {
 constexpr int kSignals[] = {SIGTERM, SIGINT, SIGHUP};
 std::atomic<int> g_event_fd{-1};
 std::atomic<bool> g_interrupted{false};
+std::atomic<bool> g_hung_up{false}, g_stop{false};
 
-void ring(int) {
+void ring(int number) {
+  (number == SIGHUP ? g_hung_up : g_stop).store(true);
   const uint64_t one = 1;
   const int fd = g_event_fd.load();
   if (fd >= 0) [[maybe_unused]]
@@ -32,12 +34,20 @@ void handle_all(void (*handler)(int)) {
 
 }  // namespace
 
-StopSignals::StopSignals(env::Loop& loop, std::function<void()> callback)
-    : loop_(loop), callback_(std::move(callback)), fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+StopSignals::StopSignals(env::Loop& loop, std::function<void()> callback,
+                         std::function<void()> reload)
+    : loop_(loop),
+      callback_(std::move(callback)),
+      reload_(std::move(reload)),
+      fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   g_event_fd.store(fd_);
   loop_.watch(fd_, env::kReadable, [this](uint32_t) {
     uint64_t count = 0;
-    if (read(fd_, &count, sizeof count) == sizeof count) callback_();
+    if (read(fd_, &count, sizeof count) != sizeof count) return;
+    const bool hung_up = g_hung_up.exchange(false);
+    const bool stop = g_stop.exchange(false);
+    if (hung_up && reload_) reload_();
+    if (stop || (hung_up && !reload_)) callback_();
   });
   handle_all(ring);
 }

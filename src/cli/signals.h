@@ -12,15 +12,16 @@ namespace bascule::cli {
 // At most one object at a time.
 class StopSignals {
  public:
-  // `callback` runs on the loop for every SIGTERM, SIGINT or SIGHUP.
-  StopSignals(env::Loop& loop, std::function<void()> callback);
+  // `callback` runs on the loop for every SIGTERM, SIGINT or SIGHUP; if there is `reload`, it runs
+  // for SIGHUP instead.
+  StopSignals(env::Loop& loop, std::function<void()> callback, std::function<void()> reload = {});
   ~StopSignals();  // default handlers again
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
 
  private:
   env::Loop& loop_;
-  std::function<void()> callback_;
+  std::function<void()> callback_, reload_;
   int fd_;
 };
 

@@ -23,6 +23,9 @@ struct Command {
   std::vector<std::string> argv;         // argv[0] is the path of the program; no shell, no search
   std::vector<std::string> environment;  // "NAME=value", added to PATH, LANG=C and TZ=UTC only
   std::string directory;                 // working directory; empty: as ours
+  // kApart: standard error is Finished::errors, and not part of the output.
+  enum class Errors { kWithOutput, kApart };
+  Errors errors_go = Errors::kWithOutput;
   // Called in the waiting thread with every piece of output (both streams).
   std::function<void(std::string_view)> on_output;
   // Asked some times a second: true ends the child by SIGKILL, with its process group.
@@ -34,6 +37,7 @@ struct Finished {
   int exit_code = -1;  // -1: by a signal
   int signal = 0;
   std::string output;  // the last 16 KiB
+  std::string errors;  // Errors::kApart: the first 4 KiB
   bool ok() const { return exit_code == 0; }
   std::string how() const {
     return signal != 0 ? "signal " + std::to_string(signal) : "exit " + std::to_string(exit_code);

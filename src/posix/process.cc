@@ -31,6 +31,7 @@ using env::Finished;
 using env::Pid;
 
 constexpr size_t kOutputBytesKept = 16 << 10;
+constexpr size_t kErrorBytesKept = 4 << 10;
 constexpr int kPollSliceMs = 50;  // how late a cancellation is noticed
 
 std::unexpected<Error> failed(const std::string& what, int error) {
@@ -119,14 +120,15 @@ struct Prepared {
   }
 };
 
-[[noreturn]] void exec_child(const Prepared& prepared, const char* directory, int output) {
+[[noreturn]] void exec_child(const Prepared& prepared, const char* directory, int output,
+                             int errors) {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   signal(SIGPIPE, SIG_DFL);
   setsid();
   const int null = ::open("/dev/null", O_RDONLY);
-  if (null < 0 || dup2(null, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0) _exit(126);
+  if (null < 0 || dup2(null, 0) < 0 || dup2(output, 1) < 0 || dup2(errors, 2) < 0) _exit(126);
   close(null);
   if (*directory != '\0' && chdir(directory) != 0) _exit(126);
   execve(prepared.argv[0], prepared.argv.data(), prepared.environment.data());
@@ -136,28 +138,54 @@ struct Prepared {
   _exit(127);
 }
 
-// Reads until the child closed its output or must die. Returns false when it was killed.
-Status pump(const Command& command, int output, std::string& kept) {
-  char buffer[8192];
-  for (;;) {
-    if (command.cancelled && command.cancelled()) {
-      return fail(ErrorCode::kUnavailable, command.argv[0] + ": cancelled");
+// What the child writes. Reads until it has closed both of its ends or must die.
+class Pump {
+ public:
+  Pump(const Command& command, Finished& out, UniqueFd output, UniqueFd errors)
+      : command_(command), out_(out), output_(std::move(output)), errors_(std::move(errors)) {}
+
+  Status run() {
+    while (output_.valid() || errors_.valid()) {
+      if (command_.cancelled && command_.cancelled()) {
+        return fail(ErrorCode::kUnavailable, command_.argv[0] + ": cancelled");
+      }
+      if (boot_now() >= command_.deadline) {
+        return fail(ErrorCode::kTimeout, command_.argv[0] + ": did not finish in time");
+      }
+      // A negative descriptor is passed over.
+      pollfd waiting[2] = {{output_.get(), POLLIN, 0}, {errors_.get(), POLLIN, 0}};
+      const int64_t left = to_ms(command_.deadline - boot_now()) + 1;
+      if (poll(waiting, 2, static_cast<int>(std::min<int64_t>(left, kPollSliceMs))) <= 0) continue;
+      if (waiting[0].revents != 0) read_output();
+      if (waiting[1].revents != 0) read_errors();
     }
-    if (boot_now() >= command.deadline) {
-      return fail(ErrorCode::kTimeout, command.argv[0] + ": did not finish in time");
-    }
-    pollfd waiting{output, POLLIN, 0};
-    const int64_t left = to_ms(command.deadline - boot_now()) + 1;
-    if (poll(&waiting, 1, static_cast<int>(std::min<int64_t>(left, kPollSliceMs))) <= 0) continue;
-    const ssize_t n = ::read(output, buffer, sizeof buffer);
-    if (n == 0) return {};
-    if (n < 0) continue;
-    const std::string_view piece(buffer, static_cast<size_t>(n));
-    if (command.on_output) command.on_output(piece);
+    return {};
+  }
+
+ private:
+  std::string_view read_from(UniqueFd& fd) {
+    const ssize_t n = ::read(fd.get(), buffer_, sizeof buffer_);
+    if (n == 0) fd.reset();
+    return {buffer_, n > 0 ? static_cast<size_t>(n) : 0};
+  }
+  void read_output() {
+    const std::string_view piece = read_from(output_);
+    if (piece.empty()) return;
+    if (command_.on_output) command_.on_output(piece);
+    std::string& kept = out_.output;
     kept += piece;
     if (kept.size() > 2 * kOutputBytesKept) kept.erase(0, kept.size() - kOutputBytesKept);
   }
-}
+  void read_errors() {
+    const std::string_view piece = read_from(errors_);
+    out_.errors += piece.substr(0, kErrorBytesKept - std::min(kErrorBytesKept, out_.errors.size()));
+  }
+
+  const Command& command_;
+  Finished& out_;
+  UniqueFd output_, errors_;
+  char buffer_[8192];
+};
 
 }  // namespace
 
@@ -165,8 +193,14 @@ Result<Finished> PosixProcess::run(const Command& command) {
   const Prepared prepared(command);
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return failed("pipe", errno);
-  const UniqueFd read_end(ends[0]);
+  UniqueFd read_end(ends[0]), errors_read_end, errors_write_end;
   UniqueFd write_end(ends[1]);
+  if (command.errors_go == Command::Errors::kApart) {
+    if (pipe2(ends, O_CLOEXEC) != 0) return failed("pipe", errno);
+    errors_read_end.reset(ends[0]);
+    errors_write_end.reset(ends[1]);
+  }
+  const int errors = errors_write_end.valid() ? errors_write_end.get() : write_end.get();
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) return failed(command.argv[0], errno);
@@ -176,11 +210,12 @@ Result<Finished> PosixProcess::run(const Command& command) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(126);                       // we died before prctl
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);  // ours are not for tools
-    exec_child(prepared, command.directory.c_str(), write_end.get());
+    exec_child(prepared, command.directory.c_str(), write_end.get(), errors);
   }
   write_end.reset();
+  errors_write_end.reset();
   Finished out;
-  const Status pumped = pump(command, read_end.get(), out.output);
+  const Status pumped = Pump(command, out, std::move(read_end), std::move(errors_read_end)).run();
   if (!pumped) ::kill(-pid, SIGKILL);  // its own session; not reaped yet, so the number is its
   if (!pumped) ::kill(pid, SIGKILL);
   int status = 0;
@@ -209,7 +244,7 @@ Result<std::unique_ptr<env::ProcessHandle>> PosixProcess::spawn_detached(
   if (middle < 0) return failed(command.argv[0], errno);
   if (middle == 0) {
     const pid_t child = fork();
-    if (child == 0) exec_child(prepared, command.directory.c_str(), log.get());
+    if (child == 0) exec_child(prepared, command.directory.c_str(), log.get(), log.get());
     [[maybe_unused]] const ssize_t n = ::write(write_end.get(), &child, sizeof child);
     _exit(0);
   }

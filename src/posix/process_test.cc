@@ -31,6 +31,18 @@ TEST(Process, OutputAndExitCodeComeBack) {
   EXPECT_EQ(seen, finished->output);
 }
 
+TEST(Process, ErrorsApartAreNotPartOfTheOutput) {
+  PosixProcess process;
+  env::Command command = shell("echo secret; echo why >&2; head -c 9000 /dev/zero >&2; exit 1");
+  command.errors_go = env::Command::Errors::kApart;
+  const auto finished = process.run(command);
+  ASSERT_TRUE(finished);
+  EXPECT_EQ(finished->exit_code, 1);
+  EXPECT_EQ(finished->output, "secret\n");
+  EXPECT_TRUE(finished->errors.starts_with("why\n"));
+  EXPECT_EQ(finished->errors.size(), 4096u);
+}
+
 TEST(Process, OnlyTheEndOfALongOutputIsKept) {
   PosixProcess process;
   const auto finished = process.run(shell("head -c 100000 /dev/zero | tr '\\0' x; echo end"));

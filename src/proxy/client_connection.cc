@@ -13,9 +13,10 @@ ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, PortKind
                                    ClientLogin::Room room, Handle self)
     : worker_(worker), stream_(&stream), port_(port), self_(self) {
   stream.set_handler(*this);
+  login_address_ = stream.peer_host();
   login_ = std::make_unique<ClientLogin>(
       worker.access(), worker.entropy(), room,
-      ClientOrigin{stream.peer_host(), [this] { return stream_->peer_user(); }});
+      ClientOrigin{login_address_, [this] { return stream_->peer_user(); }});
   login_timer_ = worker.loop().call_after(worker.shared().config.auth_timeout, [this] {
     login_timer_ = env::TimerId::kNone;
     login_timed_out();
@@ -78,6 +79,12 @@ void ClientConnection::on_user_answer(const UserAnswer& answer) {
   after_login_step(reply);
 }
 
+void ClientConnection::end_login() {
+  if (!login_) return;
+  login_.reset();
+  worker_.shared().logging_in.leave(std::exchange(login_address_, {}));
+}
+
 void ClientConnection::login_timed_out() {
   worker_.counters().logins_failed.add();
   if (login_->state() != ClientLogin::State::kLookup) {
@@ -130,7 +137,7 @@ void ClientConnection::on_authenticated() {
   }
   std::sort(startup.begin(), startup.end());
   worker_.credentials().learn(user, login_->server_keys(), login_->password(), login_->looked_up());
-  login_.reset();
+  end_login();
   const PoolMode mode = replication ? PoolMode::kSession : worker_.shared().mode(user, database);
   SettingsTable& table = worker_.workspace().settings;
   if (mode == PoolMode::kSession) {
@@ -408,6 +415,7 @@ void ClientConnection::close() {
 }
 
 void ClientConnection::leave() {
+  end_login();
   phase_ = Phase::kGone;
   worker_.loop().cancel(std::exchange(login_timer_, env::TimerId::kNone));
   worker_.dispatcher().stop_waiting(*this);

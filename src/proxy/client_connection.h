@@ -75,6 +75,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void after_login_step(std::string& reply);
   void look_up(std::string& reply);
   void login_timed_out();
+  void end_login();
   void on_authenticated();
   void welcome(ParametersRef parameters);
   void release();
@@ -96,6 +97,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   bool had_server_ = false;
   bool leaving_server_ = false;  // as soon as nothing runs on it
   std::unique_ptr<ClientLogin> login_;
+  std::string login_address_;  // counted in Shared::logging_in while login_ is there
   env::TimerId login_timer_ = env::TimerId::kNone;
   Pool* pool_ = nullptr;
   std::unique_ptr<Session> session_;

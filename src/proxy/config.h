@@ -37,7 +37,10 @@ struct ProxyConfig {
   int pool_size = 100;       // server connections, all workers together
   int clients_max = 10'000;  // connected clients, logged in or not
   int hold_count_max = 10'000;
-  Nanos hold_timeout = 30s;      // how long a statement waits for a server
+  Nanos hold_timeout = 30s;  // how long a statement waits for a server
+  // Clients of one address that are not logged in yet; 0: no limit. Those beyond it are closed
+  // unheard.
+  int logins_per_address_max = 0;
   Nanos auth_timeout = 5s;       // from accept to the end of authentication
   Nanos connect_timeout = 1s;    // TCP connect and log-in to a server
   Nanos retry_delay_min = 25ms;  // between attempts to reach the same server

@@ -109,6 +109,10 @@ Status Proxy::publish(RouteTable table) {
   return {};
 }
 
+void Proxy::set_server_password(const std::string& user, Result<std::string> password) {
+  impl_->shared.server_passwords.set(user, std::move(password));
+}
+
 Status Proxy::reload(AccessConfig config) {
   Impl& p = *impl_;
   const std::lock_guard lock(p.mutex);

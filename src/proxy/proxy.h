@@ -38,6 +38,8 @@ class Proxy {
   // Replaces users, rules and certificates; who is connected stays. Blocking: reads certificates.
   // An error changes nothing.
   Status reload(AccessConfig access);
+  // See ServerPasswords::set(). Before start() too.
+  void set_server_password(const std::string& user, Result<std::string> password);
   // Ignored if `epoch` is not the current table's.
   void extend_permit(Epoch epoch, MonoTime until);
 

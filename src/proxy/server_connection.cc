@@ -20,6 +20,14 @@ ServerConnection::ServerConnection(Worker& worker, Pool& pool, PortKind kind, Ta
     : worker_(worker), pool_(pool), kind_(kind), target_(std::move(target)), self_(self) {}
 
 void ServerConnection::connect(ServerCredential credential) {
+  if (!credential.unavailable.empty()) {
+    // Not before this returns; and it may be there the next time.
+    deadline_ = worker_.loop().call_after(0ns, [this, why = std::move(credential.unavailable)] {
+      deadline_ = env::TimerId::kNone;
+      login_failed({"08001", why});
+    });
+    return;
+  }
   Parameters startup = {{"user", pool_.user}, {"database", pool_.database}};
   startup.insert(startup.end(), pool_.startup.begin(), pool_.startup.end());
   login_ = std::make_unique<ServerLogin>(

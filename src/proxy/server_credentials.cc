@@ -17,11 +17,20 @@ void ServerCredentials::learn(const std::string& user, const pgwire::ScramKeys* 
 }
 
 void ServerCredentials::derived(const std::string& user, const pgwire::ScramKeys& keys) {
+  if (fetched_.find(user)) return;  // gone with the password that they were made of
   learned(user).keys = keys;
 }
 
 ServerCredential ServerCredentials::get(const Access& access, const std::string& user) const {
   ServerCredential result;
+  if (auto fetched = fetched_.find(user)) {
+    if (!*fetched) {
+      result.unavailable = fetched->error().message;
+    } else {
+      result.password = std::move(**fetched);
+    }
+    return result;
+  }
   if (const auto it = users_.find(user); it != users_.end()) {
     result.keys = it->second.keys;
     result.password = it->second.password;

@@ -9,11 +9,14 @@
 
 #include "proxy/access.h"
 #include "proxy/server_login.h"
+#include "proxy/server_passwords.h"
 
 namespace bascule::proxy {
 
 class ServerCredentials {
  public:
+  explicit ServerCredentials(const ServerPasswords& fetched) : fetched_(fetched) {}
+
   // A client's log-in as `user` has proved these; null and empty: nothing of that kind.
   void learn(const std::string& user, const pgwire::ScramKeys* keys, std::string_view password,
              const UserSecret* looked_up);
@@ -31,6 +34,7 @@ class ServerCredentials {
   };
   static constexpr size_t kUsersMax = 50'000;
   Learned& learned(const std::string& user);
+  const ServerPasswords& fetched_;
   std::map<std::string, Learned> users_;
 };
 

@@ -20,7 +20,8 @@ using Parameters = std::vector<std::pair<std::string, std::string>>;
 struct ServerCredential {
   std::optional<pgwire::ScramKeys> keys;  // preferred for SCRAM
   std::string password;                   // empty: unknown
-  std::string md5_secret;                 // "md5..."; empty: unknown
+  std::string md5_secret = {};            // "md5..."; empty: unknown
+  std::string unavailable = {};           // not empty: there is none at the moment, and why
 };
 
 class ServerLogin {

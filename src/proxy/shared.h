@@ -12,9 +12,11 @@
 #include <tuple>
 #include <vector>
 
+#include "proxy/address_limit.h"
 #include "proxy/config.h"
 #include "proxy/route_table.h"
 #include "proxy/server_login.h"
+#include "proxy/server_passwords.h"
 #include "proxy/session.h"
 
 namespace bascule::proxy {
@@ -104,6 +106,8 @@ struct Shared {
   const ProxyConfig config;
   const Session::Limits limits;
   ServerLimit servers;
+  ServerPasswords server_passwords;
+  AddressLimit logging_in{config.logins_per_address_max};
   ReportedParameters reported;
   std::atomic<int> clients{0};
   std::atomic<int> held{0};

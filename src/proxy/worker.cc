@@ -58,6 +58,12 @@ void Worker::accept(env::Stream& stream, PortKind kind) {
     return stream.close();
   }
   counters_.clients.add();
+  if (!shared_.logging_in.enter(stream.peer_host())) {
+    counters_.logins_failed.add();
+    counters_.clients.sub();
+    shared_.clients.fetch_sub(1);
+    return stream.close();
+  }
   clients_.emplace(*this, stream, kind,
                    before < max ? ClientLogin::Room::kFree : ClientLogin::Room::kFull);
 }

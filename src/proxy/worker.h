@@ -92,7 +92,7 @@ class Worker {
   WorkerCounters counters_;
   std::shared_ptr<const Route> route_;
   std::shared_ptr<const Access> access_;
-  ServerCredentials credentials_;
+  ServerCredentials credentials_{shared_.server_passwords};
   AuthLookup lookups_{*this};
   Workspace workspace_;
   SlotMap<ClientConnection> clients_;

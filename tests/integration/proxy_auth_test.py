@@ -310,3 +310,67 @@ def test_tls_follows_the_header(make_proxy, ca):
             with tls_context().wrap_socket(s) as t:
                 t.sendall(startup())
                 assert t.recv(1) == b"R"
+
+
+# ---- Passwords that expire -----------------------------------------------------------------------
+
+def test_fetched_password_is_used_waited_for_and_replaced(make_proxy, server):
+    server.query("drop role if exists cloud; create role cloud login password 'token1'")
+    proxy = make_proxy("hold_ms=500", users=("cloud:whatever",))
+    assert proxy.command("password cloud -") == "ok"
+    refused(proxy, "no token yet", user="cloud", password="whatever")
+    proxy.command("password cloud token1")
+    works(proxy, user="cloud", password="whatever")
+    server.query("alter role cloud password 'token2'")
+    server.query("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'cloud'")
+    wait_for(lambda: proxy.stats["servers"] == 0, what="server lost")
+    proxy.command("password cloud token2")
+    works(proxy, user="cloud", password="whatever")
+
+
+# ---- Bounds --------------------------------------------------------------------------------------
+
+def test_one_address_can_not_take_all_places_with_log_ins(make_proxy):
+    proxy = make_proxy("per_address=3")
+    kept = proxy.connect()
+    silent = [tcp(proxy) for _ in range(3)]
+    wait_for(lambda: proxy.stats["clients"] == 4, what="clients")
+    with tcp(proxy) as s:
+        assert read_all(s) == b""
+    assert run(kept, "select 1") == [(1,)]  # logged in: does not count
+    silent.pop().close()
+    wait_for(lambda: proxy.stats["clients"] == 3, what="one gone")
+    works(proxy)
+
+
+def test_hostile_bytes_at_each_step_leave_nothing(make_proxy):
+    """Cut off, garbage and replies of a wrong kind, each at every step of the log-in."""
+    proxy = make_proxy("auth_ms=1000")
+
+    def until_challenge(s):
+        s.sendall(startup())
+        return s.recv(4096)
+
+    def message(kind, body):
+        return kind + struct.pack("!I", len(body) + 4) + body
+
+    first = message(b"p", b"SCRAM-SHA-256\0" + struct.pack("!I", 24) + b"n,,n=,r=abcdefghijklmnop")
+    attacks = [b"", message(b"Q", b"select 1\0"), message(b"p", b"\xff" * 100),
+               message(b"p", b"SCRAM-SHA-1\0\0\0\0\0"), b"p\xff\xff\xff\xff", b"p\0\0\0\0",
+               message(b"p", b"x" * 70_000), message(b"X", b""), first + first,
+               first + message(b"p", b"c=biws,r=x,p=AAAA")]
+    for attack in attacks:
+        for cut in (len(attack), len(attack) // 2):
+            with tcp(proxy) as s:
+                assert until_challenge(s)[:1] == b"R"
+                s.sendall(attack[:cut])
+            with tcp(proxy) as s:
+                until_challenge(s)
+                s.sendall(attack[:cut])
+                s.shutdown(socket.SHUT_WR)
+                answer = read_all(s)
+                assert answer[:1] in (b"", b"E", b"R"), answer
+                assert b"SELECT" not in answer
+    wait_for(lambda: proxy.stats["clients"] == 0, what="all gone")
+    assert proxy.stats["servers_total"] == 0
+    works(proxy)

@@ -63,6 +63,7 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
     if (key == "hold_ms") config.hold_timeout = Millis(number(value));
     if (key == "hold_count") config.hold_count_max = static_cast<int>(number(value));
     if (key == "auth_ms") config.auth_timeout = Millis(number(value));
+    if (key == "per_address") config.logins_per_address_max = static_cast<int>(number(value));
     if (key == "access") config.access = read_access(value);
     if (key == "socket_dir") {
       config.listeners.push_back({{value, config.listeners.front().endpoint.port}, {}});
@@ -124,6 +125,14 @@ int run(int argc, char** argv) {
       int64_t ms = 0;
       words >> epoch >> ms;
       proxy.extend_permit(Epoch{epoch}, posix::boot_now() + Millis(ms));
+      answer = "ok";
+    }
+    if (command == "password") {  // USER PASSWORD, or USER - WHY
+      std::string user, password;
+      words >> user >> password;
+      proxy.set_server_password(
+          user, password == "-" ? Result<std::string>(fail(ErrorCode::kUnavailable, "no token yet"))
+                                : password);
       answer = "ok";
     }
     if (command == "reload") {
