@@ -11,7 +11,11 @@ namespace bascule::proxy {
 
 ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, PortKind port,
                                    ClientLogin::Room room, Handle self)
-    : worker_(worker), stream_(&stream), port_(port), self_(self) {
+    : worker_(worker),
+      stream_(&stream),
+      port_(port),
+      side_(port == PortKind::kReader ? port : PortKind::kWriter),
+      self_(self) {
   stream.set_handler(*this);
   login_address_ = stream.peer_host();
   login_ = std::make_unique<ClientLogin>(
@@ -138,7 +142,12 @@ void ClientConnection::on_authenticated() {
   std::sort(startup.begin(), startup.end());
   worker_.credentials().learn(user, login_->server_keys(), login_->password(), login_->looked_up());
   end_login();
-  const PoolMode mode = replication ? PoolMode::kSession : worker_.shared().mode(user, database);
+  PoolMode mode = replication ? PoolMode::kSession : worker_.shared().mode(user, database);
+  if (port_ == PortKind::kSplit && !replication) {
+    // Each statement has a server of its own; what a session can't share pins it to the primary.
+    if (mode == PoolMode::kSession) mode = PoolMode::kTransaction;
+    split_ = std::make_unique<SplitClient>();
+  }
   SettingsTable& table = worker_.workspace().settings;
   if (mode == PoolMode::kSession) {
     pool_ = &worker_.dispatcher().pool(user, database, startup);
@@ -151,7 +160,7 @@ void ClientConnection::on_authenticated() {
                                          table.settings(std::move(split.settings)));
   }
   ++pool_->clients;
-  if (auto reported = worker_.dispatcher().reported(*pool_, port_, startup)) {
+  if (auto reported = worker_.dispatcher().reported(*pool_, side_, startup)) {
     return welcome(std::move(reported));
   }
   startup_ = std::move(startup);
@@ -190,6 +199,7 @@ size_t ClientConnection::on_session_data(std::string_view bytes) {
     const Session::Intake intake = session_->on_client(bytes.substr(done), gate(), *this);
     done += intake.consumed;
     if (intake.next == Session::Next::kNeedServer) {
+      if (split_ && choose_side(bytes.substr(done)) == Sides::kNeedMore) break;
       if (worker_.dispatcher().acquire(*this) != Dispatcher::Acquired::kWaiting && open()) continue;
       if (open()) stream_->pause();
     } else if (intake.next == Session::Next::kBusy) {
@@ -208,6 +218,24 @@ size_t ClientConnection::on_session_data(std::string_view bytes) {
   if (server_ != nullptr && server_->congested()) stream_->pause();
   count_active();
   return done;
+}
+
+// Of a splitting port: the next batch begins with `unread`.
+ClientConnection::Sides ClientConnection::choose_side(std::string_view unread) {
+  if (server_ != nullptr) return Sides::kDecided;  // the gate is shut: it stays where it is
+  const SplitRouter::Decision decision = worker_.split().decide(*this, unread);
+  if (decision.need_more) return Sides::kNeedMore;
+  side_ = PortKind::kWriter;
+  member_.clear();
+  if (decision.any_server) {
+    if (const auto replica = worker_.dispatcher().pick_reader(decision.affinity)) {
+      side_ = PortKind::kReader;
+      member_ = *replica;
+    }
+  }
+  (side_ == PortKind::kReader ? worker_.counters().split_replica : worker_.counters().split_primary)
+      .add();
+  return Sides::kDecided;
 }
 
 void ClientConnection::to_server(std::string_view bytes) { server_->send(bytes); }
@@ -294,7 +322,7 @@ void ClientConnection::on_attached() {
   if (server_->restored()) server_->state().settings = session_->wanted();
   if (phase_ == Phase::kWaitingForParameters) {
     ServerConnection& server = *std::exchange(server_, nullptr);
-    worker_.dispatcher().remember_reported(*pool_, port_, startup_, server.parameters());
+    worker_.dispatcher().remember_reported(*pool_, side_, startup_, server.parameters());
     welcome(server.state().reported);
     worker_.dispatcher().release(server, ServerConnection::Use::kClean);
     return;
@@ -303,6 +331,8 @@ void ClientConnection::on_attached() {
   if (!session_->shares() || server_->state().settings == session_->wanted()) tell_parameters();
   if (std::exchange(had_server_, true) && !session_->shares()) worker_.counters().moved.add();
   if (session_->wants_retry()) worker_.counters().retried.add();
+  // What follows on a replica has not been looked at yet.
+  if (split_) session_->set_one_batch(server_->target().role == PortKind::kReader);
   session_->attach(server_->state(), *this);
   count_active();
   stream_->resume();
@@ -316,6 +346,7 @@ void ClientConnection::tell_parameters() {
   std::string reply;
   for (const auto& [name, value] : *now) {
     if (find_parameter(*told_, name) == value) continue;
+    if (split_ && name == "in_hot_standby") continue;  // its statements are everywhere
     pgwire::append_parameter_status(reply, name, value);
   }
   told_ = now;
@@ -344,6 +375,10 @@ void ClientConnection::on_server_lost(Loss loss, const std::string& who) {
   if (phase_ == Phase::kWaitingForParameters) {
     worker_.dispatcher().acquire(*this);
     return;
+  }
+  if (loss == Loss::kReadOnly && split_) {
+    side_ = PortKind::kWriter;
+    worker_.split().mistaken(*this);
   }
   const bool restoring = !session_->attached();
   const Session::After after = session_->on_lost(loss, who, *this);

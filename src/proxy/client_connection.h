@@ -9,6 +9,7 @@
 #include "proxy/client_login.h"
 #include "proxy/pool.h"
 #include "proxy/session.h"
+#include "proxy/split.h"
 
 namespace bascule::proxy {
 
@@ -23,6 +24,14 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
 
   Handle self() const { return self_; }
   PortKind port() const { return port_; }
+  // Whose servers it needs now: kWriter or kReader.
+  PortKind side() const { return side_; }
+  // The server that its reads are to go to, while it is there and has a connection; empty: any.
+  const std::string& member() const { return member_; }
+  void set_member(std::string_view name) { member_ = name; }
+  SplitClient& split() { return *split_; }
+  // A parameter's value as the client knows it.
+  std::string_view reported(std::string_view name) const { return find_parameter(*told_, name); }
   Pool& pool() { return *pool_; }
   Session& session() { return *session_; }
   ServerConnection* server() const { return server_; }
@@ -86,10 +95,13 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void count_active();
   void tell_parameters();
   Session::Gate gate() const;
+  enum class Sides { kDecided, kNeedMore };
+  Sides choose_side(std::string_view unread);
 
   Worker& worker_;
   env::Stream* stream_;
   const PortKind port_;
+  PortKind side_;
   const Handle self_;
   Phase phase_ = Phase::kLogin;
   bool counted_active_ = false;
@@ -101,6 +113,8 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   env::TimerId login_timer_ = env::TimerId::kNone;
   Pool* pool_ = nullptr;
   std::unique_ptr<Session> session_;
+  std::string member_;
+  std::unique_ptr<SplitClient> split_;  // splitting ports
   ServerConnection* server_ = nullptr;
   Hold hold_;
   uint64_t transactions_seen_ = 0, errors_seen_ = 0;

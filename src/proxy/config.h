@@ -8,12 +8,14 @@
 #include "base/time.h"
 #include "env/net.h"
 #include "proxy/access_config.h"
+#include "proxy/routing.h"
 
 namespace bascule::proxy {
 
 // What a port promises: the writer port always leads to the primary, the reader port to a healthy
-// replica, or to the primary if there is none.
-enum class PortKind { kWriter, kReader };
+// replica, or to the primary if there is none; the splitting port sends what is proven read-only to
+// either, the rest to the primary. Clients of it are pooled by transaction at least.
+enum class PortKind { kWriter, kReader, kSplit };
 
 // When a client gives its server back.
 enum class PoolMode {
@@ -33,11 +35,15 @@ struct ProxyConfig {
   int workers = 1;
   AccessConfig access;  // can be replaced: Proxy::reload()
 
+  RoutingPolicy routing;
+  // Splitting ports: how long what is known of a database's functions counts.
+  Nanos catalog_refresh = 60s;
+  Nanos catalog_expire = 300s;
   PoolMode pool_mode = PoolMode::kSession;
   int pool_size = 100;       // server connections, all workers together
   int clients_max = 10'000;  // connected clients, logged in or not
   int hold_count_max = 10'000;
-  Nanos hold_timeout = 30s;  // how long a statement waits for a server
+  Nanos hold_timeout = 30s;      // how long a statement waits for a server
   // Clients of one address that are not logged in yet; 0: no limit. Those beyond it are closed
   // unheard.
   int logins_per_address_max = 0;

@@ -66,7 +66,9 @@ class Dispatcher::CancelRequest final : public env::StreamHandler, public Server
   bool done_ = false;
 };
 
-Dispatcher::Dispatcher(Worker& worker) : worker_(worker), prng_(0) {
+Dispatcher::Dispatcher(Worker& worker)
+    : worker_(worker), prng_(0), replicas_first_(worker.shared().config.routing) {
+  replicas_first_.primary_share = 0;
   uint64_t seed = 0;
   const std::string random = random_bytes(worker.entropy(), sizeof seed);
   std::copy(random.begin(), random.end(), reinterpret_cast<char*>(&seed));
@@ -101,11 +103,7 @@ bool Dispatcher::gate_open(PortKind kind) const {
   const Route* route = worker_.route();
   if (route == nullptr) return false;
   const RouteTable& table = route->table;
-  if (kind == PortKind::kReader &&
-      std::any_of(table.replicas.begin(), table.replicas.end(),
-                  [&](const RouteMember& r) { return r.healthy && !avoid_.contains(r.name); })) {
-    return true;
-  }
+  if (kind == PortKind::kReader && any_readable()) return true;
   return table.primary && table.state == RouteState::kOpen && permitted();
 }
 
@@ -115,20 +113,77 @@ bool Dispatcher::permitted() const {
   return until == MonoTime::max() || worker_.loop().now() < until;
 }
 
-std::optional<Target> Dispatcher::choose(PortKind kind) {
+bool Dispatcher::readable(const RouteMember& replica) const {
+  const RoutingPolicy& policy = worker_.shared().config.routing;
+  const auto avoided = avoid_.find(replica.name);
+  Candidate candidate;
+  candidate.member = &replica;
+  candidate.reachable = avoided == avoid_.end();
+  return check_candidate(candidate, policy, {}) == Exclusion::kNone;
+}
+
+bool Dispatcher::any_readable() const {
+  const auto& replicas = worker_.route()->table.replicas;
+  return std::any_of(replicas.begin(), replicas.end(),
+                     [&](const RouteMember& r) { return readable(r); });
+}
+
+int Dispatcher::in_use(const std::string& member) const {
+  const auto count = [&](const std::map<std::string, int>& counts) {
+    const auto found = counts.find(member);
+    return found == counts.end() ? 0 : found->second;
+  };
+  return count(load_) - count(idle_);
+}
+
+std::optional<Target> Dispatcher::choose_read(const RoutingPolicy& policy,
+                                              std::string_view affinity) {
+  const Route* route = worker_.route();
+  if (route == nullptr) return std::nullopt;
+  const RouteTable& table = route->table;
+  std::erase_if(avoid_, [now = worker_.loop().now()](const auto& a) { return a.second <= now; });
+  candidates_.clear();
+  for (const RouteMember& replica : table.replicas) {
+    candidates_.push_back({.member = &replica,
+                           .primary = false,
+                           .reachable = !avoid_.contains(replica.name),
+                           .in_use = in_use(replica.name),
+                           .latency = replica.latency,
+                           .excluded = Exclusion::kNone});
+  }
+  if (table.primary && table.state == RouteState::kOpen) {
+    Candidate primary;
+    primary.member = &*table.primary;
+    primary.primary = true;
+    candidates_.push_back(primary);
+  }
+  const auto chosen =
+      proxy::choose(candidates_, policy, {.affinity = affinity, .min_lsn = {}}, prng_);
+  if (!chosen) return std::nullopt;
+  const Candidate& best = candidates_[*chosen];
+  if (best.primary) {
+    return Target{best.member->name, best.member->endpoint, PortKind::kWriter, table.epoch,
+                  route->permit};
+  }
+  return Target{best.member->name, best.member->endpoint, PortKind::kReader, table.epoch, nullptr};
+}
+
+std::optional<std::string> Dispatcher::pick_reader(std::string_view affinity) {
+  auto target = choose_read(worker_.shared().config.routing, affinity);
+  if (!target || target->role == PortKind::kWriter) return std::nullopt;
+  return std::move(target->name);
+}
+
+std::optional<Target> Dispatcher::choose(PortKind kind, const std::string& member) {
   const Route* route = worker_.route();
   if (route == nullptr) return std::nullopt;
   const RouteTable& table = route->table;
   if (kind == PortKind::kReader) {
-    std::erase_if(avoid_, [now = worker_.loop().now()](const auto& a) { return a.second <= now; });
-    const RouteMember* best = nullptr;
     for (const RouteMember& replica : table.replicas) {
-      if (!replica.healthy || avoid_.contains(replica.name)) continue;
-      if (best == nullptr || load_[replica.name] < load_[best->name]) best = &replica;
+      if (replica.name != member || !readable(replica)) continue;
+      return Target{replica.name, replica.endpoint, PortKind::kReader, table.epoch, nullptr};
     }
-    if (best != nullptr) {
-      return Target{best->name, best->endpoint, PortKind::kReader, table.epoch, nullptr};
-    }
+    if (auto target = choose_read(replicas_first_, {})) return target;
   }
   if (!table.primary || table.state != RouteState::kOpen) return std::nullopt;
   return Target{table.primary->name, table.primary->endpoint, PortKind::kWriter, table.epoch,
@@ -150,18 +205,17 @@ bool Dispatcher::usable(const ServerConnection& server, PortKind kind) const {
   if (stale(server)) return false;
   if (server.target().role == kind) return true;
   // The primary serves readers only if nobody else does; a replica never serves writers.
-  const auto& replicas = worker_.route()->table.replicas;
-  return kind == PortKind::kReader &&
-         std::none_of(replicas.begin(), replicas.end(),
-                      [&](const RouteMember& r) { return r.healthy && !avoid_.contains(r.name); });
+  return kind == PortKind::kReader && !any_readable();
 }
 
 // ---- Clients -----------------------------------------------------------------------------------
 
 Dispatcher::Acquired Dispatcher::acquire(ClientConnection& client) {
   Pool& pool = client.pool();
-  const PortKind kind = client.port();
-  if (pool.side(kind).waiting.empty() && serve(pool, kind, client)) {
+  const PortKind kind = client.side();
+  // Readers wait for one of several servers each: who wants another one does not stand in the way.
+  const bool first = pool.side(kind).waiting.empty() || !client.member().empty();
+  if (first && serve(pool, kind, client)) {
     // Attached, or its settings are being restored.
   } else {
     const int max = worker_.shared().config.hold_count_max;
@@ -186,7 +240,7 @@ void Dispatcher::enqueue(ClientConnection& client) {
   hold.since = worker_.loop().now();
   hold.timer = worker_.loop().call_after(worker_.shared().config.hold_timeout,
                                          [this, handle = client.self()] { expire(handle); });
-  client.pool().side(client.port()).waiting.push_back({client.self(), hold.ticket});
+  client.pool().side(client.side()).waiting.push_back({client.self(), hold.ticket});
   worker_.shared().held.fetch_add(1);
   worker_.counters().held.add();
 }
@@ -230,7 +284,7 @@ void Dispatcher::expire(Handle handle) {
   client->hold().timer = env::TimerId::kNone;
   const Nanos waited = worker_.loop().now() - client->hold().since;
   std::string_view sqlstate;
-  const std::string why = why_waiting(client->pool(), client->port(), sqlstate);
+  const std::string why = why_waiting(client->pool(), client->side(), sqlstate);
   stop_waiting(*client);
   worker_.counters().hold_timeouts.add();
   client->give_up(sqlstate, fmt::format("waited {:.1f} s for a server, nothing was sent: {}",
@@ -247,10 +301,14 @@ bool Dispatcher::serve(Pool& pool, PortKind kind, ClientConnection& client) {
     return true;
   }
   if (!gate_open(kind)) return false;
-  ServerConnection* server = find_idle(pool, kind, client.session().wanted());
+  ServerConnection* server = find_idle(pool, kind, client.session().wanted(), client.member());
   if (server == nullptr) {
     open_connections(pool, kind);
-    return false;
+    // Where no connection can be had to the one that was chosen, another will do.
+    const Pool::Side& side = pool.side(kind);
+    if (client.member().empty() || !(side.limited || side.failing)) return false;
+    server = find_idle(pool, kind, client.session().wanted(), {});
+    if (server == nullptr) return false;
   }
   stop_waiting(client);
   client.take(*server);
@@ -264,6 +322,7 @@ void Dispatcher::pump(Pool& pool, PortKind kind) {
 
 void Dispatcher::serve_queue(Pool& pool, PortKind kind) {
   Pool::Side& side = pool.side(kind);
+  if (kind == PortKind::kReader) return serve_readers(pool);
   while (!side.waiting.empty()) {
     const Waiter waiter = side.waiting.front();
     ClientConnection* client = worker_.client(waiter.client);
@@ -274,6 +333,27 @@ void Dispatcher::serve_queue(Pool& pool, PortKind kind) {
     if (!side.waiting.empty() && side.waiting.front() == waiter) side.waiting.pop_front();
   }
   side.limited = false;
+}
+
+void Dispatcher::serve_readers(Pool& pool) {
+  Pool::Side& side = pool.side(PortKind::kReader);
+  int left = 0;
+  for (size_t i = 0; i < side.waiting.size() && left < kReadersLookedAt;) {
+    const Waiter waiter = side.waiting[i];
+    ClientConnection* client = worker_.client(waiter.client);
+    const bool waits = client != nullptr && client->hold().ticket == waiter.ticket;
+    if (waits && !serve(pool, PortKind::kReader, *client)) {
+      ++left;
+      ++i;
+      continue;
+    }
+    // serve() may have come here again, for a server that a client gave back at once.
+    const auto again = std::find(side.waiting.begin(), side.waiting.end(), waiter);
+    if (again == side.waiting.end()) return;
+    i = static_cast<size_t>(again - side.waiting.begin());
+    side.waiting.erase(again);
+  }
+  if (side.waiting.empty()) side.limited = false;
 }
 
 void Dispatcher::pump_all() {
@@ -300,13 +380,15 @@ void Dispatcher::cancel(ServerConnection& server) {
 // ---- Servers -----------------------------------------------------------------------------------
 
 // The last that was used, unless another one of the last has the client's settings.
-ServerConnection* Dispatcher::find_idle(Pool& pool, PortKind kind, const SettingsRef& wanted) {
+ServerConnection* Dispatcher::find_idle(Pool& pool, PortKind kind, const SettingsRef& wanted,
+                                        const std::string& member) {
   ServerConnection* best = nullptr;
   size_t best_at = 0;
   int looked_at = 0;
   for (size_t i = pool.idle.size(); i-- > 0 && looked_at < kIdleChoice;) {
     ServerConnection* server = servers_.find(pool.idle[i]);
     if (server == nullptr || !usable(*server, kind)) continue;
+    if (!member.empty() && server->target().name != member) continue;
     ++looked_at;
     const bool matches = server->state().settings == wanted;
     if (best != nullptr && !matches) continue;
@@ -316,12 +398,15 @@ ServerConnection* Dispatcher::find_idle(Pool& pool, PortKind kind, const Setting
   }
   if (best == nullptr) return nullptr;
   pool.idle.erase(pool.idle.begin() + static_cast<std::ptrdiff_t>(best_at));
+  --idle_[best->target().name];
   worker_.counters().servers_idle.sub();
   return best;
 }
 
 void Dispatcher::take_from_idle(ServerConnection& server) {
-  if (std::erase(server.pool().idle, server.self()) > 0) worker_.counters().servers_idle.sub();
+  if (std::erase(server.pool().idle, server.self()) == 0) return;
+  --idle_[server.target().name];
+  worker_.counters().servers_idle.sub();
 }
 
 void Dispatcher::open_connections(Pool& pool, PortKind kind) {
@@ -332,7 +417,7 @@ void Dispatcher::open_connections(Pool& pool, PortKind kind) {
     // The first in the queue have connections under way already.
     const MonoTime since = waiting_since(side, side.connecting);
     if (since == MonoTime::max()) return;
-    auto target = choose(kind);
+    auto target = choose(kind, member_of_waiter(side, side.connecting));
     if (!target) return;
     if (!worker_.shared().servers.acquire(worker_.index(), since)) {
       side.limited = claiming_ = true;
@@ -421,6 +506,7 @@ void Dispatcher::on_idle(ServerConnection& server) {
   }
   server.touch_idle(worker_.loop().now());
   pool.idle.push_back(server.self());
+  ++idle_[server.target().name];
   worker_.counters().servers_idle.add();
   for (const PortKind kind : kKinds) pump(pool, kind);
 }
@@ -432,6 +518,17 @@ MonoTime Dispatcher::waiting_since(const Pool::Side& side, int skip) const {
     if (skip-- == 0) return client->hold().since;
   }
   return MonoTime::max();
+}
+
+// The server that the waiting client with `skip` others before it wants; empty: any.
+const std::string& Dispatcher::member_of_waiter(const Pool::Side& side, int skip) const {
+  static const std::string kAny;
+  for (const Waiter& waiter : side.waiting) {
+    ClientConnection* client = worker_.client(waiter.client);
+    if (client == nullptr || client->hold().ticket != waiter.ticket) continue;
+    if (skip-- == 0) return client->member();
+  }
+  return kAny;
 }
 
 // Keeps this worker's place in the queue for the limit true to who waits.

@@ -23,8 +23,8 @@ class Dispatcher {
 
   Pool& pool(const std::string& user, const std::string& database, Parameters startup);
 
-  // What a client of this kind is told at log-in; null if no server has been seen yet. `startup`: all
-  // of the client's start-up parameters, sorted.
+  // What a client of this kind is told at log-in; null if no server has been seen yet. `startup`:
+  // all of the client's start-up parameters, sorted.
   ParametersRef reported(const Pool& pool, PortKind kind, const Parameters& startup);
   void remember_reported(const Pool& pool, PortKind kind, const Parameters& startup,
                          const Parameters& reported);
@@ -37,6 +37,8 @@ class Dispatcher {
   };
   Acquired acquire(ClientConnection& client);
   void stop_waiting(ClientConnection& client);
+  // Splitting ports: the replica for a read; none: the primary is to answer it.
+  std::optional<std::string> pick_reader(std::string_view affinity);
   void release(ServerConnection& server, ServerConnection::Use use);
   void drop(ServerConnection& server);  // with whatever runs on it; its client is not told
   // Sends a cancel request for what runs on the server.
@@ -61,18 +63,27 @@ class Dispatcher {
   class CancelRequest;
 
   bool permitted() const;
-  std::optional<Target> choose(PortKind kind);
+  std::optional<Target> choose(PortKind kind, const std::string& member);
+  std::optional<Target> choose_read(const RoutingPolicy& policy, std::string_view affinity);
+  // May serve reads: by its route, its lag and what the last attempts to reach it said.
+  bool readable(const RouteMember& replica) const;
+  bool any_readable() const;
+  int in_use(const std::string& member) const;
   bool usable(const ServerConnection& server, PortKind kind) const;
   bool stale(const ServerConnection& server) const;  // the route does not lead to it any more
   void pump(Pool& pool, PortKind kind);
   bool serve(Pool& pool, PortKind kind, ClientConnection& client);
-  ServerConnection* find_idle(Pool& pool, PortKind kind, const SettingsRef& wanted);
+  // `member`: empty for any.
+  ServerConnection* find_idle(Pool& pool, PortKind kind, const SettingsRef& wanted,
+                              const std::string& member);
   void open_connections(Pool& pool, PortKind kind);
   void remove(ServerConnection& server);
   // Since when the client waits that has `skip` others before it; max(): nobody.
   MonoTime waiting_since(const Pool::Side& side, int skip) const;
+  const std::string& member_of_waiter(const Pool::Side& side, int skip) const;
   void update_claim();
   void serve_queue(Pool& pool, PortKind kind);
+  void serve_readers(Pool& pool);
   void enqueue(ClientConnection& client);
   void expire(Handle client);
   void schedule_retry(Pool& pool, PortKind kind);
@@ -85,6 +96,8 @@ class Dispatcher {
 
   // How many idle servers are looked at for one that has a client's settings.
   static constexpr int kIdleChoice = 16;
+  // How many waiting readers that can't be served are passed over for others that can.
+  static constexpr int kReadersLookedAt = 64;
   // Connections opened at once for one pool's queue: a promoted server has many clients to greet.
   static constexpr int kConnectBurst = 16;
 
@@ -93,6 +106,9 @@ class Dispatcher {
   std::map<Pool::Key, std::unique_ptr<Pool>> pools_;
   SlotMap<ServerConnection> servers_;
   std::map<std::string, int> load_;        // server connections by member
+  std::map<std::string, int> idle_;        // of these: idle
+  std::vector<Candidate> candidates_;      // of choose_read()
+  RoutingPolicy replicas_first_;           // of reader ports: the primary has no share
   std::map<std::string, MonoTime> avoid_;  // replicas that could not be reached, until when
   std::vector<std::unique_ptr<CancelRequest>> cancels_;
   uint32_t next_ticket_ = 0;

@@ -19,6 +19,7 @@ struct RouteMember {
   uint64_t lag_bytes = 0;  // replicas only: WAL of the primary that it has not replayed
   Nanos lag_time{0};       // replicas only: age of what it shows; 0 also where it is not known
   Lsn replayed;            // replicas only: what it shows at least; invalid: not known
+  Nanos latency{0};        // measured round trip from here; 0: not known
   std::string region;      // empty: everywhere
   double weight = 1.0;     // share among equals; 0: no reads
   std::vector<std::string> tags;

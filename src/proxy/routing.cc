@@ -13,22 +13,6 @@ constexpr double kSlowestFactor = 0.1;
 
 double unit(Prng& prng) { return static_cast<double>(prng.next() >> 11) * 0x1.0p-53; }
 
-Exclusion check(const Candidate& candidate, const RoutingPolicy& policy,
-                const ReadRequest& request) {
-  const RouteMember& member = *candidate.member;
-  if (!candidate.reachable) return Exclusion::kUnreachable;
-  if (candidate.primary) return Exclusion::kNone;
-  if (!member.healthy) return Exclusion::kUnhealthy;
-  if (!(member.weight > 0)) return Exclusion::kNoWeight;
-  for (const std::string& tag : policy.tags) {
-    if (std::ranges::find(member.tags, tag) == member.tags.end()) return Exclusion::kTag;
-  }
-  if (member.lag_bytes > policy.lag_bytes_max) return Exclusion::kLagBytes;
-  if (member.lag_time > policy.lag_time_max) return Exclusion::kLagTime;
-  if (request.min_lsn.valid() && member.replayed < request.min_lsn) return Exclusion::kBehind;
-  return Exclusion::kNone;
-}
-
 bool eligible_replica(const Candidate& candidate) {
   return candidate.excluded == Exclusion::kNone && !candidate.primary;
 }
@@ -106,6 +90,22 @@ size_t by_load(std::span<const Candidate> candidates, Prng& prng) {
 
 }  // namespace
 
+Exclusion check_candidate(const Candidate& candidate, const RoutingPolicy& policy,
+                          const ReadRequest& request) {
+  const RouteMember& member = *candidate.member;
+  if (!candidate.reachable) return Exclusion::kUnreachable;
+  if (candidate.primary) return Exclusion::kNone;
+  if (!member.healthy) return Exclusion::kUnhealthy;
+  if (!(member.weight > 0)) return Exclusion::kNoWeight;
+  for (const std::string& tag : policy.tags) {
+    if (std::ranges::find(member.tags, tag) == member.tags.end()) return Exclusion::kTag;
+  }
+  if (member.lag_bytes > policy.lag_bytes_max) return Exclusion::kLagBytes;
+  if (member.lag_time > policy.lag_time_max) return Exclusion::kLagTime;
+  if (request.min_lsn.valid() && member.replayed < request.min_lsn) return Exclusion::kBehind;
+  return Exclusion::kNone;
+}
+
 std::string_view describe(Exclusion exclusion) {
   switch (exclusion) {
     case Exclusion::kNone:
@@ -146,7 +146,7 @@ double rendezvous_score(std::string_view key, std::string_view server, double we
 
 std::optional<size_t> choose(std::span<Candidate> candidates, const RoutingPolicy& policy,
                              const ReadRequest& request, Prng& prng) {
-  for (Candidate& c : candidates) c.excluded = check(c, policy, request);
+  for (Candidate& c : candidates) c.excluded = check_candidate(c, policy, request);
   // Before regions: with nothing better the primary of another region answers.
   std::optional<size_t> primary;
   for (size_t i = 0; i < candidates.size(); ++i) {

@@ -63,6 +63,10 @@ struct ReadRequest {
   Lsn min_lsn;                // of the session's last write; invalid: any state will do
 };
 
+// Why this one could not be chosen, regions apart.
+Exclusion check_candidate(const Candidate& candidate, const RoutingPolicy& policy,
+                          const ReadRequest& request);
+
 // The index of the chosen one; none: nobody may answer. Sets `excluded` of each candidate.
 std::optional<size_t> choose(std::span<Candidate> candidates, const RoutingPolicy& policy,
                              const ReadRequest& request, Prng& prng);

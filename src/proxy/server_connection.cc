@@ -224,9 +224,9 @@ void ServerConnection::own_script_done() {
 size_t ServerConnection::on_attached_data(std::string_view bytes) {
   const bool expires = target_.permit && target_.permit->until() != MonoTime::max();
   const bool expired = expires && worker_.loop().now() >= target_.permit->until();
-  const bool read_only =
-      target_.role == PortKind::kWriter && find_parameter(parameters(), "in_hot_standby") == "on";
   ClientConnection& client = *client_;
+  const bool read_only = client.port() != PortKind::kReader &&
+                         find_parameter(parameters(), "in_hot_standby") == "on";
   const Session::Relayed relayed = client.session().on_server(
       bytes, scanner_, expired ? Session::Permit::kExpired : Session::Permit::kValid,
       read_only ? Session::Writable::kNo : Session::Writable::kYes, client);

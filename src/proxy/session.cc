@@ -91,7 +91,9 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
         result.next = Next::kNeedServer;
         break;
       }
-      if (pipeline_full() || again_) {
+      const bool next_batch =
+          one_batch_ && !batches_.empty() && batches_.back().ended && !open_after_;
+      if (pipeline_full() || again_ || next_batch) {
         result.next = Next::kBusy;
         break;
       }
@@ -122,6 +124,22 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
   if (!run.bytes().empty()) out.to_server(run.bytes());
   to_server_ = nullptr;
   return result;
+}
+
+std::optional<std::string_view> Session::prepared_sql(std::string_view name) const {
+  std::string_view message = unnamed_message_;
+  if (!name.empty()) {
+    const SessionMemory::Prepared* prepared = memory_ ? memory_->find(name) : nullptr;
+    if (prepared == nullptr) return std::nullopt;
+    if (prepared->statement) return prepared->statement->sql;
+    message = prepared->message;
+  } else if (unnamed_id_ == 0) {
+    return std::nullopt;
+  }
+  if (message.size() < pgwire::kFrameHeaderSize) return std::nullopt;
+  const auto parse = pgwire::parse_parse(message.substr(pgwire::kFrameHeaderSize));
+  if (!parse) return std::nullopt;
+  return parse->sql;
 }
 
 void Session::retain(std::string_view bytes) {

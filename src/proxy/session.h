@@ -138,6 +138,12 @@ class Session {
   // Nothing ties the session to its server: others may have it until the next statement.
   bool releasable() const { return mode_ == Mode::kLive && attached_ && idle() && movable(); }
   bool shares() const { return pool_mode_ != PoolMode::kSession; }
+  // Nothing is sent beyond the batch or transaction that has begun: the rest waits (kBusy) until
+  // the session is released. Until the next attach().
+  void set_one_batch(bool on) { one_batch_ = on; }
+  // The text of a statement prepared before; "": the unnamed one. Views are valid until the next
+  // call of any function. Nothing if it is not known or too large to be kept.
+  std::optional<std::string_view> prepared_sql(std::string_view name) const;
   // A statement in flight or a transaction open on the server.
   bool active() const { return attached_ && mode_ == Mode::kLive && !idle(); }
   bool in_flight() const { return attached_ && tracker_.in_flight(); }
@@ -259,24 +265,26 @@ class Session {
   Reply reply_ = Reply::kRelay;  // to the server's current message
   bool attached_ = false;
   bool touched_ = false;
+  bool one_batch_ = false;
   bool text_over_ = false;           // the SQL of a Parse has ended, its parameter types follow
   bool retaining_ = false;           // retained_ is all that was sent since the session was idle
   bool answered_ = false;            // ... and something of the answer has gone to the client
+  bool answered_before_ = false;     // ... before the on_server() that runs
   bool beyond_parses_ = false;       // ... that depends on more than the statements' texts
   bool again_ = false;               // the answer is thrown away, and then retained_ is sent again
   bool sent_again_ = false;          // ... once
   bool error_forwarded_ = false;     // for the first batch
   bool client_mid_message_ = false;  // half a server message has gone to the client
   bool fatal_forwarded_ = false;
-  bool synced_ = false;           // settings were answered: the client is to be told what changed
-  bool broken_ = false;           // the client's current message can't be followed
-  bool skip_query_ = false;       // kSkipping ends with the current Query
-  bool skip_first_ = false;       // kSkipping begins with a message not seen yet
-  bool skip_opens_ = false;       // a transaction was open: kAborted follows kSkipping
-  bool open_after_ = false;       // a transaction is open once all that was sent has run
-  char front_type_ = 0;           // of the client's current message
-  uint32_t answers_given_ = 0;    // ParseComplete, ParameterDescription that the client got
-  uint32_t answers_again_ = 0;    // ... that it is not to get again
+  bool synced_ = false;         // settings were answered: the client is to be told what changed
+  bool broken_ = false;         // the client's current message can't be followed
+  bool skip_query_ = false;     // kSkipping ends with the current Query
+  bool skip_first_ = false;     // kSkipping begins with a message not seen yet
+  bool skip_opens_ = false;     // a transaction was open: kAborted follows kSkipping
+  bool open_after_ = false;     // a transaction is open once all that was sent has run
+  char front_type_ = 0;         // of the client's current message
+  uint32_t answers_given_ = 0;  // ParseComplete, ParameterDescription that the client got
+  uint32_t answers_again_ = 0;  // ... that it is not to get again
   Pin pin_ = Pin::kNone;
   Pin pin_before_ = Pin::kNone;  // when the session was last idle
   uint64_t transactions_ = 0;

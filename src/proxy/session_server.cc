@@ -73,6 +73,7 @@ Session::Relayed Session::on_server(std::string_view bytes, pgwire::FrameScanner
                                     Permit permit, Writable writable, SessionOutput& out) {
   Relayed result;
   ByteRun run(workspace_.to_client);
+  answered_before_ = answered_;
   while (result.consumed < bytes.size()) {
     const Scan piece = scanner.next(bytes.substr(result.consumed));
     if (piece.kind == ScanKind::kNeedMore) break;
@@ -101,7 +102,10 @@ Session::Relayed Session::on_server(std::string_view bytes, pgwire::FrameScanner
     client_mid_message_ = !scanner.at_boundary();
     run.view(piece.bytes);
   }
-  if (!run.bytes().empty()) out.to_client(run.bytes());
+  // What came with the refusal has not been told yet, and another server will say it.
+  const bool untold = result.lost == Loss::kReadOnly;
+  if (untold) client_mid_message_ = false;
+  if (!run.bytes().empty() && !untold) out.to_client(run.bytes());
   // Not before: what follows may send to the client by itself.
   if (std::exchange(synced_, false) && !result.lost) out.on_synced();
   if (again_ && !result.lost && !tracker_.in_flight()) send_again(out);
@@ -170,8 +174,8 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
   }
   if (again_ && piece.type != 'S' && piece.type != 'A') reply_ = Reply::kSwallow;
   if (reply_ == Reply::kSwallow || piece.type == 'S' || piece.type == 'A') return std::nullopt;
-  const bool same_again = piece.type == '1' || piece.type == 't' ||
-                          (piece.type == '3' && reply_ == Reply::kReplace);
+  const bool same_again =
+      piece.type == '1' || piece.type == 't' || (piece.type == '3' && reply_ == Reply::kReplace);
   if (!same_again) {
     beyond_parses_ = true;
   } else if (answers_again_ > 0) {
@@ -252,9 +256,10 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
     if (error.sqlstate == "57P01" || error.sqlstate == "57P03") return Loss::kShutdown;
     if (error.sqlstate == "57P02") return Loss::kCrash;
     fatal_forwarded_ = true;
-  } else if (error.sqlstate == "25006" && writable == Writable::kNo && port_ != PortKind::kReader &&
-             may_retry(Loss::kReadOnly)) {
-    return Loss::kReadOnly;
+  } else if (error.sqlstate == "25006" && writable == Writable::kNo && port_ != PortKind::kReader) {
+    const bool answered = std::exchange(answered_, answered_before_);
+    if (may_retry(Loss::kReadOnly)) return Loss::kReadOnly;
+    answered_ = answered;
   }
   taken_serial_ = 0;
   if (shares()) {

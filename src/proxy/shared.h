@@ -12,8 +12,9 @@
 #include <tuple>
 #include <vector>
 
-#include "proxy/address_limit.h"
+#include "proxy/catalogs.h"
 #include "proxy/config.h"
+#include "proxy/address_limit.h"
 #include "proxy/route_table.h"
 #include "proxy/server_login.h"
 #include "proxy/server_passwords.h"
@@ -101,7 +102,8 @@ struct Shared {
                           .prepared_bytes = config.prepared_bytes_max,
                           .settings = config.settings_count_max},
                .server_statements = config.server_prepared_max},
-        servers(config.pool_size) {}
+        servers(config.pool_size),
+        catalogs({.refresh = config.catalog_refresh, .expire = config.catalog_expire}) {}
   PoolMode mode(const std::string& user, const std::string& database) const;
   const ProxyConfig config;
   const Session::Limits limits;
@@ -109,6 +111,7 @@ struct Shared {
   ServerPasswords server_passwords;
   AddressLimit logging_in{config.logins_per_address_max};
   ReportedParameters reported;
+  CatalogTable catalogs;
   std::atomic<int> clients{0};
   std::atomic<int> held{0};
 };

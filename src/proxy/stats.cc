@@ -24,6 +24,8 @@ WorkerStats WorkerCounters::read() const {
   s.hold_timeouts = hold_timeouts.get();
   s.clients_dropped = clients_dropped.get();
   s.cancels = cancels.get();
+  s.split_replica = split_replica.get();
+  s.split_primary = split_primary.get();
   return s;
 }
 
@@ -45,6 +47,8 @@ WorkerStats operator+(const WorkerStats& a, const WorkerStats& b) {
   s.hold_timeouts = a.hold_timeouts + b.hold_timeouts;
   s.clients_dropped = a.clients_dropped + b.clients_dropped;
   s.cancels = a.cancels + b.cancels;
+  s.split_replica = a.split_replica + b.split_replica;
+  s.split_primary = a.split_primary + b.split_primary;
   s.route_version = std::min(a.route_version, b.route_version);
   s.loop.turns = a.loop.turns + b.loop.turns;
   s.loop.events = a.loop.events + b.loop.events;

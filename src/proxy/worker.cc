@@ -11,7 +11,9 @@ Worker::~Worker() { stop(); }
 
 Status Worker::listen() {
   for (const ProxyListener& listener : shared_.config.listeners) {
-    Port& port = listener.kind == PortKind::kWriter ? writer_ : reader_;
+    Port& port = listener.kind == PortKind::kWriter   ? writer_
+                 : listener.kind == PortKind::kReader ? reader_
+                                                      : splitter_;
     if (auto status = net().listen(listener.endpoint, port); !status) return status;
   }
   return {};

@@ -14,6 +14,7 @@
 #include "proxy/server_credentials.h"
 #include "proxy/shared.h"
 #include "proxy/slot_map.h"
+#include "proxy/split.h"
 #include "proxy/stats.h"
 
 namespace bascule::proxy {
@@ -46,6 +47,7 @@ class Worker {
   env::Entropy& entropy() { return engine_->entropy(); }
   WorkerCounters& counters() { return counters_; }
   Dispatcher& dispatcher() { return dispatcher_; }
+  SplitRouter& split() { return split_; }
   Workspace& workspace() { return workspace_; }
   const Route* route() const { return route_.get(); }
   // Who may come in, as of now. Whoever needs the same answer later keeps it.
@@ -89,6 +91,7 @@ class Worker {
   Crew& crew_;
   std::unique_ptr<env::Engine> engine_;
   Port writer_{*this, PortKind::kWriter}, reader_{*this, PortKind::kReader};
+  Port splitter_{*this, PortKind::kSplit};
   WorkerCounters counters_;
   std::shared_ptr<const Route> route_;
   std::shared_ptr<const Access> access_;
@@ -97,6 +100,7 @@ class Worker {
   Workspace workspace_;
   SlotMap<ClientConnection> clients_;
   Dispatcher dispatcher_;
+  SplitRouter split_{*this};
   bool burying_ = false;
   bool started_ = false;
 };

@@ -1,7 +1,8 @@
 // The proxy by itself, driven by lines on standard input, for tests and measurements.
 //   proxy_harness writer=PORT [reader=PORT] [workers=N] [pool=N] [clients=N] [hold_ms=N]
-//                 [hold_count=N] [auth_ms=N] [user=NAME:PASSWORD | user=NAME:SCRAM-SHA-256$...]...
-//                 [access=FILE] (harness_access.h) [socket_dir=DIR] (after writer)
+//                 [split=PORT] [primary_share=0.3] [region=NAME] [catalog_ms=N] [hold_count=N]
+//                 [auth_ms=N] [user=NAME:PASSWORD | user=NAME:SCRAM-SHA-256$...]... [access=FILE]
+//                 (harness_access.h) [socket_dir=DIR] (after writer)
 // Commands: reload FILE;  route epoch=N [primary=NAME@HOST:PORT] [replica=NAME@HOST:PORT]...
 // [state=draining]
 //           [permit_ms=N];  permit EPOCH MS;  stats;  drained;  quit
@@ -51,6 +52,12 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
     if (key == "reader") {
       config.listeners.push_back({{"127.0.0.1", port}, proxy::PortKind::kReader});
     }
+    if (key == "split") {
+      config.listeners.push_back({{"127.0.0.1", port}, proxy::PortKind::kSplit});
+    }
+    if (key == "primary_share") config.routing.primary_share = std::stod(value);
+    if (key == "region") config.routing.region = value;
+    if (key == "catalog_ms") config.catalog_refresh = Millis(number(value));
     if (key == "workers") config.workers = static_cast<int>(number(value));
     if (key == "pool") config.pool_size = static_cast<int>(number(value));
     if (key == "mode") {
@@ -97,12 +104,13 @@ std::string stats(const proxy::Proxy& proxy) {
   std::string out = fmt::format(
       R"({{"clients":{},"held":{},"active":{},"servers":{},"servers_idle":{},"clients_total":{},)"
       R"("logins_failed":{},"servers_total":{},"servers_lost":{},"transactions":{},"moved":{},)"
-      R"("retried":{},"errors_outage":{},"hold_timeouts":{},"clients_dropped":{},"cancels":{},)"
+      R"("retried":{},"errors_outage":{},"hold_timeouts":{},"clients_dropped":{},"cancels":{},"split_replica":{},"split_primary":{},)"
       R"("route_version":{},"applied":{},"busy_ms":{},"longest_turn_us":{},"turns":{}}})",
       t.clients, t.held, t.active_transactions, t.servers, t.servers_idle, t.clients_total,
       t.logins_failed, t.servers_total, t.servers_lost, t.transactions, t.moved, t.retried,
-      t.errors_outage, t.hold_timeouts, t.clients_dropped, t.cancels, s.route_version,
-      t.route_version, to_ms(t.loop.busy), t.loop.longest_turn.count() / 1000, t.loop.turns);
+      t.errors_outage, t.hold_timeouts, t.clients_dropped, t.cancels, t.split_replica,
+      t.split_primary, s.route_version, t.route_version, to_ms(t.loop.busy),
+      t.loop.longest_turn.count() / 1000, t.loop.turns);
   return out;
 }
 
