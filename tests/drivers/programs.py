@@ -2,6 +2,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -73,6 +74,22 @@ class Java(Program):
                         "-cp", f"{jar}:{build}", "DriveJdbc")
 
 
+class Go(Program):
+    def prepare(self, build):
+        """Debian's packages are sources below /usr/share/gocode: no modules, nothing from the network."""
+        binary = build / self.name
+        run("go", "build", "-o", binary, "checks.go", f"drive_{self.name}.go", cwd=HERE / "go",
+            env={**os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "-p=2",
+                 "GOCACHE": str(HERE.parent.parent / "build/drivers-go")})
+        self.command = (str(binary),)
+
+
+class Cpp(Program):
+    def prepare(self, build):
+        run("g++", "-std=c++17", "-O1", HERE / f"cpp/drive_{self.name}.cc", "-o", build / self.name, "-lpqxx", "-lpq", "-pthread")
+        self.command = (str(build / self.name),)
+
+
 PROGRAMS = [
     Python("raw", "raw protocol 3.0"),
     Python("psycopg2", "psycopg2 (Python)", "python3-psycopg2"),
@@ -81,6 +98,12 @@ PROGRAMS = [
     Python("odbc", "psqlODBC (pyodbc)", "odbc-postgresql", ("server", "client")),
     Java("jdbc", "pgJDBC", "libpostgresql-jdbc-java",
          variants=("", "threshold1", "simple", "extendedForPrepared", "extendedCacheEverything")),
+    Program("pdo", "PDO_PGSQL (PHP)", "php-pgsql", ("php", "php/drive_pdo.php"), ("", "emulate", "noprepare")),
+    Program("ruby", "pg (Ruby)", "ruby-pg", ("ruby", "ruby/drive_pg.rb")),
+    Program("dbd", "DBD::Pg (Perl)", "libdbd-pg-perl", ("/usr/bin/perl", "perl/drive_dbd.pl"), ("", "client")),
+    Cpp("pqxx", "libpqxx (C++)", "libpqxx-dev"),
+    Go("pq", "lib/pq (Go)", "golang-github-lib-pq-dev", variants=("", "binary")),
+    Go("pgx", "pgx v4 (Go)", "golang-github-jackc-pgx-v4-dev", variants=("", "describe")),
     Node("pg", "pg (Node.js)", "pg"),
     Node("postgres", "postgres (Node.js)", "postgres"),
     Node("orm", "Sequelize, Knex, Drizzle (Node.js)", "sequelize"),

@@ -85,7 +85,7 @@ def run_once(program, variant, environment, results, verbose):
         running = None
         results[message["check"]] = None if message["ok"] else message["error"] or "failed"
         if verbose:
-            print(f"    {message['check']:<24}{'ok' if message['ok'] else message['error']}", flush=True)
+            print(f"    {message['check']:<32} {'ok' if message['ok'] else message['error']}", flush=True)
     with_group = os.getpgid(process.pid) if process.poll() is None and running else None
     if with_group:
         os.killpg(with_group, 9)
@@ -96,7 +96,7 @@ def run_once(program, variant, environment, results, verbose):
     last = " | ".join(line.strip() for line in stderr[-4:])
     results[running or "program"] = f"{why}, exit {code}: {last}"
     if verbose:
-        print(f"    {running or 'program':<24}{results[running or 'program']}", flush=True)
+        print(f"    {running or 'program':<32} {results[running or 'program']}", flush=True)
     return running
 
 

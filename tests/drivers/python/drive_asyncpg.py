@@ -120,6 +120,13 @@ async def prepared_interleaved():
             for i, c in enumerate(clients):
                 equal(await c.fetchval(f"select $1::int + {i}", turn), turn + i)
                 equal(await c.fetchval("select $1::int * 2", turn), turn * 2)
+
+
+@asynchronous
+async def prepared_kept():
+    """prepare() is Parse, Describe and Flush without a Sync: kept by more clients than there are servers."""
+    async with contextlib.AsyncExitStack() as stack:
+        clients = await several(stack, 8)
         statements = [await c.prepare("select $1::int * 3 as x") for c in clients]
         for turn in range(5):
             for s in statements:

@@ -385,7 +385,7 @@ def set_persists():
         clients = [stack.enter_context(connected()) for _ in range(8)]
         for i, c in enumerate(clients):
             run(c, f"set statement_timeout = {i + 1}000; set timezone = 'Etc/GMT+{i + 1}'; set search_path = s{i}")
-            run(c, f"set application_name = 'client {i}'; select set_config('my.own', 'v{i}', false)")
+            run(c, f"set application_name = 'client {i}'; set my.own = 'v{i}'")
         want = "select current_setting('statement_timeout'), current_setting('timezone'), " \
                "current_setting('search_path'), current_setting('application_name'), current_setting('my.own')"
         for _ in range(3):
@@ -398,6 +398,24 @@ def set_persists():
             equal(one(c, "show timezone"), f"Etc/GMT+{i + 1}", "after SET LOCAL")
             run(c, "begin; set timezone = 'Asia/Tokyo'; rollback")
             equal(one(c, "show timezone"), f"Etc/GMT+{i + 1}", "after a rolled back SET")
+
+
+@check
+def set_config():
+    """set_config() is a SET that only the server sees: kept for its client, unseen by all others."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            c, other = connected(), connected()
+            c, other = stack.enter_context(c), stack.enter_context(other)
+            equal(one(c, "select set_config('my.config', 'mine', false)"), "mine")
+            equal(one(c, "select set_config('work_mem', '9MB', false)"), "9MB")
+            equal(one(other, "select set_config('my.local', 'x', true)"), "x")
+            for show in ("select coalesce(current_setting('my.config', true), '')", "show work_mem"):
+                expect(one(other, show) in ("", "4MB"), "another's")
+            equal(one(c, "select current_setting('my.config')"), "mine")
+            equal(one(c, "show work_mem"), "9MB")
+            run(c, "discard all")  # nothing of the session is left: a server that was kept for it is free
+            equal(one(c, "show work_mem"), "4MB")
 
 
 @check

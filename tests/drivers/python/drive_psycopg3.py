@@ -316,7 +316,7 @@ def set_isolation():
     with contextlib.ExitStack() as stack:
         with connected() as c:
             baseline = c.execute(SHOW_LEAKY).fetchall()
-        setters = [stack.enter_context(connected(prepare_threshold=0)) for _ in range(4)]
+        setters = [stack.enter_context(connected(prepare_threshold=0)) for _ in range(2)]
         for c in setters:
             for name, value in LEAKY.items():
                 c.execute(f"select set_config(%s, {value if value[0] == chr(39) else repr(value)}, false)", (name,))

@@ -360,6 +360,23 @@ def deallocate_protocol_level():
 
 
 @check
+def deallocate_extended():
+    """DEALLOCATE, DISCARD ALL and EXECUTE as extended queries, as psycopg 3 sends them."""
+    with several(2) as (w, other):
+        def extended(sql):
+            w.send(parse("", sql), bind(""), describe("P"), execute(), SYNC)
+            return w.rows()
+
+        for sql in ("deallocate s", "DEALLOCATE PREPARE \"s\"", "deallocate all", "discard all"):
+            w.prepare("s", "select $1::int + 1")
+            other.one("select 1")
+            equal(w.call("s", 1), [("2",)])
+            equal(extended("execute s(5)"), [("6",)])
+            equal(extended(sql), [])
+            equal(error_code(w.call, "s", 1), "26000", f"after {sql}")
+
+
+@check
 def one_namespace():
     """SQL EXECUTE of a Parsed statement; Bind and Close of one that SQL prepared."""
     with several(6) as wires:
@@ -399,6 +416,36 @@ def replan():
                 equal(newcomer.call("n"), [("1", "2")], "a newcomer")
                 newcomer.send(parse("", "select * from raw_replan"), bind(""), describe("P"), execute(), SYNC)
                 equal(newcomer.rows(), [("1", "2")], "a newcomer's unnamed statement")
+
+
+@check
+def replan_described():
+    """Rows always have the columns that the client was told, or the client is told 0A000."""
+    with several(5) as wires, Wire() as owner:
+        fresh(owner, "raw_described", "a int")
+        owner.run("insert into raw_described values (1)")
+
+        def columns(wire, *more):
+            wire.send(*more, describe("S", "s"), SYNC)
+            return [struct.unpack_from(">h", body)[0] for kind, body in wire.until_ready() if kind == "T"]
+
+        for w in wires:
+            equal(columns(w, parse("s", "select * from raw_described")), [1])
+            equal(w.call("s"), [("1",)])
+        owner.run("alter table raw_described add b int default 2")
+        for w in wires:
+            try:
+                equal(w.call("s"), [("1",)], "rows of a statement that was described before")
+            except ServerError as error:
+                equal(error.code, "0A000")
+        for w in wires:
+            equal(columns(w, close("S", "s"), parse("s", "select * from raw_described")), [2])
+            equal(w.call("s"), [("1", "2")])
+        owner.run("alter table raw_described drop a, add c int default 3, add d int default 4")
+        for _ in range(8):
+            with Wire() as newcomer:
+                equal(columns(newcomer, parse("s", "select * from raw_described")), [3], "described to a newcomer")
+                equal(newcomer.call("s"), [("2", "3", "4")], "a newcomer's rows")
 
 
 @check
