@@ -8,6 +8,7 @@
 #include "base/time.h"
 #include "env/net.h"
 #include "proxy/access_config.h"
+#include "proxy/monitor.h"
 #include "proxy/routing.h"
 
 namespace bascule::proxy {
@@ -36,6 +37,8 @@ struct ProxyConfig {
   AccessConfig access;  // can be replaced: Proxy::reload()
 
   RoutingPolicy routing;
+  // Where no cluster tells the route by publish(): the servers to find it out from.
+  MonitorConfig monitor;
   // Splitting ports: how long what is known of a database's functions counts.
   Nanos catalog_refresh = 60s;
   Nanos catalog_expire = 300s;

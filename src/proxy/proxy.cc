@@ -44,6 +44,7 @@ struct Proxy::Impl {
   env::EngineFactory& factory;
   std::vector<std::unique_ptr<Worker>> workers;  // constant while they run
   Workers crew;
+  std::unique_ptr<Monitor> monitor;  // of a static list of servers
   mutable std::mutex mutex;
   std::shared_ptr<const Route> route;    // guarded by mutex; shared: each worker keeps its own view
   std::shared_ptr<const Access> access;  // guarded by mutex; shared: likewise
@@ -59,6 +60,9 @@ Status Proxy::start() {
   const ProxyConfig& config = p.shared.config;
   if (config.workers < 1 || config.workers > Worker::kWorkersMax || config.pool_size < 1) {
     return fail(ErrorCode::kInvalid, "proxy: workers must be 1 to 128 and pool_size at least 1");
+  }
+  if (!config.monitor.servers.empty()) {
+    if (auto status = Monitor::validate(config.monitor); !status) return status;
   }
   std::vector<std::unique_ptr<env::Engine>> engines;
   for (int i = 0; i < config.workers; ++i) {
@@ -77,12 +81,23 @@ Status Proxy::start() {
     }
   }
   for (auto& worker : p.workers) worker->start();
+  if (!config.monitor.servers.empty()) {
+    p.monitor = std::make_unique<Monitor>(
+        config.monitor, p.factory.create("proxy-mon"), p.access, [this](RouteTable table) {
+          if (auto status = publish(std::move(table)); !status) {
+            log(LogLevel::kError, "proxy", "a route was refused",
+                {{"reason", status.error().to_string()}});
+          }
+        });
+    p.monitor->start();
+  }
   log(LogLevel::kInfo, "proxy", "listening",
       {{"workers", config.workers}, {"pool_size", config.pool_size}});
   return {};
 }
 
 void Proxy::stop() {
+  impl_->monitor.reset();
   // All threads end before any worker goes: they post to each other.
   for (auto& worker : impl_->workers) worker->stop();
   impl_->workers.clear();
