@@ -163,7 +163,10 @@ int validate_config_command(const Platform& platform, const std::string& file) {
   if (config->proxy) {
     check_port("proxy.writer", config->proxy->writer.port);
     if (config->proxy->reader) check_port("proxy.reader", config->proxy->reader->port);
-    check_file("proxy.userlist_file", config->proxy->userlist_file);
+    for (const std::string& text : check_access(config->proxy->access, platform.disk,
+                                                platform.engines.tls(), platform.entropy)) {
+      note(text);
+    }
   }
   if (config->api) check_port("api.listen", config->api->listen.port);
   if (const auto& etcd = config->store.etcd) {

@@ -138,9 +138,11 @@ class Parser {
     reader.duration("connect_timeout", proxy.connect_timeout, {.min = 10ms, .max = 1min});
     reader.duration("login_timeout", proxy.login_timeout, {.min = 100ms, .max = 10min});
     reader.duration("server_idle_timeout", proxy.server_idle_timeout, {.min = 1s, .max = 24h});
-    if (reader.text("userlist_file", proxy.userlist_file, Need::kRequired)) {
-      proxy.userlist_file = resolve(proxy.userlist_file, file_);
-    }
+    reader.integer("logins_per_address_max", proxy.logins_per_address_max,
+                   {.min = 0, .max = 1'000'000});
+    read_access(
+        reader, problems_, [this](const std::string& path) { return resolve(path, file_); },
+        proxy.access);
     reader.finish();
     config_.proxy = std::move(proxy);
   }

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/types.h"
+#include "cli/access_section.h"
 #include "cli/store_at.h"
 #include "cli/units.h"
 #include "cli/yaml_reader.h"
@@ -55,14 +56,15 @@ struct ProxySection {
   std::optional<HostPort> reader;
   int workers = 0;  // 0: min(cores, pool_size / 4), at least 1
   int clients_max = 10000;
-  int pool_mode = 0;  // proxy::PoolMode
+  int pool_mode = 0;    // proxy::PoolMode
   int pool_size = 100;  // server connections, all workers together
   Millis hold_timeout{30000};
   int held_max = 10000;
   Millis connect_timeout{3000};
   Millis login_timeout{10000};
   Millis server_idle_timeout{60000};
-  std::string userlist_file;
+  int logins_per_address_max = -1;  // -1: half of clients_max; 0: no limit
+  AccessSection access;
 };
 
 struct ApiSection {

@@ -13,6 +13,7 @@
 #include "cli/app.h"
 #include "cli/cluster_watch.h"
 #include "cli/exit_code.h"
+#include "cli/password_commands.h"
 #include "cli/pid_file.h"
 #include "cli/route_tracker.h"
 #include "cli/secrets.h"
@@ -28,7 +29,6 @@ constexpr int kStoreThreads = 2;
 // Cloning, rewinding and a hung query hold a thread each; probes and kills must not wait for them.
 constexpr int kNodeThreads = 8;
 constexpr Millis kStoreTimeout{1000};
-constexpr size_t kUserlistBytesMax = 16 << 20;
 
 Result<node::NodeConfig> node_config(const DaemonConfig& config, env::Disk& disk) {
   const NodeSection& section = *config.node;
@@ -94,13 +94,16 @@ Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platfo
   out.auth_timeout = section.login_timeout;
   out.connect_timeout = section.connect_timeout;
   out.server_idle_timeout = section.server_idle_timeout;
-  const auto text = platform.disk.read(section.userlist_file, kUserlistBytesMax);
-  if (!text) return std::unexpected(text.error());
-  const auto users = parse_userlist(*text, section.userlist_file);
-  if (!users) return std::unexpected(users.error());
-  for (const UserEntry& user : *users) {
-    out.access.users.push_back({user.name, user.secret});
+  out.logins_per_address_max = section.logins_per_address_max >= 0 ? section.logins_per_address_max
+                                                                   : section.clients_max / 2;
+  if (!section.access.socket_dir.empty()) {
+    out.listeners.push_back(
+        {{section.access.socket_dir, static_cast<uint16_t>(section.writer.port)},
+         proxy::PortKind::kWriter});
   }
+  auto access = load_access(section.access, platform.disk);
+  if (!access) return std::unexpected(access.error());
+  out.access = std::move(*access);
   return out;
 }
 
@@ -122,6 +125,8 @@ class Daemon {
         notes_(platform.disk, proxy_events_file(config)) {}
 
   ~Daemon() {
+    if (passwords_) passwords_->stop();
+    password_pool_.reset();
     watch_.reset();
     api_.reset();
     api_pool_.reset();
@@ -151,7 +156,7 @@ class Daemon {
 
   // Returns when everything has ended in order.
   Status run() {
-    StopSignals signals(*loop_, [this] { on_signal(); });
+    StopSignals signals(*loop_, [this] { on_signal(); }, [this] { on_reload(); });
     loop_->run();
     return outcome_;
   }
@@ -194,6 +199,7 @@ class Daemon {
          {"workers", config->workers}});
     warn_of_descriptors(config->clients_max + config->pool_size);
     proxy_ = std::make_unique<proxy::Proxy>(std::move(*config), platform_.engines);
+    fetch_passwords();
     return proxy_->start();
   }
 
@@ -272,6 +278,35 @@ class Daemon {
     node_pool_->submit([this] { notes_.write_pending(); });
   }
 
+  // SIGHUP: users, rules and certificates anew, from the file and those that it names. Its other
+  // settings stay as they were at start.
+  void on_reload() {
+    if (!proxy_) return;
+    const auto config = load_config(config_.file);
+    const Status status = [&]() -> Status {
+      if (!config) return std::unexpected(config.error());
+      if (!config->proxy) return fail(ErrorCode::kInvalid, "the section proxy is gone");
+      auto access = load_access(config->proxy->access, platform_.disk);
+      if (!access) return std::unexpected(access.error());
+      return proxy_->reload(std::move(*access));
+    }();
+    if (status) return;
+    log(LogLevel::kError, who_, "not reloaded: everything stays as it was",
+        {{"error", status.error().to_string()}});
+  }
+
+  void fetch_passwords() {
+    const auto& commands = config_.proxy->access.password_commands;
+    if (commands.empty()) return;
+    password_pool_ = platform_.make_pool(2);
+    passwords_ = std::make_unique<PasswordCommands>(
+        *loop_, *password_pool_, platform_.process, commands,
+        [this](const std::string& user, Result<std::string> password) {
+          proxy_->set_server_password(user, std::move(password));
+        });
+    passwords_->start();
+  }
+
   void on_signal() {
     if (std::exchange(stopping_, true) || !node_) {
       loop_->stop();
@@ -289,6 +324,8 @@ class Daemon {
   std::unique_ptr<OpenStore> store_;
   std::unique_ptr<node::Node> node_;
   std::unique_ptr<proxy::Proxy> proxy_;
+  std::unique_ptr<PasswordCommands> passwords_;
+  std::unique_ptr<env::BlockingPool> password_pool_;
   std::unique_ptr<api::HttpServer> api_;
   std::unique_ptr<ClusterWatch> watch_;
   RouteTracker tracker_;
