@@ -254,6 +254,40 @@ Json failover_history_json(const Snapshot& snapshot, size_t limit) {
   return out;
 }
 
+Json records_json(const Snapshot& snapshot, MonoTime now) {
+  const auto& view = snapshot.view;
+  Json records = Json::object();
+  const auto add = [&](const std::string& key, const std::string& text, store::Revision revision) {
+    records[key] = {{"revision", revision}, {"value", Json::parse(text, nullptr, false)}};
+  };
+  const auto add_versioned = [&](const char* key, const auto& record) {
+    if (record) add(key, control::encode(record->value), record->revision);
+  };
+  add_versioned("leader", view.leader);
+  add_versioned("config", view.config);
+  add_versioned("init", view.init);
+  add_versioned("roster", view.roster);
+  add_versioned("sync", view.sync);
+  add_versioned("request", view.request);
+  if (view.paused) add("pause", "{}", view.revision);
+  for (const auto& [name, member] : view.members) {
+    add("members/" + name.str(), control::encode(member), view.revision);
+  }
+  for (const auto& [name, ballot] : view.ballots) {
+    add("ballots/" + name.str(), control::encode(ballot.value), ballot.revision);
+  }
+  const std::string prefix = control::Keys("x").prefix;
+  for (const auto& [epoch, history] : view.history) {
+    add(control::Keys("x").history(epoch).substr(prefix.size()), control::encode(history),
+        view.revision);
+  }
+  return {{"cluster", snapshot.cluster},
+          {"identity", view.identity},
+          {"revision", view.revision},
+          {"ageMs", snapshot.store_seen_at ? Json(to_ms(now - *snapshot.store_seen_at)) : Json()},
+          {"records", std::move(records)}};
+}
+
 Json operation_json(const control::RequestRecord& request) {
   const bool open = request.outcome.empty();
   return {{"id", request.id},

@@ -35,6 +35,7 @@ Request convert(const httplib::Request& from) {
   to.body = from.body;
   to.remote = from.remote_addr;
   to.origin = from.get_header_value("Origin");
+  to.authorization = from.get_header_value("Authorization");
   return to;
 }
 
@@ -54,6 +55,32 @@ void explain(const httplib::Request&, httplib::Response& response) {
         response);
 }
 
+AccessRules access_rules(const HttpOptions& options) {
+  AccessRules rules;
+  rules.tokens = options.tokens;
+  rules.loopback = is_loopback(options.host);
+  rules.client_certificates = options.tls && !options.tls->client_ca_file.empty();
+  rules.anonymous =
+      options.anonymous.value_or(rules.loopback ? Anonymous::kRead : Anonymous::kHealth);
+  return rules;
+}
+
+Result<std::unique_ptr<httplib::Server>> make_server(const HttpOptions& options) {
+  if (!options.tls) return std::make_unique<httplib::Server>();
+  const HttpTls& tls = *options.tls;
+  auto server = std::make_unique<httplib::SSLServer>(
+      tls.cert_file.c_str(), tls.key_file.c_str(),
+      tls.client_ca_file.empty() ? nullptr : tls.client_ca_file.c_str());
+  if (!server->is_valid()) {
+    return fail(ErrorCode::kInvalid,
+                fmt::format("api.tls: {} and {} can't be used as certificate and key",
+                            tls.cert_file, tls.key_file),
+                "Both as PEM; the key must be the certificate's and readable by this user");
+  }
+  SSL_CTX_set_min_proto_version(server->ssl_context(), TLS1_2_VERSION);
+  return server;
+}
+
 }  // namespace
 
 bool is_loopback(std::string_view host) {
@@ -67,8 +94,11 @@ bool is_loopback(std::string_view host) {
 
 struct HttpServer::Listener {
   enum State { kQueued, kRunning, kDone };
-  httplib::Server server;
+  std::unique_ptr<httplib::Server> owned;
+  httplib::Server& server = *owned;
   std::atomic<int> state{kQueued};
+
+  explicit Listener(std::unique_ptr<httplib::Server> s) : owned(std::move(s)) {}
 
   void run() {
     int queued = kQueued;
@@ -93,15 +123,16 @@ HttpServer::HttpServer(HttpOptions options, const env::Clock& clock, env::Blocki
     : options_(std::move(options)),
       clock_(clock),
       pool_(pool),
-      routes_(std::move(handler),
-              is_loopback(options_.host) ? Commands::kAllowed : Commands::kRefused) {}
+      routes_(std::move(handler), access_rules(options_)) {}
 
 HttpServer::~HttpServer() {
   if (listener_) listener_->stop();
 }
 
 Result<int> HttpServer::start() {
-  auto listener = std::make_shared<Listener>();
+  auto made = make_server(options_);
+  if (!made) return std::unexpected(made.error());
+  auto listener = std::make_shared<Listener>(std::move(*made));
   auto& server = listener->server;
   server.set_socket_options(set_socket_options);
   server.set_payload_max_length(kBodyBytesMax);
@@ -116,14 +147,17 @@ Result<int> HttpServer::start() {
   // the few paths that take a body go through it, for its reading of bodies.
   server.set_pre_routing_handler(
       [this](const httplib::Request& request, httplib::Response& response) {
-        if (request.method == "POST" && Routes::takes_body(request.path)) {
+        if (Routes::takes_body(request.method, request.path)) {
           return httplib::Server::HandlerResponse::Unhandled;
         }
         serve(request, response);
         return httplib::Server::HandlerResponse::Handled;
       });
-  server.Post("/[a-z/]{1,32}", [this](const httplib::Request& request,
-                                      httplib::Response& response) { serve(request, response); });
+  const auto with_body = [this](const httplib::Request& request, httplib::Response& response) {
+    serve(request, response);
+  };
+  server.Post("/[a-z/]{1,32}", with_body);
+  server.Patch("/[a-z/]{1,32}", with_body);
   server.set_error_handler(explain);
   server.set_exception_handler([](const httplib::Request&, httplib::Response& response, auto) {
     write(error_response({ErrorCode::kInternal, "The request failed unexpectedly", {}}), response);

@@ -12,7 +12,9 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "api/routes.h"
 #include "api/snapshot.h"
@@ -28,10 +30,19 @@ struct Response;
 
 namespace bascule::api {
 
+struct HttpTls {
+  std::string cert_file;
+  std::string key_file;
+  std::string client_ca_file;  // not empty: every client must show a certificate signed by it
+};
+
 struct HttpOptions {
   std::string host = "127.0.0.1";
   int port = 8008;  // 0: any free one
   int threads = 8;  // requests at a time
+  std::optional<HttpTls> tls = {};
+  std::vector<Token> tokens = {};
+  std::optional<Anonymous> anonymous = {};  // default: kRead on loopback, else kHealth
 };
 
 // 127.0.0.0/8, ::1, localhost: only processes of this host reach it.
@@ -46,6 +57,7 @@ class HttpServer {
   HttpServer& operator=(const HttpServer&) = delete;
 
   // Binds and begins to serve; the port. kUnavailable: the address is taken or not of this host.
+  // kInvalid: certificate or key can't be used.
   Result<int> start();
   void publish(Snapshot snapshot);  // thread-safe
 

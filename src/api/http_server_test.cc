@@ -11,6 +11,9 @@
 #include "api/testing.h"
 #include "posix/blocking_pool.h"
 #include "posix/clock.h"
+#include "posix/http_curl.h"
+#include "posix/reactor.h"
+#include "posix/tls_testing.h"
 #include "posix/unique_fd.h"
 
 namespace bascule::api {
@@ -92,6 +95,59 @@ TEST_F(HttpServerTest, AnswersFromTheNewestSnapshot) {
   snapshot.view.leader->value.phase = control::LeaderPhase::kVacant;
   server.publish(snapshot);
   EXPECT_THAT(get(port, "/primary"), StartsWith("HTTP/1.1 503"));
+}
+
+env::HttpAnswer ask_over_tls(env::HttpTls tls, int port, const std::string& token) {
+  posix::Reactor loop;
+  posix::CurlHttp http(loop, std::move(tls));
+  env::HttpRequest request;
+  request.method = "GET";
+  request.url = "https://127.0.0.1:" + std::to_string(port) + "/cluster";
+  if (!token.empty()) request.headers = {"Authorization: Bearer " + token};
+  request.timeout = 5s;
+  env::HttpAnswer got;
+  http.send(std::move(request), [&](env::HttpAnswer answer) {
+    got = std::move(answer);
+    loop.stop();
+  });
+  loop.run();
+  return got;
+}
+
+TEST_F(HttpServerTest, OverTlsATokenIsAskedForAndAClientCertificateIsOne) {
+  posix::testing::CertificateDir files;
+  files.issue("api", "api", "IP:127.0.0.1");
+  files.issue("ops", "ops", "");
+  HttpOptions options{.host = "127.0.0.1", .port = 0, .threads = 4};
+  options.tls = HttpTls{files.certificate("api"), files.key("api"), ""};
+  options.tokens = {{"ops", Role::kViewer, sha256_hex("word")}};
+  options.anonymous = Anonymous::kHealth;
+  {
+    auto server = make(options);
+    const int port = server.start().value();
+    server.publish(live());
+    EXPECT_EQ(ask_over_tls({files.ca(), "", ""}, port, "").status, 401);
+    EXPECT_EQ(ask_over_tls({files.ca(), "", ""}, port, "word").status, 200);
+    EXPECT_EQ(ask_over_tls({}, port, "word").status, 0) << "an authority that nobody trusts";
+  }
+  options.tls->client_ca_file = files.ca();
+  auto server = make(options);
+  const int port = server.start().value();
+  server.publish(live());
+  EXPECT_EQ(ask_over_tls({files.ca(), files.certificate("ops"), files.key("ops")}, port, "").status,
+            200);
+  EXPECT_EQ(ask_over_tls({files.ca(), "", ""}, port, "").status, 0) << "without a certificate";
+}
+
+TEST_F(HttpServerTest, AKeyThatIsNotTheCertificatesIsRefusedAtTheStart) {
+  posix::testing::CertificateDir files;
+  files.issue("a", "a", "");
+  files.issue("b", "b", "");
+  HttpOptions options{.host = "127.0.0.1", .port = 0, .threads = 1};
+  options.tls = HttpTls{files.certificate("a"), files.key("b"), ""};
+  const auto port = make(options).start();
+  ASSERT_FALSE(port.has_value());
+  EXPECT_EQ(port.error().code, ErrorCode::kInvalid);
 }
 
 TEST_F(HttpServerTest, HeadAndOptionsHaveNoBody) {

@@ -14,6 +14,7 @@ namespace bascule::api {
 namespace {
 
 constexpr size_t kReasonBytesMax = 500;
+constexpr size_t kChangesMax = 50;
 constexpr size_t kHistoryDefault = 50, kHistoryMax = 1000;
 
 // Bytes that are not UTF-8 (a reason may quote a server's message) are replaced.
@@ -178,6 +179,8 @@ constexpr DocumentRoute kDocumentRoutes[] = {
      [](const Context& c) { return json_response(200, patroni_json(c.snapshot, c.now)); }},
     {"/cluster",
      [](const Context& c) { return json_response(200, cluster_json(c.snapshot, c.now)); }},
+    {"/records",
+     [](const Context& c) { return json_response(200, records_json(c.snapshot, c.now)); }},
     {"/history", [](const Context& c) { return json_response(200, history_json(c.snapshot)); }},
     {"/config", config_response},
     {"/failover/status",
@@ -202,6 +205,7 @@ Response operation_response(const Context& c, std::string_view id) {
 struct CommandRoute {
   std::string_view path;
   Command::Kind kind;
+  std::string_view method = "POST";
 };
 constexpr CommandRoute kCommandRoutes[] = {
     {"/switchover", Command::Kind::kSwitchover},
@@ -209,11 +213,17 @@ constexpr CommandRoute kCommandRoutes[] = {
     {"/failover/trigger", Command::Kind::kFailover},
     {"/pause", Command::Kind::kPause},
     {"/resume", Command::Kind::kResume},
+    {"/config", Command::Kind::kConfig, "PATCH"},
 };
 
 const CommandRoute* find_command(std::string_view path) {
   const auto found = std::ranges::find(kCommandRoutes, path, &CommandRoute::path);
   return found == std::end(kCommandRoutes) ? nullptr : &*found;
+}
+
+const CommandRoute* find_command(std::string_view method, std::string_view path) {
+  const CommandRoute* found = find_command(path);
+  return found != nullptr && found->method == method ? found : nullptr;
 }
 
 Result<std::string> text_field(const nlohmann::json& body, const char* name) {
@@ -251,13 +261,30 @@ Status check_fields(const nlohmann::json& body, Command::Kind kind) {
   return {};
 }
 
-Result<ParsedCommand> parse_command(const Request& request, Command::Kind kind) {
+// {"ttl": "10s", "sync_strict": true}: the keys and values of `bascule config set`.
+Result<ParsedCommand> parse_changes(const nlohmann::json& body, ParsedCommand parsed) {
+  if (body.empty() || body.size() > kChangesMax) {
+    return fail(ErrorCode::kInvalid, fmt::format("expected 1 to {} settings", kChangesMax));
+  }
+  for (const auto& [name, value] : body.items()) {
+    if (!value.is_primitive() || value.is_null() || value.is_binary()) {
+      return fail(ErrorCode::kInvalid, fmt::format("{}: not a text, number or true/false", name));
+    }
+    parsed.command.changes[name] = value.is_string() ? value.get<std::string>() : value.dump();
+  }
+  return parsed;
+}
+
+Result<ParsedCommand> parse_command(const Request& request, Command::Kind kind,
+                                    const Caller& caller) {
   ParsedCommand parsed;
   parsed.command.kind = kind;
-  parsed.command.by = "api " + request.remote;
-  if (request.body.empty()) return parsed;
+  parsed.command.by =
+      fmt::format("api {}{}{}", caller.name, caller.name.empty() ? "" : " ", request.remote);
+  if (request.body.empty() && kind != Command::Kind::kConfig) return parsed;
   const auto body = nlohmann::json::parse(request.body, nullptr, false);
   if (!body.is_object()) return fail(ErrorCode::kInvalid, "The body is not a JSON object");
+  if (kind == Command::Kind::kConfig) return parse_changes(body, std::move(parsed));
   if (auto ok = check_fields(body, kind); !ok) return std::unexpected(ok.error());
   const auto leader = name_field(body, "leader");
   if (!leader) return std::unexpected(leader.error());
@@ -331,30 +358,60 @@ Response error_response(const Error& error) {
   return error_response(500, "internal", error.message, error.hint);
 }
 
-bool Routes::takes_body(std::string_view path) { return find_command(path) != nullptr; }
+bool Routes::takes_body(std::string_view method, std::string_view path) {
+  return find_command(method, path) != nullptr;
+}
 
 Response Routes::handle(const Request& request, const Snapshot& snapshot, MonoTime now) const {
   const auto& method = request.method;
+  const auto caller = identify(access_, request.authorization);
+  if (!caller) {
+    return error_response(401, "unauthorized", caller.error().message, caller.error().hint);
+  }
   if (method == "GET" || method == "HEAD" || method == "OPTIONS") {
+    const bool health = std::ranges::count(kHealthRoutes, request.path, &HealthRoute::path) > 0;
+    if (!health && caller->role == Role::kHealth) {
+      return error_response(401, "unauthorized", "This needs a token",
+                            "Authorization: Bearer TOKEN, one of api.tokens");
+    }
+    if (method == "GET" && request.path == "/config/history") return config_history();
     return get({request, snapshot, now});
   }
-  if (method == "POST" && find_command(request.path)) return post(request, snapshot);
-  if (find_command(request.path)) return method_not_allowed("POST");
+  if (find_command(method, request.path)) return command(request, snapshot, *caller);
+  if (const auto* other = find_command(request.path)) {
+    return method_not_allowed(is_get_path(request.path) ? "GET, HEAD, OPTIONS, PATCH"
+                                                        : other->method);
+  }
   if (is_get_path(request.path)) return method_not_allowed("GET, HEAD, OPTIONS");
   return error_response(404, "not_found", "No such path", "");
 }
 
-Response Routes::post(const Request& request, const Snapshot& snapshot) const {
-  if (commands_ == Commands::kRefused || !handler_) {
-    return error_response(403, "forbidden", "This API listens beyond loopback without a token",
-                          "Let api.listen be a loopback address, or use the command line");
+Response Routes::config_history() const {
+  Command command;
+  command.kind = Command::Kind::kConfigHistory;
+  const auto document = handler_ ? handler_(command) : Result<std::string>("[]");
+  if (!document) return error_response(document.error());
+  return {200, "application/json", *document + "\n", {}};
+}
+
+Response Routes::command(const Request& request, const Snapshot& snapshot,
+                         const Caller& caller) const {
+  if (caller.role != Role::kAdmin && caller.name.empty() && !access_.tokens.empty()) {
+    return error_response(401, "unauthorized", "Commands need an admin's token",
+                          "Authorization: Bearer TOKEN, one of api.tokens");
+  }
+  if (caller.role != Role::kAdmin || !handler_) {
+    return error_response(403, "forbidden",
+                          caller.name.empty() ? "This API listens beyond loopback without a token"
+                                              : "The token is a viewer's, commands need an admin's",
+                          "Configure api.tokens, or use the command line on a member's host");
   }
   // A page in the operator's browser can reach loopback, but can't leave this header out.
   if (!request.origin.empty()) {
     return error_response(403, "forbidden", "Commands are not taken from web pages", "");
   }
   const auto kind = find_command(request.path)->kind;
-  auto parsed = parse_command(request, kind);
+  auto parsed = parse_command(request, kind, caller);
   if (!parsed) return error_response(parsed.error());
   const auto* leader = leader_of(snapshot.view);
   if (!parsed->leader.empty() && (!leader || leader->holder != parsed->leader)) {
@@ -367,6 +424,7 @@ Response Routes::post(const Request& request, const Snapshot& snapshot) const {
   if (kind == Command::Kind::kPause || kind == Command::Kind::kResume) {
     return json_response(200, {{"message", kind == Command::Kind::kPause ? "paused" : "resumed"}});
   }
+  if (kind == Command::Kind::kConfig) return json_response(200, {{"message", "changed"}});
   auto response = json_response(202, {{"operation", *id}, {"href", "/operations/" + *id}});
   response.headers.emplace_back("Location", "/operations/" + *id);
   return response;

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "api/access.h"
 #include "api/snapshot.h"
 #include "base/result.h"
 
@@ -19,8 +20,9 @@ struct Request {
   std::string path;    // decoded, without the query
   std::map<std::string, std::string> query;
   std::string body;
-  std::string remote;  // address of the peer, for the audit
-  std::string origin;  // header Origin; empty: none
+  std::string remote;         // address of the peer, for the audit
+  std::string origin;         // header Origin; empty: none
+  std::string authorization;  // header Authorization; empty: none
 };
 
 struct Response {
@@ -32,35 +34,36 @@ struct Response {
 
 // What an operator asks for. Validated as far as a request alone allows.
 struct Command {
-  enum class Kind { kSwitchover, kFailover, kPause, kResume };
+  enum class Kind { kSwitchover, kFailover, kPause, kResume, kConfig, kConfigHistory };
   Kind kind = Kind::kSwitchover;
   NodeName candidate;  // empty: the best one
   bool force = false;  // failover: accept losing acknowledged commits
   std::string reason;
-  std::string by;  // "api 127.0.0.1"
+  std::map<std::string, std::string> changes;  // kConfig: key and value as `bascule config set`
+  std::string by;                              // "api ops 127.0.0.1"
 };
-// Writes the request into the store and returns its id; called on a thread of the HTTP server, must
+// Writes the request into the store and returns its id (kConfigHistory: reads, and returns the
+// document); called on a thread of the HTTP server, must
 // answer within a few seconds. kConflict: refused, with the reason.
 using CommandHandler = std::function<Result<std::string>(Command)>;
 
-enum class Commands { kAllowed, kRefused };  // refused: not on loopback and no token configured
-
 class Routes {
  public:
-  Routes(CommandHandler handler, Commands commands)
-      : handler_(std::move(handler)), commands_(commands) {}
+  Routes(CommandHandler handler, AccessRules access)
+      : handler_(std::move(handler)), access_(std::move(access)) {}
 
   // Thread-safe as far as the handler is.
   Response handle(const Request& request, const Snapshot& snapshot, MonoTime now) const;
 
-  // The paths whose POST has a body worth reading.
-  static bool takes_body(std::string_view path);
+  // Whether there is a body worth reading.
+  static bool takes_body(std::string_view method, std::string_view path);
 
  private:
-  Response post(const Request& request, const Snapshot& snapshot) const;
+  Response config_history() const;
+  Response command(const Request& request, const Snapshot& snapshot, const Caller& caller) const;
 
   CommandHandler handler_;
-  Commands commands_;
+  AccessRules access_;
 };
 
 // {"error": {"code", "message", "hint"}} with the status that fits the code.

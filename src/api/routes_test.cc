@@ -22,14 +22,14 @@ class RoutesTest : public ::testing::Test {
  protected:
   Response call(const Snapshot& snapshot, std::string method, std::string path,
                 std::map<std::string, std::string> query = {}, std::string body = {}) {
-    const Request request{std::move(method), std::move(path), std::move(query),
-                          std::move(body),   "127.0.0.1",     origin};
+    const Request request{std::move(method), std::move(path), std::move(query), std::move(body),
+                          "127.0.0.1",       origin,          authorization};
     const Routes routes(
         [this](Command command) -> Result<std::string> {
           commands.push_back(command);
           return answer;
         },
-        allowed);
+        access);
     return routes.handle(request, snapshot, now);
   }
   int status(const Snapshot& snapshot, std::string path,
@@ -46,8 +46,8 @@ class RoutesTest : public ::testing::Test {
   const Snapshot replica = snapshot_of(following_member("n3"));
   const Snapshot proxy_only = snapshot_of(std::nullopt);
   MonoTime now = kNow;
-  Commands allowed = Commands::kAllowed;
-  std::string origin;
+  AccessRules access;
+  std::string origin, authorization;
   std::vector<Command> commands;
   Result<std::string> answer = "op-1";
 };
@@ -400,12 +400,87 @@ TEST_F(RoutesTest, RefusalOfTheClusterReachesTheCaller) {
 }
 
 TEST_F(RoutesTest, CommandsAreRefusedBeyondLoopback) {
-  allowed = Commands::kRefused;
+  access.loopback = false;
   for (const char* path : {"/switchover", "/failover", "/pause", "/resume"}) {
     EXPECT_EQ(call(primary, "POST", path).status, 403) << path;
   }
   EXPECT_EQ(status(primary, "/primary"), 200);
   EXPECT_TRUE(commands.empty());
+}
+
+TEST_F(RoutesTest, TokensDecideWhoMayReadAndWhoMayCommand) {
+  access = {.tokens = {{"ops", Role::kAdmin, sha256_hex("admin-word")},
+                       {"grafana", Role::kViewer, sha256_hex("viewer-word")}},
+            .loopback = false,
+            .anonymous = Anonymous::kHealth};
+  struct Row {
+    const char* header;
+    int health, cluster, command;
+  };
+  constexpr Row kRows[] = {
+      {"", 200, 401, 401},
+      {"Bearer viewer-word", 200, 200, 403},
+      {"Bearer admin-word", 200, 200, 202},
+      {"Bearer wrong", 401, 401, 401},
+      {"Basic YWRtaW4td29yZA==", 401, 401, 401},
+      {"bearer", 401, 401, 401},
+  };
+  for (const Row& row : kRows) {
+    authorization = row.header;
+    EXPECT_EQ(status(primary, "/primary"), row.health) << row.header;
+    for (const char* path : {"/cluster", "/records", "/config", "/metrics", "/operations/x"}) {
+      const int seen = status(primary, path);
+      EXPECT_EQ(seen == 401, row.cluster == 401) << row.header << " " << path;
+    }
+    EXPECT_EQ(call(primary, "POST", "/switchover").status, row.command) << row.header;
+  }
+  ASSERT_EQ(commands.size(), 1u);
+  EXPECT_EQ(commands[0].by, "api ops 127.0.0.1");
+}
+
+TEST_F(RoutesTest, WithTokensThereIsNoAdminWithoutOneOnLoopbackEither) {
+  access.tokens = {{"ops", Role::kAdmin, sha256_hex("admin-word")}};
+  EXPECT_EQ(status(primary, "/cluster"), 200);
+  EXPECT_EQ(call(primary, "POST", "/switchover").status, 401);
+  EXPECT_TRUE(commands.empty());
+}
+
+TEST_F(RoutesTest, TheConfigurationIsChangedByPatch) {
+  EXPECT_EQ(
+      call(primary, "PATCH", "/config", {}, R"({"ttl":"10s","sync_strict":true,"x":5})").status,
+      200);
+  ASSERT_EQ(commands.size(), 1u);
+  EXPECT_EQ(commands[0].kind, Command::Kind::kConfig);
+  EXPECT_EQ(commands[0].changes, (std::map<std::string, std::string>{
+                                     {"sync_strict", "true"}, {"ttl", "10s"}, {"x", "5"}}));
+  for (const char* bad : {"", "[]", "{}", R"({"ttl":{}})", R"({"ttl":null})"}) {
+    EXPECT_EQ(call(primary, "PATCH", "/config", {}, bad).status, 400) << bad;
+  }
+  EXPECT_EQ(call(primary, "POST", "/config", {}, "{}").status, 405);
+  EXPECT_EQ(call(primary, "PATCH", "/switchover", {}, "{}").status, 405);
+  EXPECT_EQ(commands.size(), 1u);
+}
+
+TEST_F(RoutesTest, RecordsReadBackAsTheSameView) {
+  const auto sent = document(primary, "/records");
+  store::Snapshot raw;
+  raw.identity = sent["identity"];
+  const control::Keys keys(sent["cluster"].get<std::string>());
+  for (const auto& [key, record] : sent["records"].items()) {
+    raw.entries.push_back(
+        {keys.prefix + key, record["value"].dump(), record["revision"].get<store::Revision>()});
+  }
+  const auto view = control::parse_cluster(keys, raw);
+  EXPECT_TRUE(view.problems.empty());
+  EXPECT_EQ(view.leader->value, primary.view.leader->value);
+  EXPECT_EQ(view.members, primary.view.members);
+  EXPECT_EQ(view.history, primary.view.history);
+  EXPECT_EQ(view.sync->value, primary.view.sync->value);
+  EXPECT_EQ(view.config->value, primary.view.config->value);
+}
+
+TEST(Access, AHashIsThatOfTheToken) {
+  EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
 TEST_F(RoutesTest, CommandsOfWebPagesAreRefused) {

@@ -1,5 +1,5 @@
-// HTTP/1.1 requests to the APIs of other programs, as an interface: POST of one document, the
-// answer as a whole or, for streams, as it comes. Implemented by posix/ (libcurl). Connections are
+// HTTP/1.1 requests to the APIs of other programs, as an interface: one document out, the answer
+// as a whole or, for streams, as it comes. Implemented by posix/ (libcurl). Connections are
 // kept and used again. Redirects and proxies of the environment are not followed.
 //
 // Loop thread only. Callbacks run on the loop, never inside the call itself, and none comes after
@@ -26,6 +26,7 @@ struct HttpTls {
 };
 
 struct HttpRequest {
+  std::string method = "POST";       // GET: without a body
   std::string url;                   // "https://10.0.0.1:2379/v3/kv/txn"
   std::vector<std::string> headers;  // "Name: value"; may be secret, never logged
   std::string body;                  // application/json
@@ -50,9 +51,9 @@ class HttpClient {
   using DataCallback = std::move_only_function<void(std::string_view)>;
 
   virtual ~HttpClient() = default;
-  virtual uint64_t post(HttpRequest request, DoneCallback done) = 0;
+  virtual uint64_t send(HttpRequest request, DoneCallback done) = 0;
   // The body of an answer with status 200 goes to `data`, piece by piece and without an end;
-  // answer_bytes_max then bounds what waits for the loop. Other answers are as post()'s.
+  // answer_bytes_max then bounds what waits for the loop. Other answers are as send()'s.
   virtual uint64_t stream(HttpRequest request, DataCallback data, DoneCallback done) = 0;
   virtual void cancel(uint64_t id) = 0;  // the request may have been, or be, carried out
 };

@@ -81,8 +81,14 @@ bool CurlHttp::Transfer::prepare(const env::HttpTls& tls) {
   option(CURLOPT_ERRORBUFFER, error.data());
   // By a callback that can't rewind, not as a buffer: libcurl could send it a second time
   // otherwise.
-  option(CURLOPT_POST, 1L);
-  option(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+  if (request.method == "GET") {
+    option(CURLOPT_HTTPGET, 1L);
+    request.body.clear();
+  } else {
+    option(CURLOPT_POST, 1L);
+    option(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
+    if (request.method != "POST") option(CURLOPT_CUSTOMREQUEST, request.method.c_str());
+  }
   option(CURLOPT_READFUNCTION, &CurlHttp::on_upload);
   option(CURLOPT_READDATA, this);
   option(CURLOPT_WRITEFUNCTION, &CurlHttp::on_body);
@@ -139,7 +145,7 @@ CurlHttp::~CurlHttp() {
   thread_.join();
 }
 
-uint64_t CurlHttp::post(env::HttpRequest request, DoneCallback done) {
+uint64_t CurlHttp::send(env::HttpRequest request, DoneCallback done) {
   return start(std::move(request), nullptr, std::move(done));
 }
 

@@ -21,7 +21,7 @@ class CurlHttp final : public env::HttpClient {
   CurlHttp(const CurlHttp&) = delete;
   CurlHttp& operator=(const CurlHttp&) = delete;
 
-  uint64_t post(env::HttpRequest request, DoneCallback done) override;
+  uint64_t send(env::HttpRequest request, DoneCallback done) override;
   uint64_t stream(env::HttpRequest request, DataCallback data, DoneCallback done) override;
   void cancel(uint64_t id) override;
 

@@ -74,7 +74,7 @@ class CurlHttpTest : public ::testing::Test {
  protected:
   env::HttpAnswer post(CurlHttp& http, env::HttpRequest request) {
     std::optional<env::HttpAnswer> got;
-    http.post(std::move(request), [&](env::HttpAnswer answer) {
+    http.send(std::move(request), [&](env::HttpAnswer answer) {
       got = std::move(answer);
       loop.stop();
     });

@@ -75,7 +75,7 @@ void EtcdClient::send(Id id, Pending& pending, size_t endpoint) {
   // The member gives up with us: nobody waits for what it would do later.
   http.headers.push_back(fmt::format("Grpc-Timeout: {}m", std::max<int64_t>(to_ms(left), 1)));
   const uint64_t number = next_id_++;
-  const uint64_t http_id = http_.post(std::move(http), [this, id, number](HttpAnswer answer) {
+  const uint64_t http_id = http_.send(std::move(http), [this, id, number](HttpAnswer answer) {
     on_answer(id, number, std::move(answer));
   });
   pending.tried.push_back(endpoint);

@@ -26,7 +26,7 @@ class FakeHttp final : public env::HttpClient {
     DataCallback data;
     DoneCallback done;
   };
-  uint64_t post(env::HttpRequest request, DoneCallback done) override {
+  uint64_t send(env::HttpRequest request, DoneCallback done) override {
     open.push_back({next_, std::move(request), nullptr, std::move(done)});
     return next_++;
   }
