@@ -2,50 +2,23 @@
 
 #include <fmt/format.h>
 
-#include "cli/request.h"
+#include "base/log.h"
+#include "cli/cluster_access.h"
 
 namespace bascule::cli {
 namespace {
 
-Result<std::string> committed(const store::TxnResult& result, std::string id) {
-  switch (result.outcome) {
-    case store::TxnOutcome::kCommitted:
-      return id;
-    case store::TxnOutcome::kConflict:
-      return fail(ErrorCode::kConflict, "somebody else changed it in the same moment", "Try again");
-    case store::TxnOutcome::kUnknown:
-      break;
-  }
-  return fail(ErrorCode::kUnknown,
-              fmt::format("it is not known whether it was written: {}", result.error),
-              "GET /cluster shows it");
-}
-
-Result<std::string> carry_out(const Platform& platform, const ClusterAt& at,
-                              const api::Command& command) {
-  auto session = StoreSession::open(platform, at);
-  if (!session) return std::unexpected(session.error());
-  const auto view = (*session)->view();
-  if (!view) return std::unexpected(view.error());
-  const control::Keys& keys = (*session)->keys();
-  using Kind = api::Command::Kind;
-  const std::string id = platform.entropy.hex(4);
-  Result<store::Txn> txn;
-  if (command.kind == Kind::kPause || command.kind == Kind::kResume) {
-    const bool pause = command.kind == Kind::kPause;
-    txn = change_pause(*view, keys, pause ? PauseChange::kPause : PauseChange::kResume, command.by);
-  } else {
-    control::RequestRecord request;
-    request.id = id;
-    request.kind = command.kind == Kind::kFailover ? control::RequestKind::kFailover
-                                                   : control::RequestKind::kSwitchover;
-    request.candidate = command.candidate;
-    request.force = command.force;
-    request.by = command.by;
-    txn = open_request(*view, keys, request);
-  }
-  if (!txn) return std::unexpected(txn.error());
-  return committed((*session)->commit(std::move(*txn)), id);
+// Who wanted what, from where, and what came of it.
+void audit(const api::Command& command, const Result<std::string>& done) {
+  constexpr std::string_view kWhat[] = {"switchover", "failover", "pause", "resume", "config"};
+  std::string options;
+  if (!command.candidate.empty()) options += " candidate=" + command.candidate.str();
+  if (command.force) options += " force";
+  for (const auto& [key, value] : command.changes) options += fmt::format(" {}={}", key, value);
+  log(LogLevel::kInfo, "audit", "command",
+      {{"by", command.by},
+       {"what", std::string(kWhat[static_cast<size_t>(command.kind)]) + options},
+       {"outcome", done ? "asked for " + *done : done.error().to_string()}});
 }
 
 }  // namespace
@@ -97,8 +70,12 @@ void add_proxy(const proxy::ProxyStats& stats, api::Snapshot& snapshot) {
 }
 
 api::CommandHandler command_handler(const Platform& platform, ClusterAt at) {
-  return [&platform, at = std::move(at)](const api::Command& command) {
-    return carry_out(platform, at, command);
+  return [&platform, at = std::move(at)](const api::Command& command) -> Result<std::string> {
+    auto session = StoreSession::open(platform, at);
+    if (!session) return std::unexpected(session.error());
+    auto done = carry_out(platform, **session, at.cluster, command);
+    if (command.kind != api::Command::Kind::kConfigHistory) audit(command, done);
+    return done;
   };
 }
 

@@ -5,15 +5,13 @@
 #include <string>
 #include <vector>
 
+#include "cli/cluster_access.h"
 #include "cli/local_cluster.h"
 #include "cli/platform.h"
 
 namespace bascule::cli {
 
-// How a command finds its cluster, and how it answers.
-struct ClusterOptions {
-  std::string dir;
-  std::string config_file;
+struct ClusterOptions : ClusterWhere {
   bool json = false;
 };
 
@@ -23,6 +21,7 @@ struct StatusOptions : ClusterOptions {
 int status_command(const Platform& platform, const StatusOptions& options);
 int history_command(const Platform& platform, const ClusterOptions& options);
 int config_show_command(const Platform& platform, const ClusterOptions& options);
+int config_history_command(const Platform& platform, const ClusterOptions& options);
 int config_set_command(const Platform& platform, const ClusterOptions& options,
                        const std::vector<std::string>& assignments);
 
@@ -48,6 +47,13 @@ struct DownOptions {
   bool purge = false;
 };
 int down_command(const Platform& platform, const DownOptions& options);
+
+struct TokenOptions {
+  std::string name;
+  std::string role = "admin";
+};
+// Prints a new token for the API and the entry of api.tokens that admits it.
+int token_command(const Platform& platform, const TokenOptions& options);
 
 int validate_config_command(const Platform& platform, const std::string& file);
 

@@ -5,13 +5,13 @@
 
 #include <algorithm>
 
+#include "cli/cluster_access.h"
 #include "cli/commands.h"
 #include "cli/config.h"
 #include "cli/exit_code.h"
 #include "cli/request.h"
 #include "cli/signals.h"
 #include "cli/status.h"
-#include "cli/store_session.h"
 
 namespace bascule::cli {
 namespace {
@@ -28,21 +28,6 @@ RenderOptions render_options(const Platform& platform) {
   return options;
 }
 
-struct Opened {
-  ClusterAt at;
-  std::unique_ptr<StoreSession> session;
-};
-Result<Opened> open_cluster(const Platform& platform, const ClusterOptions& options) {
-  auto at = find_cluster(platform, options.dir, options.config_file);
-  if (!at) return std::unexpected(at.error());
-  auto session = StoreSession::open(platform, *at);
-  if (!session) return std::unexpected(session.error());
-  return Opened{std::move(*at), std::move(*session)};
-}
-
-// A read that shows nothing at all is a store that nobody has used under this name.
-Result<control::ClusterView> read_view(StoreSession& session) { return session.view(); }
-
 std::string who(const Platform& platform) {
   char host[256] = "localhost";
   (void)gethostname(host, sizeof host - 1);
@@ -50,28 +35,12 @@ std::string who(const Platform& platform) {
                      host);
 }
 
-int commit_outcome(const store::TxnResult& result, const std::string& done) {
-  switch (result.outcome) {
-    case store::TxnOutcome::kCommitted:
-      fmt::print("{}\n", done);
-      return kExitOk;
-    case store::TxnOutcome::kConflict:
-      return report({ErrorCode::kConflict, "somebody else changed it in the same moment",
-                     "Look at `bascule status` and try again"});
-    case store::TxnOutcome::kUnknown:
-      break;
-  }
-  return report({ErrorCode::kUnknown,
-                 fmt::format("it is not known whether it was written: {}", result.error),
-                 "`bascule status` shows it"});
-}
-
 // Follows the request to its outcome.
-int follow_request(StoreSession& session, const control::RequestRecord& request, Millis limit) {
+int follow_request(ClusterAccess& access, const std::string& id, Millis limit) {
   std::string shown;
   std::string outcome;
-  const bool ended = session.follow(limit, [&](const control::ClusterView& view) {
-    if (!view.request || view.request->value.id != request.id) {
+  const bool ended = access.follow(limit, [&](const control::ClusterView& view) {
+    if (!view.request || view.request->value.id != id) {
       outcome = "replaced by another request";
       return true;
     }
@@ -87,10 +56,10 @@ int follow_request(StoreSession& session, const control::RequestRecord& request,
     return !outcome.empty();
   });
   if (!ended) {
-    return report({ErrorCode::kTimeout,
-                   fmt::format("request {} has not ended within {}: {}", request.id,
-                               format_duration(limit), shown),
-                   "It goes on; `bascule status --watch` follows it"});
+    return report(
+        {ErrorCode::kTimeout,
+         fmt::format("request {} has not ended within {}: {}", id, format_duration(limit), shown),
+         "It goes on; `bascule status --watch` follows it"});
   }
   if (outcome.starts_with("done")) {
     fmt::print("{}\n", outcome);
@@ -108,21 +77,22 @@ int report(const Error& error) {
 }
 
 int status_command(const Platform& platform, const StatusOptions& options) {
-  auto opened = open_cluster(platform, options);
-  if (!opened) return report(opened.error());
+  auto access = ClusterAccess::open(platform, options);
+  if (!access) return report(access.error());
   if (options.watch) install_interrupt_flag();
   bool first = true;
   do {
     if (!std::exchange(first, false)) platform.process.sleep(kWatchEvery);
-    const auto view = read_view(*opened->session);
+    const auto view = (*access)->view();
     if (!view) {
       if (!options.watch) return report(view.error());
       fmt::print("{}\n", view.error().to_string());
       continue;
     }
-    const std::string text =
-        options.json ? status_json(*view, opened->at.cluster).dump(options.watch ? -1 : 2) + "\n"
-                     : render_status(*view, opened->at.cluster, render_options(platform));
+    const std::string& cluster = (*access)->cluster();
+    const std::string text = options.json
+                                 ? status_json(*view, cluster).dump(options.watch ? -1 : 2) + "\n"
+                                 : render_status(*view, cluster, render_options(platform));
     // Home, print, clear what is left of the old picture: no flicker.
     const bool redraw = options.watch && !options.json && isatty(STDOUT_FILENO) != 0;
     fmt::print("{}{}{}", redraw ? "\x1b[H\x1b[2J" : "", text, options.watch && !redraw ? "\n" : "");
@@ -132,9 +102,9 @@ int status_command(const Platform& platform, const StatusOptions& options) {
 }
 
 int history_command(const Platform& platform, const ClusterOptions& options) {
-  auto opened = open_cluster(platform, options);
-  if (!opened) return report(opened.error());
-  const auto view = read_view(*opened->session);
+  auto access = ClusterAccess::open(platform, options);
+  if (!access) return report(access.error());
+  const auto view = (*access)->view();
   if (!view) return report(view.error());
   fmt::print("{}", options.json ? history_json(*view).dump(2) + "\n"
                                 : render_history(*view, render_options(platform)));
@@ -142,9 +112,9 @@ int history_command(const Platform& platform, const ClusterOptions& options) {
 }
 
 int config_show_command(const Platform& platform, const ClusterOptions& options) {
-  auto opened = open_cluster(platform, options);
-  if (!opened) return report(opened.error());
-  const auto view = read_view(*opened->session);
+  auto access = ClusterAccess::open(platform, options);
+  if (!access) return report(access.error());
+  const auto view = (*access)->view();
   if (!view) return report(view.error());
   if (!view->config) {
     return report({ErrorCode::kNotFound, "the cluster has no configuration yet",
@@ -155,38 +125,42 @@ int config_show_command(const Platform& platform, const ClusterOptions& options)
   return kExitOk;
 }
 
+int config_history_command(const Platform& platform, const ClusterOptions& options) {
+  auto access = ClusterAccess::open(platform, options);
+  if (!access) return report(access.error());
+  const auto history = (*access)->config_history();
+  if (!history) return report(history.error());
+  if (options.json) {
+    fmt::print("{}\n", config_history_json(*history).dump(2));
+    return kExitOk;
+  }
+  for (const ConfigChange& change : *history) {
+    std::string text;
+    for (const auto& [key, pair] : change.changes) {
+      text += fmt::format("{}{}: {} -> {}", text.empty() ? "" : ", ", key, pair.first, pair.second);
+    }
+    fmt::print("{}  {}  {}\n", change.at, change.by, text);
+  }
+  return kExitOk;
+}
+
 int config_set_command(const Platform& platform, const ClusterOptions& options,
                        const std::vector<std::string>& assignments) {
-  auto opened = open_cluster(platform, options);
-  if (!opened) return report(opened.error());
-  const auto view = read_view(*opened->session);
-  if (!view) return report(view.error());
-  if (!view->config) {
-    return report({ErrorCode::kConflict, "the cluster has no configuration yet",
-                   "Wait until it is bootstrapped"});
-  }
-  YAML::Node wanted(YAML::NodeType::Map);
+  api::Command command;
+  command.kind = api::Command::Kind::kConfig;
+  command.by = who(platform);
   for (const std::string& assignment : assignments) {
     const size_t equals = assignment.find('=');
     if (equals == std::string::npos || equals == 0) {
       return report({ErrorCode::kInvalid, fmt::format("\"{}\" is not KEY=VALUE", assignment), ""});
     }
-    wanted[assignment.substr(0, equals)] = assignment.substr(equals + 1);
+    command.changes[assignment.substr(0, equals)] = assignment.substr(equals + 1);
   }
-  control::ClusterConfig config = view->config->value;
-  Problems problems;
-  MapReader reader(problems, wanted, "");
-  read_cluster_config(reader, config);
-  reader.finish();
-  if (!problems.list.empty()) {
-    const Problem& problem = problems.list.front();
-    return report({ErrorCode::kInvalid, fmt::format("{}: {}", problem.key, problem.what), ""});
-  }
-  if (auto s = control::validate(config); !s) return report(s.error());
-  const control::Keys& keys = opened->session->keys();
-  const auto result = opened->session->commit(
-      {{{keys.config(), view->config->revision}}, {{keys.config(), control::encode(config)}}});
-  return commit_outcome(result, "changed");
+  auto access = ClusterAccess::open(platform, options);
+  if (!access) return report(access.error());
+  if (const auto done = (*access)->ask(command); !done) return report(done.error());
+  fmt::print("changed\n");
+  return kExitOk;
 }
 
 int request_command(const Platform& platform, const RequestOptions& options,
@@ -194,43 +168,49 @@ int request_command(const Platform& platform, const RequestOptions& options,
   // `--wait` alone is what it does anyway.
   const auto wait = parse_duration(options.wait.empty() ? "60s" : options.wait);
   if (!wait) return report(wait.error());
-  control::RequestRecord request;
+  const bool planned = kind == control::RequestKind::kSwitchover;
+  api::Command command;
+  command.kind = planned ? api::Command::Kind::kSwitchover : api::Command::Kind::kFailover;
   if (!options.candidate.empty()) {
     const auto candidate = NodeName::parse(options.candidate);
     if (!candidate) return report(candidate.error());
-    request.candidate = *candidate;
+    command.candidate = *candidate;
   }
-  request.id = platform.entropy.hex(4);
-  request.kind = kind;
-  request.force = options.force;
-  request.by = who(platform);
-  auto opened = open_cluster(platform, options);
-  if (!opened) return report(opened.error());
-  const auto view = read_view(*opened->session);
-  if (!view) return report(view.error());
-  auto txn = open_request(*view, opened->session->keys(), request);
-  if (!txn) return report(txn.error());
-  const auto result = opened->session->commit(std::move(*txn));
-  const int code = commit_outcome(
-      result, fmt::format("{} requested ({})",
-                          kind == control::RequestKind::kSwitchover ? "switchover" : "failover",
-                          request.id));
+  command.force = options.force;
+  command.by = who(platform);
+  auto access = ClusterAccess::open(platform, options);
+  if (!access) return report(access.error());
+  const auto id = (*access)->ask(command);
+  if (!id) return report(id.error());
+  fmt::print("{} requested ({})\n", planned ? "switchover" : "failover", *id);
   std::fflush(stdout);
-  if (code != kExitOk || *wait == 0ms) return code;
-  return follow_request(*opened->session, request, *wait);
+  if (*wait == 0ms) return kExitOk;
+  return follow_request(**access, *id, *wait);
 }
 
-int pause_command(const Platform& platform, const ClusterOptions& options, PauseCommand command) {
-  auto opened = open_cluster(platform, options);
-  if (!opened) return report(opened.error());
-  const auto view = read_view(*opened->session);
-  if (!view) return report(view.error());
-  const bool pause = command == PauseCommand::kPause;
-  auto txn = change_pause(*view, opened->session->keys(),
-                          pause ? PauseChange::kPause : PauseChange::kResume, who(platform));
-  if (!txn) return report(txn.error());
-  return commit_outcome(opened->session->commit(std::move(*txn)),
-                        pause ? "paused: no automatic failover until `bascule resume`" : "resumed");
+int pause_command(const Platform& platform, const ClusterOptions& options, PauseCommand wanted) {
+  const bool pause = wanted == PauseCommand::kPause;
+  api::Command command;
+  command.kind = pause ? api::Command::Kind::kPause : api::Command::Kind::kResume;
+  command.by = who(platform);
+  auto access = ClusterAccess::open(platform, options);
+  if (!access) return report(access.error());
+  if (const auto done = (*access)->ask(command); !done) return report(done.error());
+  fmt::print("{}\n", pause ? "paused: no automatic failover until `bascule resume`" : "resumed");
+  return kExitOk;
+}
+
+int token_command(const Platform& platform, const TokenOptions& options) {
+  const auto name = NodeName::parse(options.name);
+  if (!name) return report(name.error());
+  constexpr size_t kTokenBytes = 24;
+  const std::string token = platform.entropy.hex(kTokenBytes);
+  fmt::print("{}\n", token);
+  fmt::print(stderr,
+             "\nKeep the token; it is not stored anywhere. For bascule.yaml:\n"
+             "api:\n  tokens:\n    - {{name: {}, role: {}, sha256: {}}}\n",
+             name->str(), options.role, api::sha256_hex(token));
+  return kExitOk;
 }
 
 }  // namespace bascule::cli

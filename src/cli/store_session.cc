@@ -35,15 +35,20 @@ Result<std::unique_ptr<StoreSession>> StoreSession::open(const Platform& platfor
 }
 
 Result<control::ClusterView> StoreSession::view() {
+  const auto snapshot = read(keys_.prefix);
+  if (!snapshot) return std::unexpected(snapshot.error());
+  return control::parse_cluster(keys_, *snapshot);
+}
+
+Result<store::Snapshot> StoreSession::read(const std::string& prefix) {
   std::optional<Result<store::Snapshot>> answer;
-  store().read(keys_.prefix, [&](Result<store::Snapshot> result) {
+  store().read(prefix, [&](Result<store::Snapshot> result) {
     answer = std::move(result);
     loop_->stop();
   });
   // A watch may stop the loop too; every request is answered, at the latest with a timeout.
   while (!answer) loop_->run();
-  if (!*answer) return std::unexpected(answer->error());
-  return control::parse_cluster(keys_, **answer);
+  return *std::move(answer);
 }
 
 store::TxnResult StoreSession::commit(store::Txn txn) {

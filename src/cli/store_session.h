@@ -27,6 +27,7 @@ class StoreSession {
   static Result<std::unique_ptr<StoreSession>> open(const Platform& platform, const ClusterAt& at);
   const control::Keys& keys() const { return keys_; }
   Result<control::ClusterView> view();
+  Result<store::Snapshot> read(const std::string& prefix);
   store::TxnResult commit(store::Txn txn);
   // Reads whenever something changed (and every second) until `done` returns true or `limit` has
   // passed; false: the time was up.

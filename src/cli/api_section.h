@@ -1,0 +1,31 @@
+// `api` in bascule.yaml, and what the server is given for it.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "api/http_server.h"
+#include "cli/units.h"
+#include "cli/yaml_reader.h"
+
+namespace bascule::cli {
+
+struct ApiSection {
+  HostPort listen{"127.0.0.1", 8008};
+  std::optional<api::HttpTls> tls;
+  std::vector<api::Token> tokens;
+  std::optional<api::Anonymous> anonymous;
+
+  api::HttpOptions options() const;
+  std::string url() const;
+};
+
+// `resolve` makes paths absolute.
+void read_api(MapReader reader, Problems& problems,
+              const std::function<std::string(const std::string&)>& resolve, ApiSection& out);
+// What is allowed and yet wants a word, for `validate-config`.
+std::vector<std::string> notes_about(const ApiSection& api);
+
+}  // namespace bascule::cli

@@ -1,0 +1,309 @@
+#include "cli/cluster_access.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "api/http_server.h"
+#include "cli/request.h"
+#include "cli/secrets.h"
+
+namespace bascule::cli {
+namespace {
+
+using nlohmann::json;
+
+Result<std::string> committed(const store::TxnResult& result, std::string id) {
+  switch (result.outcome) {
+    case store::TxnOutcome::kCommitted:
+      return id;
+    case store::TxnOutcome::kConflict:
+      return fail(ErrorCode::kConflict, "somebody else changed it in the same moment",
+                  "Look at `bascule status` and try again");
+    case store::TxnOutcome::kUnknown:
+      break;
+  }
+  return fail(ErrorCode::kUnknown,
+              fmt::format("it is not known whether it was written: {}", result.error),
+              "`bascule status` shows it");
+}
+
+class StoreAccess final : public ClusterAccess {
+ public:
+  StoreAccess(const Platform& platform, ClusterAt at, std::unique_ptr<StoreSession> session)
+      : platform_(platform), at_(std::move(at)), session_(std::move(session)) {}
+
+  const std::string& cluster() const override { return at_.cluster; }
+  Result<control::ClusterView> view() override { return session_->view(); }
+  Result<std::string> ask(const api::Command& command) override {
+    return carry_out(platform_, *session_, at_.cluster, command);
+  }
+  Result<std::vector<ConfigChange>> config_history() override {
+    const auto entries = session_->read(config_history_prefix(at_.cluster));
+    if (!entries) return std::unexpected(entries.error());
+    return parse_config_history(entries->entries);
+  }
+  bool follow(Millis limit, const Done& done) override { return session_->follow(limit, done); }
+
+ private:
+  const Platform& platform_;
+  const ClusterAt at_;
+  const std::unique_ptr<StoreSession> session_;
+};
+
+constexpr Millis kAnswerTimeout{10'000};
+constexpr Millis kFollowEvery{200};
+constexpr size_t kAnswerBytesMax = 16 << 20;
+
+class ApiAccess final : public ClusterAccess {
+ public:
+  ApiAccess(const Platform& platform, ApiAt at, std::string token)
+      : platform_(platform),
+        at_(std::move(at)),
+        token_(std::move(token)),
+        loop_(platform.make_loop()),
+        http_(platform.make_http(*loop_, {at_.ca_file, at_.cert_file, at_.key_file})) {}
+  ~ApiAccess() override { http_.reset(); }
+
+  const std::string& cluster() const override { return cluster_; }
+  Result<control::ClusterView> view() override;
+  Result<std::string> ask(const api::Command& command) override;
+  Result<std::vector<ConfigChange>> config_history() override;
+  bool follow(Millis limit, const Done& done) override;
+
+ private:
+  Result<json> call(std::string method, const std::string& path, std::string body);
+  Error error_of(const env::HttpAnswer& answer, const json& body, const std::string& path) const;
+
+  const Platform& platform_;
+  const ApiAt at_;
+  const std::string token_;
+  std::unique_ptr<env::Loop> loop_;
+  std::unique_ptr<env::HttpClient> http_;
+  std::string cluster_;
+};
+
+Result<json> ApiAccess::call(std::string method, const std::string& path, std::string body) {
+  env::HttpRequest request;
+  request.method = std::move(method);
+  request.url = at_.url + path;
+  request.body = std::move(body);
+  request.timeout = kAnswerTimeout;
+  request.answer_bytes_max = kAnswerBytesMax;
+  if (!token_.empty()) request.headers.push_back("Authorization: Bearer " + token_);
+  std::optional<env::HttpAnswer> answer;
+  http_->send(std::move(request), [&](env::HttpAnswer got) {
+    answer = std::move(got);
+    loop_->stop();
+  });
+  while (!answer) loop_->run();
+  const json document = json::parse(answer->body, nullptr, /*allow_exceptions=*/false);
+  if (answer->status >= 200 && answer->status < 300 && !document.is_discarded()) return document;
+  return std::unexpected(error_of(*answer, document, path));
+}
+
+Error ApiAccess::error_of(const env::HttpAnswer& answer, const json& body,
+                          const std::string& path) const {
+  if (answer.status == 0) {
+    const bool sent = answer.sent == env::HttpAnswer::Sent::kPerhaps;
+    return {sent ? ErrorCode::kUnknown : ErrorCode::kUnavailable,
+            fmt::format("{}{}: {}", at_.url, path, answer.error),
+            sent ? "It may have been carried out all the same" : "Does a daemon listen there?"};
+  }
+  const auto text = [&](const char* key) -> std::string {
+    if (!body.is_object() || !body.contains("error") || !body["error"].is_object()) return "";
+    const auto found = body["error"].find(key);
+    return found != body["error"].end() && found->is_string() ? found->get<std::string>() : "";
+  };
+  ErrorCode code = ErrorCode::kInternal;
+  if (answer.status == 400 || answer.status == 401 || answer.status == 403) {
+    code = ErrorCode::kInvalid;
+  } else if (answer.status == 404) {
+    code = ErrorCode::kNotFound;
+  } else if (answer.status == 409 || answer.status == 412) {
+    code = ErrorCode::kConflict;
+  } else if (answer.status == 503) {
+    code = ErrorCode::kUnavailable;
+  } else if (answer.status == 504) {
+    code = ErrorCode::kUnknown;
+  }
+  const std::string message = text("message");
+  return {code,
+          message.empty() ? fmt::format("{}{}: status {}", at_.url, path, answer.status) : message,
+          text("hint")};
+}
+
+Result<control::ClusterView> ApiAccess::view() {
+  const auto document = call("GET", "/records", "");
+  if (!document) return std::unexpected(document.error());
+  const auto malformed = [&] {
+    return fail(ErrorCode::kInvalid, fmt::format("{}/records is not that of Bascule", at_.url));
+  };
+  if (!document->is_object() || !document->contains("records")) return malformed();
+  const json& all = *document;
+  if (!all.value("cluster", json()).is_string() || !all["records"].is_object()) return malformed();
+  if (!all.contains("ageMs") || all["ageMs"].is_null()) {
+    return fail(ErrorCode::kUnavailable, fmt::format("{} has not read the store yet", at_.url),
+                "Ask another daemon, or look at this one's log");
+  }
+  cluster_ = all["cluster"].get<std::string>();
+  const control::Keys keys(cluster_);
+  store::Snapshot snapshot;
+  const auto number = [](const json& value) {
+    return value.is_number_unsigned() ? value.get<uint64_t>() : 0;
+  };
+  if (all.value("identity", json()).is_string()) snapshot.identity = all["identity"];
+  snapshot.revision = number(all.value("revision", json()));
+  for (const auto& [key, record] : all["records"].items()) {
+    if (!record.is_object() || !record.contains("value")) return malformed();
+    snapshot.entries.push_back(
+        {keys.prefix + key, record["value"].dump(), number(record.value("revision", json()))});
+  }
+  return control::parse_cluster(keys, snapshot);
+}
+
+Result<std::string> ApiAccess::ask(const api::Command& command) {
+  using Kind = api::Command::Kind;
+  json body = json::object();
+  std::string path;
+  switch (command.kind) {
+    case Kind::kSwitchover:
+    case Kind::kFailover:
+      path = command.kind == Kind::kSwitchover ? "/switchover" : "/failover";
+      if (!command.candidate.empty()) body["candidate"] = command.candidate.str();
+      if (command.force) body["force"] = true;
+      break;
+    case Kind::kPause:
+      path = "/pause";
+      break;
+    case Kind::kResume:
+      path = "/resume";
+      break;
+    case Kind::kConfig:
+      path = "/config";
+      for (const auto& [key, value] : command.changes) body[key] = value;
+      break;
+    case Kind::kConfigHistory:
+      return fail(ErrorCode::kInternal, "not a command");
+  }
+  const auto answer = call(command.kind == Kind::kConfig ? "PATCH" : "POST", path, body.dump());
+  if (!answer) return std::unexpected(answer.error());
+  const json id = answer->is_object() ? answer->value("operation", json()) : json();
+  return id.is_string() ? id.get<std::string>() : std::string();
+}
+
+Result<std::vector<ConfigChange>> ApiAccess::config_history() {
+  const auto document = call("GET", "/config/history", "");
+  if (!document) return std::unexpected(document.error());
+  std::vector<store::Entry> entries;
+  if (document->is_array()) {
+    for (const json& change : *document) entries.push_back({"", change.dump(), 0});
+  }
+  return parse_config_history(entries);
+}
+
+bool ApiAccess::follow(Millis limit, const Done& done) {
+  const MonoTime end = platform_.clock.now() + limit;
+  for (;;) {
+    const auto seen = view();
+    if (seen && done(*seen)) return true;
+    if (platform_.clock.now() >= end) return false;
+    platform_.process.sleep(kFollowEvery);
+  }
+}
+
+Result<std::unique_ptr<ClusterAccess>> open_api(const Platform& platform, ApiAt at) {
+  while (at.url.ends_with('/')) at.url.pop_back();
+  const bool tls = at.url.starts_with("https://");
+  const size_t scheme = tls ? 8 : 7;
+  const std::string_view rest =
+      at.url.size() > scheme ? std::string_view(at.url).substr(scheme) : "";
+  if ((!tls && !at.url.starts_with("http://")) || rest.empty() ||
+      rest.find_first_of("/@?# ") != std::string_view::npos) {
+    return fail(ErrorCode::kInvalid, fmt::format("--api: \"{}\" is not a URL of an API", at.url),
+                "Give it as https://HOST:PORT");
+  }
+  std::string token;
+  if (!at.token_file.empty()) {
+    const std::string host(rest.substr(0, rest.rfind(':')));
+    if (!tls && !api::is_loopback(host)) {
+      return fail(ErrorCode::kInvalid, "--api: the token would travel in clear text",
+                  "Use https (api.tls of the daemon)");
+    }
+    auto read = read_secret(platform.disk, at.token_file);
+    if (!read) return std::unexpected(read.error());
+    token = std::move(*read);
+    const bool plain = std::ranges::all_of(token, [](char c) { return c > ' ' && c < 0x7f; });
+    if (!plain) {
+      return fail(ErrorCode::kInvalid, fmt::format("{} holds no token", at.token_file));
+    }
+  }
+  return std::make_unique<ApiAccess>(platform, std::move(at), std::move(token));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ClusterAccess>> ClusterAccess::open(const Platform& platform,
+                                                           const ClusterWhere& where) {
+  ApiAt at = where.api;
+  const bool named = !where.dir.empty() || !where.config_file.empty();
+  if (at.url.empty() && !named) {
+    at.url = platform.environment("BASCULE_API").value_or("");
+    if (at.token_file.empty()) {
+      at.token_file = platform.environment("BASCULE_TOKEN_FILE").value_or("");
+    }
+  }
+  if (!at.url.empty()) return open_api(platform, std::move(at));
+  auto found = find_cluster(platform, where.dir, where.config_file);
+  if (!found) return std::unexpected(found.error());
+  auto session = StoreSession::open(platform, *found);
+  if (!session) return std::unexpected(session.error());
+  return std::make_unique<StoreAccess>(platform, std::move(*found), std::move(*session));
+}
+
+Result<std::string> carry_out(const Platform& platform, StoreSession& session,
+                              const std::string& cluster, const api::Command& command) {
+  using Kind = api::Command::Kind;
+  const auto view = session.view();
+  if (!view) return std::unexpected(view.error());
+  const control::Keys& keys = session.keys();
+  const std::string id = platform.entropy.hex(4);
+  Result<store::Txn> txn;
+  if (command.kind == Kind::kPause || command.kind == Kind::kResume) {
+    const bool pause = command.kind == Kind::kPause;
+    txn = change_pause(*view, keys, pause ? PauseChange::kPause : PauseChange::kResume, command.by);
+  } else if (command.kind == Kind::kConfig || command.kind == Kind::kConfigHistory) {
+    const auto history = session.read(config_history_prefix(cluster));
+    if (!history) return std::unexpected(history.error());
+    if (command.kind == Kind::kConfigHistory) {
+      return config_history_json(parse_config_history(history->entries)).dump();
+    }
+    txn = change_config(*view, {cluster, command.changes, command.by, platform.clock.wall_now()},
+                        history->entries);
+  } else {
+    control::RequestRecord request;
+    request.id = id;
+    request.kind = command.kind == Kind::kFailover ? control::RequestKind::kFailover
+                                                   : control::RequestKind::kSwitchover;
+    request.candidate = command.candidate;
+    request.force = command.force;
+    request.by = command.by;
+    txn = open_request(*view, keys, request);
+  }
+  if (!txn) return std::unexpected(txn.error());
+  return committed(session.commit(std::move(*txn)), id);
+}
+
+nlohmann::ordered_json config_history_json(const std::vector<ConfigChange>& history) {
+  auto out = nlohmann::ordered_json::array();
+  for (const ConfigChange& change : history) {
+    auto changes = nlohmann::ordered_json::object();
+    for (const auto& [key, pair] : change.changes) changes[key] = {pair.first, pair.second};
+    out.push_back({{"at", change.at}, {"by", change.by}, {"changes", std::move(changes)}});
+  }
+  return out;
+}
+
+}  // namespace bascule::cli
