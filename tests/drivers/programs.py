@@ -92,6 +92,7 @@ class Cpp(Program):
 
 PROGRAMS = [
     Python("raw", "raw protocol 3.0"),
+    Python("tools", "pgbench, pg_dump, pg_restore, psql", "postgresql-client-15"),
     Python("psycopg2", "psycopg2 (Python)", "python3-psycopg2"),
     Python("psycopg3", "psycopg 3 (Python)", "python3-psycopg"),
     Python("asyncpg", "asyncpg (Python)", "python3-asyncpg"),

@@ -211,7 +211,10 @@ check('pipeline') do
   with(5) do |*clients|
     clients.each do |c|
       c.enter_pipeline_mode
-      100.times { |n| c.send_query_params(n == 50 ? 'select 1 / ($1::int - $1::int)' : 'select $1::int', [n]) and (c.pipeline_sync if n % 10 == 9) }
+      100.times do |n|
+        c.send_query_params(n == 50 ? 'select 1 / ($1::int - $1::int)' : 'select $1::int', [n])
+        c.pipeline_sync if n % 10 == 9
+      end
     end
     clients.each do |c|
       good = bad = aborted = 0
