@@ -11,7 +11,9 @@ Status load_client_tls(Access& access, env::Tls& tls) {
   const AccessConfig& config = access.config;
   if (config.client_tls == SslMode::kDisable) {
     if (access.rules.needs_certificates()) {
-      return fail(ErrorCode::kInvalid, config.hba_file + " demands client certificates",
+      return fail(ErrorCode::kInvalid,
+                  (config.hba_file.empty() ? "auth_type cert" : config.hba_file) +
+                      " demands client certificates",
                   "They need TLS: set client_tls");
     }
     return {};

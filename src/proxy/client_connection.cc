@@ -1,6 +1,7 @@
 #include "proxy/client_connection.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "pgwire/messages.h"
@@ -119,6 +120,7 @@ void ClientConnection::after_login_step(std::string& reply) {
     }
     case ClientLogin::State::kFailed:
       worker_.counters().logins_failed.add();
+      worker_.refusals().note(worker_.loop().now(), stream_->peer(), login_->failure());
       if (login_->doubts_answer()) worker_.lookups().doubt(std::string(login_->startup().user()));
       finish(reply);
       break;
@@ -481,7 +483,12 @@ void ClientConnection::on_peer_gone() {
   }
 }
 
-void ClientConnection::on_closed(int) {
+void ClientConnection::on_closed(int error) {
+  if (phase_ == Phase::kLogin && error == EPROTO) {
+    worker_.counters().logins_failed.add();
+    worker_.refusals().note(worker_.loop().now(), stream_->peer(),
+                            "TLS handshake: " + stream_->tls_error());
+  }
   stream_ = nullptr;
   leave();
 }

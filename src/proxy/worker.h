@@ -11,6 +11,7 @@
 #include "proxy/auth_lookup.h"
 #include "proxy/client_connection.h"
 #include "proxy/dispatcher.h"
+#include "proxy/refusal_log.h"
 #include "proxy/server_credentials.h"
 #include "proxy/shared.h"
 #include "proxy/slot_map.h"
@@ -54,6 +55,7 @@ class Worker {
   const std::shared_ptr<const Access>& access() const { return access_; }
   ServerCredentials& credentials() { return credentials_; }
   AuthLookup& lookups() { return lookups_; }
+  RefusalLog& refusals() { return refusals_; }
 
   ClientConnection* client(Handle handle) const { return clients_.find(handle); }
   void remove_client(Handle handle);
@@ -97,6 +99,7 @@ class Worker {
   std::shared_ptr<const Access> access_;
   ServerCredentials credentials_{shared_.server_passwords};
   AuthLookup lookups_{*this};
+  RefusalLog refusals_;
   Workspace workspace_;
   SlotMap<ClientConnection> clients_;
   Dispatcher dispatcher_;
