@@ -175,6 +175,7 @@ void ClientConnection::welcome(ParametersRef parameters) {
   phase_ = Phase::kSession;
   Parameters().swap(startup_);
   told_ = std::move(parameters);
+  session_->set_greeting(told_);
   const std::string secret = random_bytes(worker_.entropy(), sizeof secret_);
   std::copy(secret.begin(), secret.end(), secret_);
   std::string reply;

@@ -93,7 +93,10 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
       }
       const bool next_batch =
           one_batch_ && !batches_.empty() && batches_.back().ended && !open_after_;
-      if (pipeline_full() || again_ || next_batch) {
+      // What a name means in this batch is not known before the one before it has been answered.
+      const bool undecided = shares() && memory_ && memory_->undecided() && !batches_.empty() &&
+                             batches_.back().ended && type != 'S' && type != 'H';
+      if (pipeline_full() || again_ || next_batch || undecided) {
         result.next = Next::kBusy;
         break;
       }
@@ -311,7 +314,7 @@ void Session::apply(const Effects& effects, const std::vector<StateChange>* chan
     }
   }
   if (pin_ == Pin::kNone) pin_ = effects.pin;
-  if (changes != nullptr && !changes->empty()) memory().stage(*changes);
+  if (changes != nullptr && !changes->empty()) memory().stage(tracker_.sent_count() - 1, *changes);
 }
 
 void Session::skip_piece(const Scan& piece, SessionOutput& out) {

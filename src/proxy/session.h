@@ -126,6 +126,8 @@ class Session {
   // All that makes the server as this session's client was promised at log-in.
   SessionMemory::Script full_script(const ServerState& server) const;
   const SettingsRef& wanted() const { return wanted_; }
+  // What the client was told at log-in.
+  void set_greeting(ParametersRef told) { greeting_ = std::move(told); }
   enum class After { kKeep, kClose };
   // `who`: the server for messages, "n1, epoch 3". Ignored if not attached.
   After on_lost(Loss loss, std::string_view who, SessionOutput& out);
@@ -158,6 +160,7 @@ class Session {
   // PostgreSQL keeps up to 8 KiB of answers back, of 5 bytes each at least: a limit below 1,639
   // could wait forever.
   static constexpr uint32_t kPipelineMax = 8'192;
+  static constexpr size_t kFailedMax = 64;
   bool pipeline_full() const { return attached_ && tracker_.pending() >= kPipelineMax; }
   uint64_t transactions() const { return transactions_; }
   uint64_t errors() const { return errors_; }
@@ -291,13 +294,17 @@ class Session {
   uint64_t errors_ = 0;
   ServerState* server_ = nullptr;
   SettingsRef base_, wanted_;
+  ParametersRef greeting_;
   pgwire::FrameScanner front_;
   pgwire::SessionTracker tracker_;
   StatementScanner scanner_;
   FrontQueue<Batch> batches_;
   FrontQueue<Edit> edits_;
-  uint32_t taken_serial_ = 0;     // of an error that says so: that the name is taken
-  ByteRun* to_server_ = nullptr;  // of the on_client() that runs
+  // Statements that turned out not to exist, and their names: what was sent meanwhile may use them.
+  std::vector<std::pair<uint32_t, std::string>> failed_;
+  uint32_t used_serial_ = 0, used_id_ = 0;  // the statement used last
+  uint32_t taken_serial_ = 0;               // of an error that says so: that the name is taken
+  ByteRun* to_server_ = nullptr;            // of the on_client() that runs
   std::string replacement_;
   std::string retained_, retry_;
   std::string parse_message_, parse_name_;

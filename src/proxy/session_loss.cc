@@ -73,6 +73,7 @@ void Session::forget_server() {
   retained_.clear();
   batches_.clear();
   edits_.clear();
+  failed_.clear();
   doomed_.clear();
   observed_.clear();
   tracker_ = pgwire::SessionTracker();

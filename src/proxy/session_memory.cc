@@ -118,18 +118,21 @@ std::optional<std::vector<StateChange>> parse_state_changes(std::string_view sql
   return changes;
 }
 
-void SessionMemory::parse_sent(uint64_t message, std::string_view name, Prepared statement) {
+void SessionMemory::parse_sent(uint64_t message, std::string_view name, Prepared statement,
+                               NameIs name_is) {
   if (name.empty()) return;
   // A client may pipeline many: what exceeds the limit is only counted, and pins when confirmed.
   if (pending_bytes_ + statement.message.size() > limits_.prepared_bytes) {
     std::string().swap(statement.message);
   }
   pending_bytes_ += statement.message.size();
-  pending_.push_back({message, false, std::string(name), std::move(statement)});
+  pending_.push_back({message,
+                      name_is == NameIs::kTaken ? Pending::Kind::kUnlikely : Pending::Kind::kParse,
+                      std::string(name), std::move(statement)});
 }
 
 void SessionMemory::close_sent(uint64_t message, std::string_view name) {
-  if (!name.empty()) pending_.push_back({message, true, std::string(name), {}});
+  if (!name.empty()) pending_.push_back({message, Pending::Kind::kClose, std::string(name), {}});
 }
 
 SessionMemory::Pending SessionMemory::take_pending() {
@@ -140,9 +143,13 @@ SessionMemory::Pending SessionMemory::take_pending() {
 }
 
 void SessionMemory::answered(uint64_t message) {
+  while (!pending_.empty() && pending_.front().kind == Pending::Kind::kGone &&
+         pending_.front().message < message) {
+    take_pending();
+  }
   if (pending_.empty() || pending_.front().message != message) return;
   Pending done = take_pending();
-  if (done.closes) {
+  if (done.kind == Pending::Kind::kClose) {
     forget(done.name);
   } else {
     remember(done.name, std::move(done.statement));
@@ -175,7 +182,10 @@ void SessionMemory::forget(std::string_view name) {
 
 SessionMemory::Prepared* SessionMemory::find(std::string_view name) {
   for (size_t i = pending_.size(); i-- > 0;) {
-    if (pending_[i].name == name) return pending_[i].closes ? nullptr : &pending_[i].statement;
+    Pending& p = pending_[i];
+    if (p.kind == Pending::Kind::kUnlikely) continue;
+    if (p.kind == Pending::Kind::kGone && p.name.empty()) return nullptr;
+    if (p.name == name) return p.kind == Pending::Kind::kParse ? &p.statement : nullptr;
   }
   const auto it = prepared_.find(name);
   return it == prepared_.end() ? nullptr : &it->second;
@@ -192,8 +202,12 @@ std::string_view SessionMemory::name_of(uint32_t statement_id) const {
   return {};
 }
 
-void SessionMemory::stage(const std::vector<StateChange>& changes) {
+void SessionMemory::stage(uint64_t message, const std::vector<StateChange>& changes) {
   for (const StateChange& change : changes) {
+    const bool all = change.kind == Kind::kDeallocateAll || change.kind == Kind::kDiscardAll;
+    if (all || change.kind == Kind::kDeallocate) {
+      pending_.push_back({message, Pending::Kind::kGone, change.name, {}});
+    }
     if (change.kind != Kind::kDiscardAll) staged_.push_back(change);  // its tag says it all
   }
 }
@@ -327,6 +341,17 @@ bool SessionMemory::explains(std::string_view name) const {
   const std::string key = lower(name);
   return std::any_of(applied_.begin(), applied_.end(),
                      [&](const std::string& a) { return a.empty() || a == key; });
+}
+
+bool SessionMemory::resets(std::string_view name) const {
+  const std::string key = lower(name);
+  if (base_->find(key) == nullptr) return false;
+  bool lost = std::find(lost_base_.begin(), lost_base_.end(), key) != lost_base_.end();
+  for (const StateChange& c : transaction_) {
+    if (c.kind == Kind::kResetAll || (c.kind == Kind::kReset && c.name == key)) lost = true;
+    if (c.kind == Kind::kSet && c.name == key) lost = false;
+  }
+  return lost;
 }
 
 SettingsRef SessionMemory::wanted(SettingsTable& table) const {

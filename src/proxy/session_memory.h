@@ -59,7 +59,10 @@ class SessionMemory {
 
   // ---- Statements. `message` numbers what is sent to the server (SessionTracker::sent())
   // ----------
-  void parse_sent(uint64_t message, std::string_view name, Prepared statement);
+  // kTaken: it will fail, most likely, and what is sent next means the older statement.
+  enum class NameIs { kFree, kTaken };
+  void parse_sent(uint64_t message, std::string_view name, Prepared statement,
+                  NameIs name_is = NameIs::kFree);
   void close_sent(uint64_t message, std::string_view name);
   void answered(uint64_t message);  // ParseComplete, CloseComplete
   void skipped(uint64_t next);      // what was sent before `next` is not answered any more
@@ -70,11 +73,13 @@ class SessionMemory {
     return const_cast<SessionMemory*>(this)->find(name);
   }
   size_t prepared_count() const { return prepared_.size() + pending_.size(); }
+  // Statements were sent whose fate is not known yet.
+  bool undecided() const { return !pending_.empty(); }
   // The client's name for a statement; empty if it has none.
   std::string_view name_of(uint32_t statement_id) const;
 
   // ---- Settings ------------------------------------------------------------------------------
-  void stage(const std::vector<StateChange>& changes);
+  void stage(uint64_t message, const std::vector<StateChange>& changes);
   void on_tag(std::string_view tag);  // CommandComplete
   // ErrorResponse; `in_transaction`: one was open before this batch.
   enum class Block { kNone, kOpen };
@@ -91,6 +96,8 @@ class SessionMemory {
   bool take_changed() { return std::exchange(changed_, false); }
   SettingsRef wanted(SettingsTable& table) const;  // what the session is to have
   SettingsRef left(SettingsTable& table) const;    // what its server has
+  // A start-up value is to be in force again, since a RESET of this batch or transaction.
+  bool resets(std::string_view name) const;
   // The server has what is wanted.
   void synced() { lost_base_.clear(); }
   // SET of a start-up value that a RESET in the open transaction took away; empty: none.
@@ -111,7 +118,9 @@ class SessionMemory {
  private:
   struct Pending {
     uint64_t message = 0;
-    bool closes = false;
+    // kUnlikely: a Parse of a name that seems to be taken.
+    // kGone: a DEALLOCATE, of all if `name` is empty. Its tag is what counts in the end.
+    enum class Kind : uint8_t { kParse, kUnlikely, kClose, kGone } kind = Kind::kParse;
     std::string name;
     Prepared statement;
   };

@@ -17,8 +17,9 @@ class SessionMemoryTest : public testing::Test {
   void run(std::string_view sql, std::string_view tag) {
     const auto changes = parse_state_changes(sql);
     ASSERT_TRUE(changes);
-    memory.stage(*changes);
+    memory.stage(++sent, *changes);
     memory.on_tag(tag);
+    memory.skipped(++answered + 1);
     memory.on_ready(Block::kNone, true);
   }
   void prepare(std::string_view name, std::string_view sql) {
@@ -52,7 +53,7 @@ TEST_F(SessionMemoryTest, ResetForgetsASetting) {
 
 TEST_F(SessionMemoryTest, SettingOfARolledBackTransactionDoesNotCount) {
   memory.on_ready(Block::kOpen, true);
-  memory.stage(*parse_state_changes("SET a = 1"));
+  memory.stage(++sent, *parse_state_changes("SET a = 1"));
   memory.on_tag("SET");
   memory.on_ready(Block::kOpen, true);
   memory.on_tag("ROLLBACK");
@@ -62,7 +63,7 @@ TEST_F(SessionMemoryTest, SettingOfARolledBackTransactionDoesNotCount) {
 }
 
 TEST_F(SessionMemoryTest, SettingOfACommittedTransactionCounts) {
-  memory.stage(*parse_state_changes("SET a = 1"));
+  memory.stage(++sent, *parse_state_changes("SET a = 1"));
   memory.on_tag("SET");
   memory.on_ready(Block::kOpen, true);
   memory.on_tag("COMMIT");
@@ -71,7 +72,7 @@ TEST_F(SessionMemoryTest, SettingOfACommittedTransactionCounts) {
 }
 
 TEST_F(SessionMemoryTest, SavepointRollbackAfterASettingCanNotBeFollowed) {
-  memory.stage(*parse_state_changes("SET a = 1"));
+  memory.stage(++sent, *parse_state_changes("SET a = 1"));
   memory.on_tag("SET");
   memory.on_ready(Block::kOpen, true);
   memory.on_tag("ROLLBACK");
@@ -80,7 +81,7 @@ TEST_F(SessionMemoryTest, SavepointRollbackAfterASettingCanNotBeFollowed) {
 }
 
 TEST_F(SessionMemoryTest, FailedSetDoesNotCount) {
-  memory.stage(*parse_state_changes("SET a = 1"));
+  memory.stage(++sent, *parse_state_changes("SET a = 1"));
   memory.on_error(Block::kNone);
   memory.on_ready(Block::kNone, true);
   EXPECT_TRUE(memory.empty());

@@ -227,6 +227,12 @@ void Session::drop_edits(uint64_t next) {
     const Edit& edit = edits_.front();
     const bool taken = edit.kind == EditKind::kParse && edit.serial == taken_serial_;
     if (edit.serial != 0 && !taken) {
+      if (tracker_.in_flight() && failed_.size() < kFailedMax) {
+        const uint32_t id = server_->statements.id_of(edit.serial);
+        failed_.emplace_back(edit.serial, edit.text.empty() && memory_
+                                              ? std::string(memory_->name_of(id))
+                                              : edit.text);
+      }
       server_->statements.remove_serial(edit.serial);
       server_->closing.push_back(edit.serial);  // in case that it is there
     }
@@ -247,7 +253,15 @@ void Session::on_parameter(std::string_view payload, SessionOutput& out) {
   }
   set_parameter(values, parameter->name, parameter->value);
   server_->reported = workspace_.settings.parameters(values);
-  if (reply_ == Reply::kRelay) out.on_parameter(parameter->name, parameter->value);
+  if (reply_ != Reply::kRelay) return;
+  out.on_parameter(parameter->name, parameter->value);
+  // The server is about to get its start-up value, which the client sees already.
+  if (shares() && greeting_ && memory_ && memory_->resets(parameter->name)) {
+    replacement_.clear();
+    pgwire::append_parameter_status(replacement_, parameter->name,
+                                    find_parameter(*greeting_, parameter->name));
+    reply_ = Reply::kReplace;
+  }
 }
 
 std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) {
@@ -289,7 +303,11 @@ void Session::name_as_client(const Scan& piece, const pgwire::ErrorView& error) 
     name = edits_.front().text;
     taken_serial_ = serial;  // it stays what it was
   } else if (memory_) {
-    name = memory_->name_of(server_->statements.id_of(serial));
+    const uint32_t id = server_->statements.id_of(serial);
+    name = memory_->name_of(id == 0 && serial == used_serial_ ? used_id_ : id);
+  }
+  for (const auto& [failed, its_name] : failed_) {
+    if (name.empty() && failed == serial) name = its_name;
   }
   replacement_.assign("E\0\0\0\0", 5).append(payload.substr(0, at)).append(name);
   replacement_.append(end, payload.data() + payload.size());
@@ -338,6 +356,7 @@ void Session::on_ready() {
   if (memory_) memory_->on_ready(block(status), last && batches_.empty());
   if (status == TransactionStatus::kIdle) settle();
   error_forwarded_ = false;
+  if (batches_.empty()) failed_.clear();
   if (batches_.empty()) open_after_ = status != TransactionStatus::kIdle;
   retaining_ = false;
   retained_.clear();

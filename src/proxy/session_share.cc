@@ -132,8 +132,10 @@ uint32_t Session::new_serial(uint32_t id) {
 
 uint32_t Session::ensure(const StatementRef& statement) {
   uint32_t serial = server_->statements.find(statement->id);
+  used_id_ = statement->id;
+  used_serial_ = serial;
   if (serial != 0) return serial;
-  serial = new_serial(statement->id);
+  used_serial_ = serial = new_serial(statement->id);
   edits_.push_back({tracker_.sent_count(), EditKind::kInjectedParse, serial});
   send_parse(serial, statement->sql, statement->types);
   return serial;
@@ -283,7 +285,8 @@ void Session::parse_named(const pgwire::ParseView& parse, const Effects& effects
     const uint32_t serial = ensure(statement_of(parse.statement, *existing));
     edits_.push_back(
         {tracker_.sent_count(), EditKind::kParse, serial, statement, std::string(parse.statement)});
-    known.parse_sent(tracker_.sent_count(), parse.statement, std::move(prepared));
+    known.parse_sent(tracker_.sent_count(), parse.statement, std::move(prepared),
+                     SessionMemory::NameIs::kTaken);
     return send_parse(serial, parse.sql, types);
   }
   const bool reuse = surely_healthy() && !settings_open();
