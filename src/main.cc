@@ -2,10 +2,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <string>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "cli/app.h"
 #include "posix/blocking_pool.h"
@@ -67,6 +70,15 @@ int main(int argc, char** argv) {
       .make_http =
           [](env::Loop& loop, env::HttpTls tls) {
             return std::make_unique<posix::CurlHttp>(loop, std::move(tls));
+          },
+      .environment_names =
+          [] {
+            std::vector<std::string> names;
+            for (char** entry = environ; *entry != nullptr; ++entry) {
+              const std::string_view text = *entry;
+              names.emplace_back(text.substr(0, text.find('=')));
+            }
+            return names;
           },
   };
   return cli::run_cli(argc, argv, platform);

@@ -72,11 +72,13 @@ class Commands {
     const auto o = options<Options>();
     CLI::App* sub =
         add("run", "Run the daemon with the roles that a configuration file names", [this, o] {
-          auto config = load_config(o->file);
+          auto config = o->file.empty() ? config_from_environment(platform_) : load_config(o->file);
           if (!config) return report(config.error());
           return run_daemon(platform_, std::move(*config), o->user);
         });
-    sub->add_option("-c,--config", o->file, "Configuration file")->required();
+    sub->add_option("-c,--config", o->file,
+                    "Configuration file (default: a monitor of the databases that DATABASE_URL "
+                    "or DB_<REGION>_URL name)");
     sub->add_option("--user", o->user, "Started as root, run as this user (default: postgres)");
   }
 

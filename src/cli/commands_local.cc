@@ -169,6 +169,16 @@ int validate_config_command(const Platform& platform, const std::string& file) {
     }
   }
   if (config->api) check_port("api.listen", config->api->listen.port);
+  if (config->monitor) {
+    const auto resolved = resolve_monitor(platform, config->cluster, *config->monitor);
+    if (!resolved) {
+      fmt::print(stderr, "{}: {}\n", file, resolved.error().to_string());
+      return kExitUsage;
+    }
+    for (const auto& [name, access] : resolved->access) {
+      note(fmt::format("monitor: watches {} at {}", name.str(), access.shown));
+    }
+  }
   if (const auto& etcd = config->store.etcd) {
     check_file("store.password_file", etcd->password_file);
     check_file("store.ca", etcd->ca_file);

@@ -29,6 +29,15 @@ class Parser {
     MapReader top(problems_, root, "");
     read_top(top);
     if (top.has("node")) read_node(top.map("node"));
+    if (top.has("monitor")) {
+      config_.monitor.emplace();
+      read_monitor(
+          top.map("monitor"), problems_,
+          [this](const std::string& path) { return resolve(path, file_); }, *config_.monitor);
+      if (config_.node) {
+        top.problem("monitor", "a cluster is led by agents (node) or by a monitor, not by both");
+      }
+    }
     if (top.has("proxy")) read_proxy(top.map("proxy"));
     if (top.has("api")) read_api(top.map("api"));
     MapReader log = top.map("log");
@@ -37,11 +46,13 @@ class Parser {
     read_cluster_config(defaults, config_.defaults);
     defaults.finish();
     // Asked for here so that they are known names even in a file that has none of them.
-    top.raw("node"), top.raw("proxy"), top.raw("api");
+    top.raw("node"), top.raw("monitor"), top.raw("proxy"), top.raw("api");
     top.finish();
-    if (!config_.node && !config_.proxy && !config_.api && problems_.list.empty()) {
+    if (!config_.node && !config_.monitor && !config_.proxy && !config_.api &&
+        problems_.list.empty()) {
       problems_.list.push_back(
-          {0, "", "has none of the sections node, proxy, api: there would be nothing to run"});
+          {0, "",
+           "has none of the sections node, monitor, proxy, api: there would be nothing to run"});
     }
     check_ports();
     if (!problems_.list.empty()) return fail(ErrorCode::kInvalid, render());
@@ -283,6 +294,30 @@ Result<DaemonConfig> load_config(const std::string& file) {
     return fail(ErrorCode::kInvalid, fmt::format("{}: larger than 1 MB", file));
   }
   return parse_config(text, file);
+}
+
+Result<DaemonConfig> config_from_environment(const Platform& platform) {
+  const auto get = [&](const char* name, const std::string& otherwise) {
+    return platform.environment(name).value_or(otherwise);
+  };
+  const auto sources = monitor::sources_from_environment(database_environment(platform));
+  if (!sources) return std::unexpected(sources.error());
+  if (sources->empty()) {
+    return fail(ErrorCode::kInvalid, "no configuration file, and no database in the environment",
+                "Give -c FILE, or set DATABASE_URL or DB_<REGION>_URL");
+  }
+  // The same text that a person would write, so that there is one reader with one set of messages.
+  const std::string proxy = get("BASCULE_PROXY_LISTEN", "");
+  std::string yaml =
+      fmt::format("cluster: {{name: {}}}\nstore: {}\nmonitor: {{}}\napi: {{listen: \"{}\"}}\n",
+                  get("BASCULE_CLUSTER", "databases"),
+                  get("BASCULE_STORE", "file:/var/lib/bascule/monitor/store.db"),
+                  get("BASCULE_API_LISTEN", "127.0.0.1:8008"));
+  if (!proxy.empty()) {
+    yaml += fmt::format("proxy: {{writer: \"{}\", userlist_file: \"{}\"}}\n", proxy,
+                        get("BASCULE_USERLIST_FILE", "/etc/bascule/users"));
+  }
+  return parse_config(yaml, "environment");
 }
 
 }  // namespace bascule::cli

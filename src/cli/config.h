@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "base/types.h"
 #include "cli/access_section.h"
+#include "cli/monitor_config.h"
 #include "cli/store_at.h"
 #include "cli/units.h"
 #include "cli/yaml_reader.h"
@@ -79,6 +80,7 @@ struct DaemonConfig {
   std::string pid_file;  // empty: none
   LogOptions log;
   std::optional<NodeSection> node;
+  std::optional<MonitorSection> monitor;
   std::optional<ProxySection> proxy;
   std::optional<ApiSection> api;
   control::ClusterConfig defaults;  // the cluster's configuration at its bootstrap
@@ -88,6 +90,8 @@ struct DaemonConfig {
 // `bascule.yaml:12: node.port: expected a whole number from 1 to 65535, found "x"`.
 Result<DaemonConfig> parse_config(std::string_view yaml, const std::string& file);
 Result<DaemonConfig> load_config(const std::string& file);
+// Without a file: a monitor of the databases that the environment names (docs/monitor.md).
+Result<DaemonConfig> config_from_environment(const Platform& platform);
 
 // Presets of timing: "fast" (ttl 2 s), "default" (5 s), "wide" (30 s).
 void apply_timing(std::string_view preset, control::ClusterConfig& config);

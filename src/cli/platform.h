@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "env/disk.h"
 #include "env/entropy.h"
@@ -31,6 +32,7 @@ struct Platform {
   int cores = 1;
   int descriptors = 1024;  // that this process may have open
   std::function<std::unique_ptr<env::HttpClient>(env::Loop&, env::HttpTls)> make_http = {};
+  std::function<std::vector<std::string>()> environment_names = {};
 };
 
 }  // namespace bascule::cli

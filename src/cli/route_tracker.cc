@@ -6,6 +6,7 @@
 #include <bit>
 
 #include "cli/status.h"
+#include "monitor/proxy_permit.h"
 
 namespace bascule::cli {
 namespace {
@@ -109,6 +110,23 @@ void RouteTracker::measure_lag(const ClusterView& view, MonoTime begun, proxy::R
   }
 }
 
+bool RouteTracker::move_permit(const ClusterView& view, MonoTime begun, bool new_epoch) {
+  const bool changed = view.leader_revision != leader_revision_;
+  if (changed && last_read_ && view.leader) {
+    const LeaderRecord& leader = view.leader->value;
+    const Millis fence_after = leader.ttl * 6 / 10;
+    const MonoTime until = std::min(begun, *last_read_ + leader.ttl / 5) + fence_after;
+    permit_until_ = new_epoch ? until : std::max(permit_until_, until);
+  }
+  return changed;
+}
+
+bool RouteTracker::move_monitors_permit(const ClusterView& view, MonoTime begun) {
+  const auto until = monitor::proxy_permit(view, proxy_id_, begun);
+  if (until) permit_until_ = *until;
+  return until.has_value();
+}
+
 RouteTracker::Change RouteTracker::on_read(const ClusterView& view, MonoTime begun) {
   Change change;
   proxy::RouteTable table = make_route_table(view);
@@ -119,21 +137,16 @@ RouteTracker::Change RouteTracker::on_read(const ClusterView& view, MonoTime beg
     return change;
   }
   measure_lag(view, begun, table);
-  const bool changed = view.leader_revision != leader_revision_;
-  if (changed && last_read_ && view.leader) {
-    const LeaderRecord& leader = view.leader->value;
-    const Millis fence_after = leader.ttl * 6 / 10;
-    const MonoTime until = std::min(begun, *last_read_ + leader.ttl / 5) + fence_after;
-    const bool new_epoch = !table_ || table_->epoch != table.epoch;
-    permit_until_ = new_epoch ? until : std::max(permit_until_, until);
-  }
+  const bool new_epoch = !table_ || table_->epoch != table.epoch;
+  const bool moved =
+      view.monitor ? move_monitors_permit(view, begun) : move_permit(view, begun, new_epoch);
   leader_revision_ = view.leader_revision;
   last_read_ = begun;
   table.permit_until = permit_until_;
   if (!table_ || !same_routes(*table_, table)) {
     table_ = table;
     change.publish = std::move(table);
-  } else if (changed) {
+  } else if (moved) {
     change.extend = permit_until_;
   }
   return change;

@@ -17,9 +17,14 @@
 // at P, proves C >= P. With P + ttl/5 + fence_after <= C + 0.8 ttl the permit is
 //     min(R, P + ttl/5) + fence_after,
 // and it is only moved by a read that shows a change. Without an earlier read there is none yet.
+//
+// Where a monitor leads (databases without an agent) nobody renews the record: see
+// monitor/proxy_permit.h.
 #pragma once
 
 #include <optional>
+#include <string>
+#include <utility>
 
 #include "base/time.h"
 #include "control/records.h"
@@ -33,6 +38,9 @@ proxy::RouteTable make_route_table(const control::ClusterView& view);
 
 class RouteTracker {
  public:
+  // `proxy_id`: under which this proxy is registered in clusters that a monitor leads.
+  explicit RouteTracker(std::string proxy_id = {}) : proxy_id_(std::move(proxy_id)) {}
+
   struct Change {
     std::optional<proxy::RouteTable> publish;  // a new table, with its permit
     std::optional<MonoTime> extend;            // else: the permit of the same epoch moves on
@@ -42,7 +50,10 @@ class RouteTracker {
 
  private:
   void measure_lag(const control::ClusterView& view, MonoTime begun, proxy::RouteTable& table);
+  bool move_permit(const control::ClusterView& view, MonoTime begun, bool new_epoch);
+  bool move_monitors_permit(const control::ClusterView& view, MonoTime begun);
 
+  const std::string proxy_id_;
   std::optional<proxy::RouteTable> table_;
   std::optional<MonoTime> last_read_;  // begin of the read before
   control::Revision leader_revision_ = 0;

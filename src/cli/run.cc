@@ -14,6 +14,7 @@
 #include "cli/cluster_watch.h"
 #include "cli/exit_code.h"
 #include "cli/password_commands.h"
+#include "cli/monitor_role.h"
 #include "cli/pid_file.h"
 #include "cli/route_tracker.h"
 #include "cli/secrets.h"
@@ -118,10 +119,14 @@ class Daemon {
   Daemon(const Platform& platform, const DaemonConfig& config)
       : platform_(platform),
         config_(config),
-        who_(config.node ? config.node->name.str() : "proxy"),
+        who_(config.node      ? config.node->name.str()
+             : config.monitor ? "monitor"
+                              : "proxy"),
         loop_(platform.make_loop()),
         node_pool_(platform.make_pool(config.node ? kNodeThreads : 1)),
         api_pool_(platform.make_pool(1)),  // its accept loop occupies a thread
+        proxy_id_(platform.entropy.hex(6)),
+        tracker_(proxy_id_),
         notes_(platform.disk, proxy_events_file(config)) {}
 
   ~Daemon() {
@@ -130,6 +135,8 @@ class Daemon {
     watch_.reset();
     api_.reset();
     api_pool_.reset();
+    acks_.reset();
+    monitor_.reset();
     if (proxy_) proxy_->stop();
     node_.reset();
     node_pool_.reset();  // its work may still post to the loop and use the store
@@ -140,6 +147,9 @@ class Daemon {
     if (auto s = open_store(); !s) return s;
     if (config_.node) {
       if (auto s = start_node(); !s) return s;
+    }
+    if (config_.monitor) {
+      if (auto s = start_monitor(); !s) return s;
     }
     if (config_.proxy) {
       if (auto s = start_proxy(); !s) return s;
@@ -190,6 +200,21 @@ class Daemon {
     return node_->start();
   }
 
+  Status start_monitor() {
+    auto config = resolve_monitor(platform_, config_.cluster, *config_.monitor);
+    if (!config) return std::unexpected(config.error());
+    const std::string name = config->monitor.name;
+    monitor_ =
+        std::make_unique<MonitorRole>(platform_, std::move(*config), *loop_, store_->store());
+    monitor_->shell().on_note([this, name](const monitor::effect::Note& note) {
+      notes_.add({platform_.clock.wall_now(), platform_.clock.now(), name, note.level, note.what,
+                  note.why, note.fields});
+      node_pool_->submit([this] { notes_.write_pending(); });
+    });
+    monitor_->shell().start();
+    return {};
+  }
+
   Status start_proxy() {
     auto config = proxy_config(config_, platform_);
     if (!config) return std::unexpected(config.error());
@@ -200,6 +225,8 @@ class Daemon {
     warn_of_descriptors(config->clients_max + config->pool_size);
     proxy_ = std::make_unique<proxy::Proxy>(std::move(*config), platform_.engines);
     fetch_passwords();
+    acks_ = std::make_unique<ProxyAcks>(*loop_, store_->store(), control::Keys(config_.cluster),
+                                        proxy_id_, *proxy_);
     return proxy_->start();
   }
 
@@ -257,6 +284,7 @@ class Daemon {
     } else if (change.extend) {
       proxy_->extend_permit(change.epoch, *change.extend);
     }
+    acks_->on_view(view);
   }
 
   void note_route(const proxy::RouteTable& table) {
@@ -328,6 +356,9 @@ class Daemon {
   std::unique_ptr<env::BlockingPool> password_pool_;
   std::unique_ptr<api::HttpServer> api_;
   std::unique_ptr<ClusterWatch> watch_;
+  std::unique_ptr<MonitorRole> monitor_;
+  std::unique_ptr<ProxyAcks> acks_;
+  const std::string proxy_id_;
   RouteTracker tracker_;
   node::Notes notes_;  // of the proxy; the node has its own
   struct WriteRoute {
