@@ -18,10 +18,9 @@ ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, PortKind
       side_(port == PortKind::kReader ? port : PortKind::kWriter),
       self_(self) {
   stream.set_handler(*this);
-  login_address_ = stream.peer_host();
   login_ = std::make_unique<ClientLogin>(
       worker.access(), worker.entropy(), room,
-      ClientOrigin{login_address_, [this] { return stream_->peer_user(); }});
+      ClientOrigin{stream.peer_host(), [this] { return stream_->peer_user(); }});
   login_timer_ = worker.loop().call_after(worker.shared().config.auth_timeout, [this] {
     login_timer_ = env::TimerId::kNone;
     login_timed_out();
@@ -86,8 +85,9 @@ void ClientConnection::on_user_answer(const UserAnswer& answer) {
 
 void ClientConnection::end_login() {
   if (!login_) return;
+  const std::string address = login_->connected_from();
   login_.reset();
-  worker_.shared().logging_in.leave(std::exchange(login_address_, {}));
+  worker_.shared().logging_in.leave(address);
 }
 
 void ClientConnection::login_timed_out() {

@@ -109,7 +109,6 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   bool had_server_ = false;
   bool leaving_server_ = false;  // as soon as nothing runs on it
   std::unique_ptr<ClientLogin> login_;
-  std::string login_address_;  // counted in Shared::logging_in while login_ is there
   env::TimerId login_timer_ = env::TimerId::kNone;
   Pool* pool_ = nullptr;
   std::unique_ptr<Session> session_;

@@ -24,7 +24,11 @@ constexpr std::string_view kClearTextHint =
 
 ClientLogin::ClientLogin(std::shared_ptr<const Access> access, env::Entropy& entropy, Room room,
                          ClientOrigin origin)
-    : access_(std::move(access)), entropy_(entropy), room_(room), origin_(std::move(origin)) {
+    : access_(std::move(access)),
+      entropy_(entropy),
+      room_(room),
+      origin_(std::move(origin)),
+      connected_from_(origin_.host) {
   const auto address = parse_address(origin_.host);
   for (const Network& network : access_->proxy_protocol_from) {
     if (address && network.contains(*address)) state_ = State::kProxyHeader;

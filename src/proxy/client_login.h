@@ -66,6 +66,7 @@ class ClientLogin {
   // It failed with a secret that was looked up, perhaps some time ago.
   bool doubts_answer() const { return state_ == State::kFailed && exchange_ && answer_; }
   const std::string& host() const { return origin_.host; }  // the PROXY header's, if there was one
+  const std::string& connected_from() const { return connected_from_; }  // never the header's
   // Why it failed, for the log; without secrets.
   const std::string& failure() const { return failure_; }
 
@@ -102,6 +103,7 @@ class ClientLogin {
   env::Entropy& entropy_;
   Room room_;
   ClientOrigin origin_;
+  const std::string connected_from_;
   State state_ = State::kStartup;
   bool first_packet_ = true;
   bool direct_tls_ = false;

@@ -4,6 +4,7 @@
 
 #include "pgwire/messages.h"
 #include "posix/tls_context.h"
+#include "posix/tls_testing.h"
 #include "proxy/client_login.h"
 #include "proxy/server_login.h"
 
@@ -140,6 +141,178 @@ TEST_F(LoginTest, StartingServerIsWorthAnotherTry) {
   EXPECT_TRUE((ServerLogin::Failure{"53300", ""}.transient()));
   EXPECT_FALSE((ServerLogin::Failure{"28P01", ""}.transient()));
   EXPECT_FALSE((ServerLogin::Failure{"3D000", ""}.transient()));
+}
+
+// ---- TLS ---------------------------------------------------------------------------------------
+
+class TlsLoginTest : public LoginTest {
+ protected:
+  TlsLoginTest() { certificates.issue("proxy", "proxy", ""); }
+  AccessConfig with_tls(SslMode mode) {
+    AccessConfig config;
+    config.client_tls = mode;
+    config.client_tls_files.certificate_file = certificates.certificate("proxy");
+    config.client_tls_files.key_file = certificates.key("proxy");
+    config.client_tls_files.ca_file = certificates.ca();
+    return config;
+  }
+  static std::string startup(const std::string& user = "app") {
+    std::string packet;
+    pgwire::append_startup(packet, pgwire::kProtocol30, {{"user", user}});
+    return packet;
+  }
+  static std::string ssl_request() {
+    std::string packet;
+    pgwire::append_ssl_request(packet);
+    return packet;
+  }
+  static env::TlsInfo info(bool verified = false, const std::string& name = "") {
+    env::TlsInfo i;
+    i.server_end_point = "end point";
+    i.peer_verified = verified;
+    i.peer_common_name = name;
+    return i;
+  }
+  // Through the request and the handshake.
+  void secure(ClientLogin& l, env::TlsInfo tls_info) {
+    std::string reply;
+    EXPECT_EQ(l.on_bytes(ssl_request(), reply), 8u);
+    EXPECT_EQ(reply, "S");
+    ASSERT_EQ(l.state(), ClientLogin::State::kStartTls);
+    l.tls_started();
+    l.on_secured(std::move(tls_info), reply);
+  }
+  posix::testing::CertificateDir certificates;
+};
+
+TEST_F(TlsLoginTest, NothingIsTakenFromClearTextBehindTheRequest) {
+  ClientLogin l = make_login(make_access(with_tls(SslMode::kAllow)));
+  std::string reply;
+  l.on_bytes(ssl_request() + startup(), reply);
+  EXPECT_EQ(l.state(), ClientLogin::State::kFailed);
+  EXPECT_THAT(reply, HasSubstr("unencrypted data"));
+}
+
+TEST_F(TlsLoginTest, SecondRequestInsideTlsIsRefused) {
+  ClientLogin l = make_login(make_access(with_tls(SslMode::kAllow)));
+  secure(l, info());
+  std::string reply;
+  l.on_bytes(ssl_request(), reply);
+  EXPECT_EQ(l.state(), ClientLogin::State::kFailed);
+}
+
+TEST_F(TlsLoginTest, PlusIsOfferedOnTlsOnly) {
+  const auto with = make_access(with_tls(SslMode::kAllow));
+  ClientLogin secured = make_login(with), clear = make_login(with);
+  secure(secured, info());
+  std::string offered, plain;
+  secured.on_bytes(startup(), offered);
+  clear.on_bytes(startup(), plain);
+  EXPECT_THAT(offered, HasSubstr("SCRAM-SHA-256-PLUS"));
+  EXPECT_THAT(plain, testing::Not(HasSubstr("PLUS")));
+}
+
+TEST_F(TlsLoginTest, ServerHalfBindsToTheSameChannelOrNotAtAll) {
+  const auto with = make_access(with_tls(SslMode::kAllow));
+  for (const char* seen : {"end point", "another", ""}) {
+    ClientLogin l = make_login(with);
+    secure(l, info());
+    ServerLogin client = server_side(password("secret"));
+    std::string to_client;
+    std::string to_server = client.first({.data = seen}, ServerLogin::Privacy::kPrivate);
+    for (int i = 0; i < 10 && !(to_server.empty() && to_client.empty()); ++i) {
+      to_server.erase(0, l.on_bytes(to_server, to_client));
+      to_client.erase(0, client.on_bytes(to_client, to_server));
+    }
+    EXPECT_EQ(l.state() == ClientLogin::State::kAuthenticated, std::string(seen) != "another");
+  }
+}
+
+TEST_F(TlsLoginTest, LevelsDemandWhatTheySay) {
+  const auto outcome = [&](SslMode mode, std::optional<env::TlsInfo> tls_info) {
+    ClientLogin l = make_login(make_access(with_tls(mode)));
+    if (tls_info) secure(l, *tls_info);
+    std::string reply;
+    l.on_bytes(startup(), reply);
+    return l.state() == ClientLogin::State::kExchange;
+  };
+  EXPECT_TRUE(outcome(SslMode::kAllow, {}));
+  EXPECT_FALSE(outcome(SslMode::kRequire, {}));
+  EXPECT_TRUE(outcome(SslMode::kRequire, info()));
+  EXPECT_FALSE(outcome(SslMode::kVerifyCa, info()));
+  EXPECT_TRUE(outcome(SslMode::kVerifyCa, info(true, "other")));
+  EXPECT_FALSE(outcome(SslMode::kVerifyFull, info(true, "other")));
+  EXPECT_TRUE(outcome(SslMode::kVerifyFull, info(true, "app")));
+}
+
+TEST_F(TlsLoginTest, UnixSocketsNeedNoTls) {
+  ClientLogin l =
+      make_login(make_access(with_tls(SslMode::kVerifyFull)), ClientLogin::Room::kFree, "");
+  std::string reply;
+  l.on_bytes(ssl_request(), reply);
+  EXPECT_EQ(reply, "N");
+  l.on_bytes(startup(), reply);
+  EXPECT_EQ(l.state(), ClientLogin::State::kExchange);
+}
+
+TEST_F(TlsLoginTest, CertificatesWithoutTlsAreAMistakeOfTheConfiguration) {
+  AccessConfig config;
+  config.auth_type = AuthMethod::kCert;
+  EXPECT_FALSE(Access::build(config, tls, entropy, nullptr));
+  config = with_tls(SslMode::kRequire);
+  config.auth_type = AuthMethod::kCert;
+  config.client_tls_files.ca_file.clear();
+  EXPECT_FALSE(Access::build(config, tls, entropy, nullptr));
+}
+
+// ---- Look-ups ----------------------------------------------------------------------------------
+
+TEST_F(LoginTest, UserThatIsNotListedIsLookedUpAndAMadeUpOneIsAskedAllTheSame) {
+  AccessConfig config;
+  config.auth_query.user = "lookup";
+  const auto with = make_access(std::move(config));
+  for (const bool exists : {true, false}) {
+    ClientLogin l = make_login(with);
+    ServerLogin client = server_side(password("found"), "someone");
+    std::string to_client;
+    std::string to_server = client.first({}, ServerLogin::Privacy::kNone);
+    to_server.erase(0, l.on_bytes(to_server, to_client));
+    ASSERT_EQ(l.state(), ClientLogin::State::kLookup);
+    EXPECT_TRUE(l.question().secret);
+    EXPECT_EQ(to_client, "");
+    UserAnswer answer;
+    if (exists) answer.secret = *UserSecret::parse("found");
+    l.on_answer(std::move(answer), to_client);
+    ASSERT_EQ(l.state(), ClientLogin::State::kExchange);
+    for (int i = 0; i < 10 && !(to_server.empty() && to_client.empty()); ++i) {
+      to_client.erase(0, client.on_bytes(to_client, to_server));
+      to_server.erase(0, l.on_bytes(to_server, to_client));
+    }
+    EXPECT_EQ(l.state() == ClientLogin::State::kAuthenticated, exists);
+    EXPECT_EQ(l.doubts_answer(), !exists);
+  }
+}
+
+TEST_F(LoginTest, KeysThatLogInToServersComeFromAGivenVerifierOnly) {
+  AccessConfig config;
+  config.users = {{"app", pgwire::make_verifier("secret", "0123456789abcdef")->to_string()}};
+  ClientLogin l = make_login(make_access(std::move(config)));
+  ServerLogin client = server_side(password("secret"));
+  converse(client, l);
+  ASSERT_EQ(l.state(), ClientLogin::State::kAuthenticated);
+  EXPECT_NE(l.server_keys(), nullptr);
+}
+
+TEST_F(LoginTest, ServerHalfGivesNoPasswordInClearWhereItCouldBeRead) {
+  std::string request, reply;
+  pgwire::append_authentication_cleartext(request);
+  for (const auto privacy : {ServerLogin::Privacy::kNone, ServerLogin::Privacy::kPrivate}) {
+    ServerLogin client = server_side(password("secret"));
+    (void)client.first({}, privacy);
+    reply.clear();
+    client.on_bytes(request, reply);
+    EXPECT_EQ(reply.find("secret") != std::string::npos, privacy == ServerLogin::Privacy::kPrivate);
+  }
 }
 
 }  // namespace
