@@ -120,21 +120,44 @@ class Reader {
   const ResolvePath& resolve_;
 };
 
-void check_readable(const std::string& key, const std::string& path,
-                    std::vector<std::string>& notes) {
-  if (path.empty()) return;
-  if (access(path.c_str(), R_OK) != 0) {
-    notes.push_back(fmt::format("{}: {}: {}", key, path, std::strerror(errno)));
-  }
+void check_readable(const std::string& key, const std::string& path, AccessCheck& check) {
+  if (path.empty() || access(path.c_str(), R_OK) == 0) return;
+  const int error = errno;
+  (error == ENOENT ? check.errors : check.notes)
+      .push_back(fmt::format("{}: {}: {}", key, path, std::strerror(error)));
 }
 
-void check_private(const std::string& key, const std::string& path,
-                   std::vector<std::string>& notes) {
-  check_readable(key, path, notes);
+void check_private(const std::string& key, const std::string& path, AccessCheck& check) {
+  check_readable(key, path, check);
   struct stat info{};
   if (path.empty() || stat(path.c_str(), &info) != 0) return;
   if ((info.st_mode & 0077) != 0) {
-    notes.push_back(fmt::format("{}: {} is readable by others: chmod 600", key, path));
+    check.notes.push_back(fmt::format("{}: {} is readable by others: chmod 600", key, path));
+  }
+}
+
+void check_files(const AccessSection& section, AccessCheck& check) {
+  const proxy::AccessConfig& config = section.config;
+  check_private("proxy.userlist_file", section.userlist_file, check);
+  check_readable("proxy.hba_file", config.hba_file, check);
+  check_readable("proxy.ident_file", config.ident_file, check);
+  if (config.client_tls != proxy::SslMode::kDisable) {
+    const env::TlsServerOptions& files = config.client_tls_files;
+    check_readable("proxy.client_tls.certificate_file", files.certificate_file, check);
+    check_private("proxy.client_tls.key_file", files.key_file, check);
+    check_readable("proxy.client_tls.ca_file", files.ca_file, check);
+    check_readable("proxy.client_tls.crl_file", files.crl_file, check);
+  }
+  const env::TlsClientOptions& files = config.server_tls_files;
+  check_readable("proxy.server_tls.ca_file", files.ca_file, check);
+  check_readable("proxy.server_tls.crl_file", files.crl_file, check);
+  check_readable("proxy.server_tls.certificate_file", files.certificate_file, check);
+  check_private("proxy.server_tls.key_file", files.key_file, check);
+  for (const PasswordCommandSection& command : section.password_commands) {
+    if (access(command.command.front().c_str(), X_OK) != 0) {
+      check.errors.push_back(fmt::format("proxy.password_commands: {}: {}", command.command.front(),
+                                         std::strerror(errno)));
+    }
   }
 }
 
@@ -176,47 +199,28 @@ Result<proxy::AccessConfig> load_access(const AccessSection& section, env::Disk&
   return config;
 }
 
-std::vector<std::string> check_access(const AccessSection& section, env::Disk& disk, env::Tls& tls,
-                                      env::Entropy& entropy) {
-  std::vector<std::string> notes;
-  const proxy::AccessConfig& config = section.config;
-  check_private("proxy.userlist_file", section.userlist_file, notes);
-  check_readable("proxy.hba_file", config.hba_file, notes);
-  check_readable("proxy.ident_file", config.ident_file, notes);
-  if (config.client_tls != proxy::SslMode::kDisable) {
-    check_readable("proxy.client_tls.certificate_file", config.client_tls_files.certificate_file,
-                   notes);
-    check_private("proxy.client_tls.key_file", config.client_tls_files.key_file, notes);
-    check_readable("proxy.client_tls.ca_file", config.client_tls_files.ca_file, notes);
-    check_readable("proxy.client_tls.crl_file", config.client_tls_files.crl_file, notes);
-  }
-  check_readable("proxy.server_tls.ca_file", config.server_tls_files.ca_file, notes);
-  check_readable("proxy.server_tls.crl_file", config.server_tls_files.crl_file, notes);
-  check_readable("proxy.server_tls.certificate_file", config.server_tls_files.certificate_file,
-                 notes);
-  check_private("proxy.server_tls.key_file", config.server_tls_files.key_file, notes);
-  for (const PasswordCommandSection& command : section.password_commands) {
-    if (access(command.command.front().c_str(), X_OK) != 0) {
-      notes.push_back(fmt::format("proxy.password_commands: {}: {}", command.command.front(),
-                                  std::strerror(errno)));
-    }
-  }
-  // As the daemon would: what is wrong inside the files.
+AccessCheck check_access(const AccessSection& section, env::Disk& disk, env::Tls& tls,
+                         env::Entropy& entropy) {
+  AccessCheck check;
+  check_files(section, check);
+  const auto unreadable = std::ranges::any_of(
+      check.notes, [](const std::string& n) { return n.ends_with(std::strerror(EACCES)); });
+  // What is inside is the daemon's to read, if it can't be read here.
+  if (unreadable || !check.errors.empty()) return check;
   auto loaded = load_access(section, disk);
-  if (loaded && !config.auth_query.user.empty()) {
-    const bool listed = std::ranges::any_of(
-        loaded->users, [&](const proxy::ProxyUser& u) { return u.name == config.auth_query.user; });
-    if (!listed) {
-      notes.push_back(
-          fmt::format("proxy.auth_query.user: {} is not in userlist_file: servers must "
-                      "let it in without a password",
-                      config.auth_query.user));
-    }
+  const std::string& asks = section.config.auth_query.user;
+  if (loaded && !asks.empty() &&
+      std::ranges::none_of(loaded->users,
+                           [&](const proxy::ProxyUser& u) { return u.name == asks; })) {
+    check.notes.push_back(fmt::format(
+        "proxy.auth_query.user: {} is not in userlist_file: servers must let it in without a "
+        "password",
+        asks));
   }
   const auto built = loaded ? proxy::Access::build(std::move(*loaded), tls, entropy, nullptr)
                             : std::unexpected(loaded.error());
-  if (!built) notes.push_back("proxy: " + built.error().to_string());
-  return notes;
+  if (!built) check.errors.push_back("proxy: " + built.error().to_string());
+  return check;
 }
 
 }  // namespace bascule::cli

@@ -39,9 +39,12 @@ void read_access(MapReader& proxy, Problems& problems, const ResolvePath& resolv
 // Reads the files. Errors name them, and nothing of what is in a list of users.
 Result<proxy::AccessConfig> load_access(const AccessSection& section, env::Disk& disk);
 
-// What a daemon with this section would stumble over or should be warned of, one text each: files
-// that are missing, can't be read, are readable by others or hold nonsense. For validate-config.
-std::vector<std::string> check_access(const AccessSection& section, env::Disk& disk, env::Tls& tls,
-                                      env::Entropy& entropy);
+// For validate-config. `errors`: what no daemon could start with: files that are missing or hold
+// nonsense. `notes`: files that this user can't read or that others can.
+struct AccessCheck {
+  std::vector<std::string> errors, notes;
+};
+AccessCheck check_access(const AccessSection& section, env::Disk& disk, env::Tls& tls,
+                         env::Entropy& entropy);
 
 }  // namespace bascule::cli

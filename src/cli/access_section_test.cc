@@ -54,7 +54,9 @@ class AccessSectionTest : public testing::Test {
     return config ? config->proxy->access : AccessSection{};
   }
   std::vector<std::string> check(const std::string& lines) {
-    return check_access(section(lines), disk_, tls_, entropy_);
+    AccessCheck all_of = check_access(section(lines), disk_, tls_, entropy_);
+    all_of.errors.insert(all_of.errors.end(), all_of.notes.begin(), all_of.notes.end());
+    return all_of.errors;
   }
   std::string client_tls(const std::string& key) {
     return "  client_tls: {mode: require, certificate_file: " + certificates_.certificate("proxy") +
@@ -111,6 +113,14 @@ TEST_F(AccessSectionTest, WhatDoesNotFitTogetherIsAProblem) {
     ASSERT_FALSE(parsed) << lines;
     EXPECT_THAT(parsed.error().message, HasSubstr(what)) << lines;
   }
+}
+
+TEST_F(AccessSectionTest, WhatCanNotStartIsAnErrorAndWhatIsOpenToOthersIsANote) {
+  write("users", "\"app\" \"secret\"\n", 0644);
+  write("hba", "host all all all ident\n");
+  const AccessCheck checked = check_access(section("  hba_file: hba\n"), disk_, tls_, entropy_);
+  EXPECT_THAT(checked.errors, ElementsAre(HasSubstr("method ident")));
+  EXPECT_THAT(checked.notes, ElementsAre(HasSubstr("readable by others")));
 }
 
 TEST_F(AccessSectionTest, GoodFilesAreNoProblem) {

@@ -163,10 +163,11 @@ int validate_config_command(const Platform& platform, const std::string& file) {
   if (config->proxy) {
     check_port("proxy.writer", config->proxy->writer.port);
     if (config->proxy->reader) check_port("proxy.reader", config->proxy->reader->port);
-    for (const std::string& text : check_access(config->proxy->access, platform.disk,
-                                                platform.engines.tls(), platform.entropy)) {
-      note(text);
-    }
+    const AccessCheck access = check_access(config->proxy->access, platform.disk,
+                                            platform.engines.tls(), platform.entropy);
+    for (const std::string& text : access.notes) note(text);
+    for (const std::string& text : access.errors) fmt::print(stderr, "{}: {}\n", file, text);
+    if (!access.errors.empty()) return kExitUsage;
   }
   if (config->api) check_port("api.listen", config->api->listen.port);
   if (config->monitor) {
