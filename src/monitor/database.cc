@@ -77,6 +77,7 @@ Error without_location(Error error) {
   if (const size_t at = error.message.find(" LOCATION:"); at != std::string::npos) {
     error.message.resize(at);
   }
+  std::ranges::replace(error.message, '\t', ' ');
   while (error.message.ends_with(' ')) error.message.pop_back();
   return error;
 }

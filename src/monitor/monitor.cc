@@ -121,8 +121,9 @@ void Monitor::Impl::on(const event::Probed& e) {
     if (down) was_lost_[e.endpoint] = true;
   }
   if (endpoint->ok() && !endpoint->sample->in_recovery && e.endpoint == holder()) {
-    Lsn& furthest = written_[e.endpoint];
-    furthest = std::max(furthest, endpoint->sample->written);
+    constexpr size_t kKept = 32;
+    written_.emplace_back(endpoint->begun, endpoint->sample->written);
+    if (written_.size() > kKept) written_.pop_front();
   }
 }
 
@@ -427,9 +428,7 @@ Choice Monitor::Impl::choice(const NodeName& primary) const {
     const auto last = view_.history.find(op.epoch);
     if (last != view_.history.end()) out.timeline = last->second.timeline;
   }
-  if (const auto found = written_.find(primary); found != written_.end()) {
-    out.written = found->second;
-  }
+  out.written = written_;
   return out;
 }
 

@@ -2,6 +2,7 @@
 // an operation; monitor_operation.cc its steps; monitor_publish.cc what is told.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <optional>
@@ -168,9 +169,9 @@ class Monitor::Impl {
   MonoTime step_since_{};                 // of the operation, as this monitor saw it
   FailoverStep step_seen_ = FailoverStep::kNone;
   Epoch epoch_seen_;
-  bool took_part_ = false;           // saw the present epoch begin
-  MonoTime opened_at_{};             // then: when it was opened
-  std::map<NodeName, Lsn> written_;  // furthest end of WAL seen, by primary
+  bool took_part_ = false;                        // saw the present epoch begin
+  MonoTime opened_at_{};                          // then: when it was opened
+  std::deque<std::pair<MonoTime, Lsn>> written_;  // as Choice has it, of the epoch's primary
 
   // Actions.
   struct Action {

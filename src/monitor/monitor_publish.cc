@@ -37,7 +37,7 @@ control::MemberRecord Monitor::Impl::member_record(const Endpoint& e) const {
   const bool replica = e.sample && e.sample->in_recovery;
   m.role = primary ? "primary" : replica ? "replica" : "none";
   if (leader() != nullptr && replica && m.timeline.value == 0) m.timeline = leader()->timeline;
-  const Lsn written = choice(holder()).written;
+  const Lsn written = choice(holder()).written_by(e.begun);
   if (e.verdict == Verdict::kUnknown) {
     m.state = "unknown";
   } else if (e.down()) {
@@ -83,7 +83,7 @@ control::EndpointHealth Monitor::Impl::endpoint_health(const Endpoint& e) const 
   h.failures_total = e.failures_total;
   h.response_ms = e.took.count();
   if (e.sample && e.sample->in_recovery) {
-    h.lag_bytes = lag_bytes_of(*e.sample, choice(primary).written);
+    h.lag_bytes = lag_bytes_of(*e.sample, choice(primary).written_by(e.begun));
     if (e.sample->lag) h.lag_ms = h.lag_bytes == 0 ? 0 : e.sample->lag->count();
   }
   h.last_check = e.checked_at;

@@ -15,7 +15,7 @@ uint64_t behind(Lsn ahead, Lsn position) {
 std::string why_not_data(const Endpoint& e, const Choice& choice, const MonitorConfig& config) {
   const Sample& s = *e.sample;
   if (!s.received.valid()) return "its WAL position is not known";
-  const uint64_t bytes = behind(choice.written, s.received);
+  const uint64_t bytes = behind(choice.written_by(e.begun), s.received);
   if (bytes > config.maximum_lag_bytes) {
     return fmt::format("{} bytes behind, more than maximum_lag_bytes ({})", bytes,
                        config.maximum_lag_bytes);
@@ -48,6 +48,14 @@ std::string why_not(const Endpoint& e, const Choice& choice, const MonitorConfig
 }
 
 }  // namespace
+
+Lsn Choice::written_by(MonoTime when) const {
+  Lsn out;
+  for (const auto& [begun, lsn] : written) {
+    if (begun <= when) out = lsn;
+  }
+  return out;
+}
 
 Candidate judge(const Endpoint& endpoint, const Choice& choice, const MonitorConfig& config,
                 Lag lag) {

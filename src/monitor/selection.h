@@ -8,8 +8,10 @@
 // priority, lower response time is not looked at (it changes), name.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "monitor/config.h"
@@ -28,7 +30,11 @@ struct Choice {
   std::string region;      // of it
   Timeline timeline;       // 0: unknown
   uint64_t system_id = 0;  // 0: unknown
-  Lsn written;             // the furthest end of WAL that was ever seen of the primary
+  // The primary's end of WAL with the time at which the check that showed it was begun, oldest
+  // first. A standby is compared with what the primary had written by the time of its own check:
+  // checks of the two are up to an interval apart, which on a busy primary is a lot of WAL.
+  std::deque<std::pair<MonoTime, Lsn>> written;
+  Lsn written_by(MonoTime when) const;
 };
 
 enum class Lag { kLimited, kAccepted };  // accepted: an operator insists (force)

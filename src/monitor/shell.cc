@@ -119,10 +119,6 @@ void Shell::carry_out(effect::Act& effect) {
 }
 
 void Shell::carry_out(effect::Note& effect) {
-  std::vector<LogField> fields;
-  fields.emplace_back("reason", effect.why);
-  for (const auto& [key, value] : effect.fields) fields.emplace_back(key, value);
-  log(effect.level, "monitor", effect.what, fields);
   if (on_note_) on_note_(effect);
   notify(effect);
 }

@@ -46,7 +46,7 @@ class Shell {
   void check_now();
   // Ends running checks, commands and waits soon. Call before the pool is destroyed.
   void stop();
-  // After every decision, with its reason (for the history that people read).
+  // Of every decision, with its reason: for the log and the history that people read.
   void on_note(std::function<void(const effect::Note&)> callback) {
     on_note_ = std::move(callback);
   }
