@@ -269,10 +269,12 @@ async def pool():
             await c.execute("select pg_sleep(0.005)")
             equal(await c.fetchval("select current_setting('my.pooled')"), str(i))
 
-    await asyncio.gather(*(work(i) for i in range(60)))
-    async with pool.acquire() as c:
-        expect(await c.fetchval("select current_setting('my.pooled', true)") in (None, ""), "a setting outlived RESET ALL")
-    await pool.close()
+    try:
+        await asyncio.wait_for(asyncio.gather(*(work(i) for i in range(60))), 40)
+        async with pool.acquire() as c:
+            expect(await c.fetchval("select current_setting('my.pooled', true)") in (None, ""), "a setting outlived RESET ALL")
+    finally:
+        pool.terminate()  # also when it hangs: the next checks need the servers
 
 
 @asynchronous

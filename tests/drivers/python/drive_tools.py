@@ -16,7 +16,7 @@ ENVIRONMENT = {**os.environ, "PGHOST": HOST, "PGPORT": str(PORT), "PGUSER": USER
 def tool(name, *arguments, text=None, code=0, timeout=50, **more):
     done = subprocess.run([str(BIN / name), *arguments], input=text, capture_output=True, text=True, timeout=timeout,
                           env={**ENVIRONMENT, **more})
-    expect(done.returncode == code, f"{name}: exit {done.returncode}: {(done.stderr or done.stdout)[-300:]}")
+    expect(done.returncode == code, f"{name}: exit {done.returncode}: {(done.stderr or done.stdout).strip()[:400]}")
     return done.stdout if not done.stderr else f"{done.stdout}\n-- standard error\n{done.stderr}"
 
 
@@ -41,7 +41,9 @@ def as_directly(name, got):
 
 
 def bench(*arguments, clients=8):
-    output = tool("pgbench", "-n", "-c", str(clients), "-j", "2", "-T", "2", *arguments)
+    """A thread for each client: PQprepare blocks pgbench's thread, which would keep the clients of the same thread
+    in their transactions, and so the servers that it waits for."""
+    output = tool("pgbench", "-n", "-c", str(clients), "-j", str(clients), "-T", "2", *arguments)
     expect(int(re.search(r"transactions actually processed: (\d+)", output).group(1)) > 0, output)
     failed = re.search(r"number of failed transactions: (\d+)", output)
     equal(int(failed.group(1)) if failed else 0, 0, "failed transactions")
