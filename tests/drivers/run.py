@@ -13,6 +13,7 @@ import os
 import pathlib
 import queue
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,10 +39,24 @@ def proxy_of(bench, target):
     if target == "transaction":
         return bench.bascule("transaction", pool=TRANSACTION_POOL, workers=2,
                              more="  pool_mode: transaction\n").port
+    if target == "tls":
+        key, certificate = self_signed(bench)
+        return bench.bascule("tls", pool=TRANSACTION_POOL, workers=2, more=(
+            "  pool_mode: transaction\n"
+            f"  client_tls: {{mode: prefer, certificate_file: {certificate}, key_file: {key}}}\n")).port
     if target == "pgbouncer":
         return bench.pgbouncer(pool=TRANSACTION_POOL).port
     assert target == "direct", target
     return bench.pg_port
+
+
+def self_signed(bench):
+    key, certificate = bench.dir / "tls.key", bench.dir / "tls.crt"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                    "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    if os.geteuid() == 0:
+        shutil.chown(key, "postgres")
+    return key, certificate
 
 
 def lines_of(process):
@@ -106,11 +121,13 @@ def run_program(program, variant, target, port, bench, options):
         **{k: v for k, v in os.environ.items() if not k.startswith("PG")},
         "DRIVER_HOST": "127.0.0.1", "DRIVER_PORT": str(port), "DRIVER_USER": bench.user,
         "DRIVER_PASSWORD": bench.password, "DRIVER_DATABASE": bench.database,
-        "DRIVER_MODE": "transaction" if target == "pgbouncer" else target,
+        "DRIVER_MODE": target if target in ("direct", "session") else "transaction",
         "DRIVER_VARIANT": variant, "DRIVER_ONLY": options.checks,
         "DRIVER_SCRATCH": str(bench.dir / "scratch"), "PYTHONDONTWRITEBYTECODE": "1",
         "PG_BIN": str(rig.PG_BIN), **program.environment,
     }
+    if target == "tls":  # libpq's and asyncpg's; others prefer TLS by themselves, or go without
+        environment |= {"PGSSLMODE": "require", "DRIVER_TLS": "yes"}
     while len(hung) < 6:  # after a hang it is run again without the checks that have been
         environment["DRIVER_SKIP"] = ",".join(set(results) | hung)
         stuck = run_once(program, variant, environment, results, options.verbose)
@@ -125,22 +142,34 @@ def parse_arguments():
     parser.add_argument("--drivers", default="", help="names, with commas; default: all")
     parser.add_argument("--checks", default="", help="names, with commas; default: all")
     parser.add_argument("--targets", default="direct,session,transaction",
-                        help="of direct, session, transaction, pgbouncer")
+                        help="of direct, session, transaction, tls (transaction mode, TLS where the client "
+                        "can), pgbouncer")
     parser.add_argument("--report", help="file that gets the table, Markdown")
     parser.add_argument("--json", help="file that gets the results")
+    parser.add_argument("--merge", nargs="+", metavar="FILE", help="runs nothing: --report of what --json wrote before")
     parser.add_argument("-v", "--verbose", action="store_true")
     return parser.parse_args()
 
 
-def main():
-    options = parse_arguments()
+def merged(files):
+    results, versions = {}, {}
+    for file in files:
+        content = json.loads(pathlib.Path(file).read_text())
+        versions |= content["versions"]
+        for label, by_target in content["results"].items():
+            results.setdefault(label, {}).update(by_target)
+    order = [p.label(v) for p in PROGRAMS for v in p.variants]
+    return {label: results[label] for label in order if label in results}, versions
+
+
+def run_all(options):
     wanted = set(filter(None, options.drivers.split(",")))
     chosen = [(p, v) for p in PROGRAMS for v in p.variants
               if not wanted or {p.name, p.label(v)} & wanted]
     unknown = wanted - {p.name for p, _ in chosen} - {p.label(v) for p, v in chosen}
     if unknown:
         sys.exit(f"drivers: no program {', '.join(sorted(unknown))}")
-    results, versions, started = {}, {}, time.monotonic()
+    results, versions = {}, {}
     with tempfile.TemporaryDirectory(prefix="bascule-drivers-") as build:
         for program in {id(p): p for p, _ in chosen}.values():
             program.prepare(pathlib.Path(build))
@@ -156,9 +185,16 @@ def main():
                     results.setdefault(label, {})[target] = run_program(
                         program, variant, target, port, bench, options)
             versions["postgresql"] = server_version()
+    return results, versions
+
+
+def main():
+    options, started = parse_arguments(), time.monotonic()
+    results, versions = merged(options.merge) if options.merge else run_all(options)
     outcome = report.judge(results)
     if options.json:
-        pathlib.Path(options.json).write_text(json.dumps(results, indent=1) + "\n")
+        content = {"results": results, "versions": versions}
+        pathlib.Path(options.json).write_text(json.dumps(content, indent=1) + "\n")
     if options.report:
         pathlib.Path(options.report).write_text(report.markdown(results, versions, PROGRAMS))
     for line in outcome.lines():

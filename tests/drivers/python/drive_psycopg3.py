@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from checks import (DATABASE, HOST, LEAKY, PASSWORD, PORT, SHOW_LEAKY, TRANSACTION_MODE, USER, check, equal, expect,
                     in_threads, main, raises, until)
 
+TLS = "DRIVER_TLS" in os.environ
 ARGUMENTS = {"host": HOST, "port": PORT, "user": USER, "password": PASSWORD, "dbname": DATABASE, "connect_timeout": 15}
 
 
@@ -369,6 +370,13 @@ def discard_all():
 def channel_binding_prefer():
     with connected(channel_binding="prefer", sslmode="prefer") as c:
         equal(one(c, "select 1"), 1)
+        equal(c.pgconn.ssl_in_use, TLS)
+    if TLS:
+        with connected(channel_binding="require", sslmode="require") as c:
+            equal(one(c, "select 1"), 1)
+    else:
+        e = raises(psycopg.OperationalError, connected(channel_binding="require").__enter__)
+        expect("channel binding" in str(e), str(e))
 
 
 @check
