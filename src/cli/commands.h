@@ -55,6 +55,14 @@ struct TokenOptions {
 // Prints a new token for the API and the entry of api.tokens that admits it.
 int token_command(const Platform& platform, const TokenOptions& options);
 
+struct ImportOptions {
+  std::string file;    // pgbouncer.ini
+  std::string output;  // empty: standard output
+  bool json = false, force = false;
+};
+// kExitFailed: written, and something could not be carried over.
+int import_command(const Platform& platform, const ImportOptions& options);
+
 int validate_config_command(const Platform& platform, const std::string& file);
 
 // Prints an error as people get to see it, and returns its exit code.

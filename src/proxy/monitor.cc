@@ -44,7 +44,7 @@ Status Monitor::validate(const MonitorConfig& config) {
                 fmt::format("the role of server {} is to be found out, and there is no user to ask "
                             "with",
                             server.name),
-                "Give proxy.monitor.user, or a role to each server.");
+                "Give proxy.server_check.user, or a role to each server.");
   }
   return {};
 }
