@@ -75,6 +75,9 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void on_parameter(std::string_view name, std::string_view value) override;
   void on_synced() override { tell_parameters(); }
 
+  std::string describe() const;  // for messages: its address
+  void sweep(MonoTime now);      // looks whether it has taken too long
+
   void close();  // at once; the worker forgets it
 
  private:
@@ -89,6 +92,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void welcome(ParametersRef parameters);
   void release();
   void say_goodbye();
+  void time_out(std::string_view sqlstate, std::string_view message);
   size_t on_session_data(std::string_view bytes);
   void leave();  // the client is gone: what becomes of its server
   void finish(std::string_view last_words);
@@ -117,6 +121,12 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   ServerConnection* server_ = nullptr;
   Hold hold_;
   uint64_t transactions_seen_ = 0, errors_seen_ = 0;
+  // What it was seen doing by sweep(), and since when.
+  enum class Doing : uint8_t { kNothing, kStatement, kIdleInTransaction };
+  Doing doing_ = Doing::kNothing;
+  bool in_transaction_ = false;
+  uint64_t readies_seen_ = 0, transactions_swept_ = 0;
+  MonoTime doing_since_{}, transaction_since_{};
   char secret_[4] = {};
   Parameters startup_;  // up to the welcome
   ParametersRef told_;  // the reported parameters as this client knows them

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,13 @@ struct ProxyListener {
   PortKind kind = PortKind::kWriter;
 };
 
+// What differs for some clients. Of several rules that fit the first counts.
+struct PoolRule {
+  std::string user, database;  // empty: any
+  std::optional<PoolMode> mode;
+  std::optional<int> pool_size;  // instead of default_pool_size
+};
+
 struct ProxyConfig {
   std::string cluster = "bascule";  // for messages
   std::vector<ProxyListener> listeners;
@@ -43,6 +51,19 @@ struct ProxyConfig {
   Nanos catalog_refresh = 60s;
   Nanos catalog_expire = 300s;
   PoolMode pool_mode = PoolMode::kSession;
+  std::vector<PoolRule> pools;
+  // Server connections of one user to one database, all workers together. 0: pool_size alone counts.
+  int default_pool_size = 0;
+  int reserve_pool_size = 0;      // beyond that, for clients that have waited for
+  Nanos reserve_pool_timeout = 5s;
+  int max_db_connections = 0;    // to one database, 0: no limit
+  int max_user_connections = 0;  // of one user
+  Nanos server_lifetime = 3600s;  // then it is closed when it is free; 0: never
+  // Each ends the connection of the client. 0: never. Checked now and then: up to a second late.
+  Nanos query_timeout = 0s;             // from its first byte to its end
+  Nanos transaction_timeout = 0s;       // from its begin to its end
+  Nanos idle_transaction_timeout = 0s;  // within a transaction, without a statement
+  Nanos client_idle_timeout = 0s;
   int pool_size = 100;       // server connections, all workers together
   int clients_max = 10'000;  // connected clients, logged in or not
   int hold_count_max = 10'000;

@@ -85,6 +85,8 @@ Pool& Dispatcher::pool(const std::string& user, const std::string& database, Par
     pool->user = user;
     pool->database = database;
     pool->startup = std::move(startup);
+    pool->mode = worker_.shared().mode(user, database);
+    pool->caps = worker_.shared().caps.of(worker_.shared().config, user, database);
   }
   return *pool;
 }
@@ -269,13 +271,34 @@ std::string Dispatcher::why_waiting(Pool& pool, PortKind kind, std::string_view&
                        route->table.primary->name, cluster);
   }
   if (!gate_open(kind)) return fmt::format("cluster \"{}\" is switching over", cluster);
+  if (side.full != nullptr) {
+    sqlstate = "53300";
+    return fmt::format("all {} server connections of {} are in use{}", side.full->max,
+                       side.full->what, holders(pool));
+  }
   if (side.limited) {
     sqlstate = "53300";
-    return fmt::format("all {} server connections of the proxy are in use",
-                       worker_.shared().servers.max());
+    return fmt::format("all {} server connections of the proxy (pool_size) are in use{}",
+                       worker_.shared().servers.max(), holders(pool));
   }
   if (side.failing) return "the server can't be reached: " + side.last_error;
   return "no server connection was ready";
+}
+
+// Who has the servers of a pool, as far as this worker knows.
+std::string Dispatcher::holders(const Pool& pool) const {
+  int held = 0;
+  const ServerConnection* longest = nullptr;
+  for (const Handle handle : servers_.handles()) {
+    const ServerConnection* server = servers_.find(handle);
+    if (server == nullptr || server->client() == nullptr || &server->pool() != &pool) continue;
+    ++held;
+    if (longest == nullptr || server->busy_since() < longest->busy_since()) longest = server;
+  }
+  if (longest == nullptr) return {};
+  const std::chrono::duration<double> since = worker_.loop().now() - longest->busy_since();
+  return fmt::format("; here \"{}\" has {} for \"{}\", one for {:.1f} s by {}", pool.user, held,
+                     pool.database, since.count(), longest->client()->describe());
 }
 
 void Dispatcher::expire(Handle handle) {
@@ -333,6 +356,7 @@ void Dispatcher::serve_queue(Pool& pool, PortKind kind) {
     if (!side.waiting.empty() && side.waiting.front() == waiter) side.waiting.pop_front();
   }
   side.limited = false;
+  side.full = nullptr;
 }
 
 void Dispatcher::serve_readers(Pool& pool) {
@@ -419,7 +443,18 @@ void Dispatcher::open_connections(Pool& pool, PortKind kind) {
     if (since == MonoTime::max()) return;
     auto target = choose(kind, member_of_waiter(side, side.connecting));
     if (!target) return;
+    const Nanos waited = worker_.loop().now() - since;
+    const ProxyConfig& config = worker_.shared().config;
+    side.full = Caps::take(
+        pool.caps,
+        waited >= config.reserve_pool_timeout ? Caps::Reserve::kUse : Caps::Reserve::kKeep,
+        worker_.index());
+    if (side.full != nullptr) {
+      if (!evict_idle(side.full)) worker_.crew().make_room(worker_.index());
+      return;
+    }
     if (!worker_.shared().servers.acquire(worker_.index(), since)) {
+      Caps::give(pool.caps);
       side.limited = claiming_ = true;
       if (!evict_idle()) worker_.crew().make_room(worker_.index());
       return;
@@ -442,6 +477,11 @@ void Dispatcher::on_connected(ServerConnection& server) {
   remember_reported(pool, server.kind(), pool.startup, server.parameters());
   if (server.derived_keys()) worker_.credentials().derived(pool.user, *server.derived_keys());
   worker_.counters().servers_total.add();
+  if (const Nanos life = worker_.shared().config.server_lifetime; life > 0s) {
+    // Not all at once.
+    server.set_expires(worker_.loop().now() +
+                       Nanos(prng_.between(life.count() / 10 * 9, life.count())));
+  }
   on_idle(server);
 }
 
@@ -497,18 +537,46 @@ void Dispatcher::schedule_retry(Pool& pool, PortKind kind) {
 void Dispatcher::on_idle(ServerConnection& server) {
   Pool& pool = server.pool();
   // Somebody at another worker has waited longer than anybody here: the place is theirs.
-  const MonoTime here = std::min(waiting_since(pool.sides[0], 0), waiting_since(pool.sides[1], 0));
-  const bool due_elsewhere = worker_.shared().servers.waiting_since() < here;
-  if (stale(server) || due_elsewhere) {
+  const MonoTime now = worker_.loop().now();
+  if (stale(server) || due_elsewhere(pool, now) || server.expires() < now) {
     remove(server);
     for (const PortKind kind : kKinds) pump(pool, kind);
     return;
   }
-  server.touch_idle(worker_.loop().now());
+  server.touch_idle(now);
   pool.idle.push_back(server.self());
   ++idle_[server.target().name];
   worker_.counters().servers_idle.add();
   for (const PortKind kind : kKinds) pump(pool, kind);
+}
+
+bool Dispatcher::waits_for(const Cap& cap) const {
+  for (const auto& [key, pool] : pools_) {
+    for (const Pool::Side& side : pool->sides) {
+      if (side.full == &cap && waiting_since(side, 0) != MonoTime::max()) return true;
+    }
+  }
+  return false;
+}
+
+bool Dispatcher::due_elsewhere(const Pool& pool, MonoTime now) {
+  const MonoTime here = std::min(waiting_since(pool.sides[0], 0), waiting_since(pool.sides[1], 0));
+  const MonoTime there = worker_.shared().servers.waiting_since();
+  if (here == MonoTime::max()) {
+    if (there < here) return true;
+    const uint64_t own = Caps::bit(worker_.index());
+    for (const Cap* cap : pool.caps) {
+      const uint64_t wanted = cap->wanted.load(std::memory_order_relaxed);
+      if ((wanted & ~own) != 0 || ((wanted & own) != 0 && waits_for(*cap))) return true;
+    }
+    return false;
+  }
+  if (there >= here) return false;
+  if (pool.mode == PoolMode::kSession) return true;
+  // Places that came and went with every transaction would cost more than they are worth.
+  if (here - there < kHandOverMargin || now < next_hand_over_) return false;
+  next_hand_over_ = now + kHandOverInterval;
+  return true;
 }
 
 MonoTime Dispatcher::waiting_since(const Pool::Side& side, int skip) const {
@@ -562,12 +630,19 @@ void Dispatcher::remove(ServerConnection& server) {
   worker_.counters().servers.sub();
   servers_.remove(server.self());
   bury_later();
+  if (const uint64_t waiting = Caps::give(server.pool().caps); waiting != 0) {
+    for (int i = 0; i < worker_.shared().config.workers; ++i) {
+      if ((waiting & Caps::bit(i)) != 0) worker_.crew().wake(i);
+    }
+  }
   if (const auto next = worker_.shared().servers.release()) worker_.crew().wake(*next);
 }
 
-bool Dispatcher::evict_idle() {
+bool Dispatcher::evict_idle(const Cap* below) {
   ServerConnection* oldest = nullptr;
   for (auto& [key, pool] : pools_) {
+    const auto& caps = pool->caps;
+    if (below != nullptr && std::find(caps.begin(), caps.end(), below) == caps.end()) continue;
     for (const Handle handle : pool->idle) {
       ServerConnection* server = servers_.find(handle);
       if (server != nullptr && (oldest == nullptr || server->idle_since() < oldest->idle_since())) {
@@ -614,10 +689,12 @@ void Dispatcher::on_route() {
 }
 
 void Dispatcher::close_stale() {
-  const MonoTime limit = worker_.loop().now() - worker_.shared().config.server_idle_timeout;
+  const MonoTime now = worker_.loop().now();
+  const MonoTime limit = now - worker_.shared().config.server_idle_timeout;
   for (const Handle handle : servers_.handles()) {
     ServerConnection* server = servers_.find(handle);
-    if (server != nullptr && server->idle() && server->idle_since() < limit) remove(*server);
+    if (server == nullptr || !server->idle()) continue;
+    if (server->idle_since() < limit || server->expires() < now) remove(*server);
   }
   std::erase_if(pools_, [](const auto& entry) {
     const Pool& pool = *entry.second;

@@ -87,7 +87,10 @@ class Dispatcher {
   void enqueue(ClientConnection& client);
   void expire(Handle client);
   void schedule_retry(Pool& pool, PortKind kind);
-  bool evict_idle();
+  bool evict_idle(const Cap* below = nullptr);
+  bool waits_for(const Cap& cap) const;
+  bool due_elsewhere(const Pool& pool, MonoTime now);
+  std::string holders(const Pool& pool) const;
   void take_from_idle(ServerConnection& server);
   void fail_waiting(Pool& pool, PortKind kind, const ServerLogin::Failure& failure,
                     const std::string& who);
@@ -98,6 +101,7 @@ class Dispatcher {
   static constexpr int kIdleChoice = 16;
   // How many waiting readers that can't be served are passed over for others that can.
   static constexpr int kReadersLookedAt = 64;
+  static constexpr Nanos kHandOverMargin = 5ms, kHandOverInterval = 20ms;
   // Connections opened at once for one pool's queue: a promoted server has many clients to greet.
   static constexpr int kConnectBurst = 16;
 
@@ -112,6 +116,7 @@ class Dispatcher {
   std::map<std::string, MonoTime> avoid_;  // replicas that could not be reached, until when
   std::vector<std::unique_ptr<CancelRequest>> cancels_;
   uint32_t next_ticket_ = 0;
+  MonoTime next_hand_over_{};
   bool claiming_ = false;  // in the queue for the limit of server connections
   bool burying_ = false;
 };

@@ -48,11 +48,14 @@ struct Pool {
     bool failing = false;
     std::string last_error;
     env::TimerId retry = env::TimerId::kNone;
-    bool limited = false;  // the limit of server connections is what it waits for
+    const Cap* full = nullptr;  // this limit is what it waits for
+    bool limited = false;       // the limit of server connections is what it waits for
   };
   Side sides[2];
   Side& side(PortKind kind) { return sides[static_cast<size_t>(kind)]; }
 
+  PoolMode mode = PoolMode::kSession;
+  std::vector<Cap*> caps;
   std::vector<Handle> idle;  // most recently used last
 
   // It may be removed when both are 0.

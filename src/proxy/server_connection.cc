@@ -128,6 +128,7 @@ size_t ServerConnection::on_login_data(std::string_view bytes) {
 
 void ServerConnection::attach(ClientConnection& client, const SessionMemory::Script& script) {
   client_ = &client;
+  busy_since_ = worker_.loop().now();
   ready_expected_ = script.ready_count;
   restored_ = false;
   script_error_.clear();
@@ -225,8 +226,8 @@ size_t ServerConnection::on_attached_data(std::string_view bytes) {
   const bool expires = target_.permit && target_.permit->until() != MonoTime::max();
   const bool expired = expires && worker_.loop().now() >= target_.permit->until();
   ClientConnection& client = *client_;
-  const bool read_only = client.port() != PortKind::kReader &&
-                         find_parameter(parameters(), "in_hot_standby") == "on";
+  const bool read_only =
+      client.port() != PortKind::kReader && find_parameter(parameters(), "in_hot_standby") == "on";
   const Session::Relayed relayed = client.session().on_server(
       bytes, scanner_, expired ? Session::Permit::kExpired : Session::Permit::kValid,
       read_only ? Session::Writable::kNo : Session::Writable::kYes, client);

@@ -35,7 +35,7 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   void resume() { stream_->resume(); }
 
   Handle self() const { return self_; }
-  Pool& pool() { return pool_; }
+  Pool& pool() const { return pool_; }
   PortKind kind() const { return kind_; }  // of the port whose clients it was opened for
   const Target& target() const { return target_; }
   ClientConnection* client() const { return client_; }
@@ -50,6 +50,9 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   const pgwire::CancelKey& cancel_key() const { return cancel_key_; }
   const std::optional<pgwire::ScramKeys>& derived_keys() const { return derived_keys_; }
   MonoTime idle_since() const { return idle_since_; }
+  MonoTime busy_since() const { return busy_since_; }  // of the client that has it
+  MonoTime expires() const { return expires_; }
+  void set_expires(MonoTime at) { expires_ = at; }
   // Cancel requests under way: it must not go to another client meanwhile.
   void cancel_begins() { ++cancels_; }
   void cancel_ended();
@@ -89,7 +92,8 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   pgwire::CancelKey cancel_key_;
   int ready_expected_ = 0;  // of our own statements
   std::string script_error_, script_sqlstate_;
-  MonoTime idle_since_{};
+  MonoTime idle_since_{}, busy_since_{};
+  MonoTime expires_ = MonoTime::max();
   int cancels_ = 0;
   bool restored_ = false;
 };

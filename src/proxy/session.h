@@ -55,7 +55,9 @@ struct ServerState {
   SettingsRef settings;    // never null once logged in
   ServerStatements statements;
   std::vector<uint32_t> closing;  // serials to close with the next message
-  uint64_t unnamed = 0;           // id of the unnamed statement that it has; 0: nobody's
+  // Id of the unnamed statement that it has; 0: none.
+  uint64_t unnamed = 0;
+  static constexpr uint64_t kUnknown = UINT64_MAX;
 };
 
 // What the sessions of one worker share.
@@ -162,6 +164,8 @@ class Session {
   static constexpr uint32_t kPipelineMax = 8'192;
   static constexpr size_t kFailedMax = 64;
   bool pipeline_full() const { return attached_ && tracker_.pending() >= kPipelineMax; }
+  uint64_t readies() const { return readies_; }  // ReadyForQuery seen
+  bool mid_message() const { return client_mid_message_; }
   uint64_t transactions() const { return transactions_; }
   uint64_t errors() const { return errors_; }
 
@@ -232,6 +236,7 @@ class Session {
   uint32_t ensure(const StatementRef& statement);
   uint32_t new_serial(uint32_t id);
   void ensure_unnamed();
+  void replace_unnamed(uint64_t id);
   void close_doomed();
   bool surely_healthy() const;
   bool settings_open() const { return memory_ && memory_->settings_open(); }
@@ -245,6 +250,7 @@ class Session {
   void edit_reply(const pgwire::Scan& piece);
   void name_as_client(const pgwire::Scan& piece, const pgwire::ErrorView& error);
   void drop_edits(uint64_t next);
+  void unnamed_after_error(uint64_t message);
   bool may_prepare_again() const;
   void send_again(SessionOutput& out);
   // session_loss.cc
@@ -291,6 +297,7 @@ class Session {
   Pin pin_ = Pin::kNone;
   Pin pin_before_ = Pin::kNone;  // when the session was last idle
   uint64_t transactions_ = 0;
+  uint64_t readies_ = 0;
   uint64_t errors_ = 0;
   ServerState* server_ = nullptr;
   SettingsRef base_, wanted_;
@@ -308,12 +315,20 @@ class Session {
   std::string replacement_;
   std::string retained_, retry_;
   std::string parse_message_, parse_name_;
-  // The unnamed statement. Where servers are shared it is kept, to be prepared again elsewhere.
+  // The unnamed statement. Where servers are shared it is kept, to be prepared again elsewhere, and
+  // so are the ones before it up to the next ReadyForQuery: the server may skip what replaces them.
   Effects unnamed_;
   std::vector<StateChange> unnamed_changes_;
   std::string unnamed_message_;
-  uint64_t unnamed_id_ = 0;       // 0: there is none
-  uint64_t unnamed_sent_ = 0;     // number of its Parse, plus 1; 0: before this server
+  uint64_t unnamed_id_ = 0;    // 0: there is none
+  uint64_t unnamed_sent_ = 0;  // number of the message that made it so, plus 1
+  struct OlderUnnamed {
+    Effects effects;
+    std::vector<StateChange> changes;
+    std::string message;
+    uint64_t id = 0, sent = 0;
+  };
+  std::vector<OlderUnnamed> older_unnamed_;
   std::vector<uint32_t> doomed_;  // serials parsed under settings that others do not have
   std::vector<std::pair<std::string, std::string>> observed_;  // parameters as they were when idle
   std::unique_ptr<SessionMemory> memory_;

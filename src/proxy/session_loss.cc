@@ -79,6 +79,7 @@ void Session::forget_server() {
   tracker_ = pgwire::SessionTracker();
   if (shares()) {
     unnamed_sent_ = 0;
+    older_unnamed_.clear();
   } else {
     unnamed_ = Effects{};
     unnamed_.may_write = unnamed_.has_effect = unnamed_.not_atomic = true;

@@ -168,6 +168,7 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
       break;
   }
   if (edited && !edits_.empty() && edits_.front().message == message) edit_reply(piece);
+  if (piece.type == 'E' && shares()) unnamed_after_error(message);
   if (piece.type == 'E' || piece.type == 'Z') {
     if (memory_) memory_->skipped(tracker_.answered_count());
     if (!edits_.empty()) drop_edits(tracker_.answered_count());
@@ -277,7 +278,6 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
   }
   taken_serial_ = 0;
   if (shares()) {
-    if (unnamed_sent_ > tracker_.answered_count()) unnamed_id_ = server_->unnamed = 0;
     if (error.sqlstate == "0A000" && error.message == "cached plan must not change result type") {
       server_->statements.drain(server_->closing);
       again_ = !again_ && may_prepare_again();
@@ -287,6 +287,24 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
   if (!again_) error_forwarded_ = true;
   if (memory_) memory_->on_error(block(tracker_.transaction()));
   return std::nullopt;
+}
+
+// The server skips what follows the message that failed.
+void Session::unnamed_after_error(uint64_t message) {
+  if (unnamed_sent_ > tracker_.answered_count()) return;  // it comes after the Sync
+  const uint64_t failed = message + 1;
+  server_->unnamed = ServerState::kUnknown;
+  if (unnamed_sent_ < failed) return;
+  while (unnamed_sent_ > failed && !older_unnamed_.empty()) {
+    OlderUnnamed& older = older_unnamed_.back();
+    unnamed_ = older.effects;
+    unnamed_changes_ = std::move(older.changes);
+    unnamed_message_ = std::move(older.message);
+    unnamed_id_ = older.id;
+    unnamed_sent_ = older.sent;
+    older_unnamed_.pop_back();
+  }
+  if (unnamed_sent_ >= failed) unnamed_id_ = 0;
 }
 
 // Messages speak of statements by the names that they have on the server.
@@ -345,6 +363,7 @@ void Session::send_again(SessionOutput& out) {
 void Session::on_ready() {
   const TransactionStatus status = tracker_.transaction();
   const bool last = tracker_.ready_outstanding() == 0;
+  ++readies_;
   if (again_) {
     if (memory_) memory_->on_ready(block(status), last);
     return;

@@ -147,13 +147,27 @@ void Session::ensure_unnamed() {
   if (unnamed_id_ != 0) {
     edits_.push_back({tracker_.sent_count(), EditKind::kInjectedParse});
     to_server_->build().append(unnamed_message_);
-    unnamed_sent_ = tracker_.sent_count() + 1;
     tracker_.sent('P');
   } else {  // another client's must not be met
     edits_.push_back({tracker_.sent_count(), EditKind::kInjectedClose});
     pgwire::append_close(to_server_->build(), pgwire::Target::kStatement, "");
     tracker_.sent('C');
   }
+}
+
+// By the message that is sent next. 0: there is none any more.
+void Session::replace_unnamed(uint64_t id) {
+  if (tracker_.in_flight()) {
+    older_unnamed_.push_back({unnamed_, std::move(unnamed_changes_), std::move(unnamed_message_),
+                              unnamed_id_, unnamed_sent_});
+    unnamed_changes_.clear();
+  } else {
+    older_unnamed_.clear();
+  }
+  unnamed_message_.clear();
+  unnamed_id_ = id;
+  server_->unnamed = id == 0 && tracker_.in_flight() ? ServerState::kUnknown : id;
+  unnamed_sent_ = tracker_.sent_count() + 1;
 }
 
 // Whatever was sent before, the server will not refuse a statement because of a failed transaction.
@@ -187,7 +201,7 @@ bool Session::rewrite(const Scan& piece) {
 }
 
 bool Session::rewrite_query(const Scan& piece) {
-  unnamed_id_ = server_->unnamed = 0;
+  replace_unnamed(0);
   if (!piece.ends) return false;
   const std::string_view sql = until_nul(piece.payload());
   if (pool_mode_ == PoolMode::kStatement) {
@@ -222,10 +236,8 @@ bool Session::rewrite_parse(const Scan& piece) {
     if (piece.ends) finish_parse();
     return true;
   }
-  unnamed_message_.clear();
-  unnamed_id_ = server_->unnamed = ++workspace_.unnamed_ids;
+  replace_unnamed(++workspace_.unnamed_ids);
   if (piece.payload_length >= limits_.memory.prepared_bytes) unnamed_id_ = 0;
-  unnamed_sent_ = tracker_.sent_count() + 1;
   if (!piece.ends) return false;
   const auto parse = pgwire::parse_parse(payload);
   if (!parse) return false;
@@ -363,7 +375,7 @@ bool Session::rewrite_target(const Scan& piece) {
   open_batch();
   if (piece.type == 'C') {
     if (target->name.empty()) {
-      unnamed_id_ = server_->unnamed = 0;
+      replace_unnamed(0);
       return false;
     }
     memory().close_sent(tracker_.sent_count(), target->name);

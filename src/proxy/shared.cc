@@ -66,7 +66,77 @@ std::optional<Parameters> ReportedParameters::find(const Key& key) {
   return it->second;
 }
 
-PoolMode Shared::mode(const std::string&, const std::string&) const { return config.pool_mode; }
+namespace {
+
+bool fits(const PoolRule& rule, const std::string& user, const std::string& database) {
+  return (rule.user.empty() || rule.user == user) &&
+         (rule.database.empty() || rule.database == database);
+}
+
+}  // namespace
+
+PoolMode Shared::mode(const std::string& user, const std::string& database) const {
+  for (const PoolRule& rule : config.pools) {
+    if (rule.mode && fits(rule, user, database)) return *rule.mode;
+  }
+  return config.pool_mode;
+}
+
+std::vector<Cap*> Caps::of(const ProxyConfig& config, const std::string& user,
+                           const std::string& database) {
+  const std::lock_guard lock(mutex_);
+  int size = config.default_pool_size;
+  for (const PoolRule& rule : config.pools) {
+    if (!rule.pool_size || !fits(rule, user, database)) continue;
+    size = *rule.pool_size;
+    break;
+  }
+  std::vector<Cap*> caps;
+  if (size > 0) {
+    const std::string what = "pool \"" + user + "\"/\"" + database + "\"";
+    caps.push_back(get(what, size, config.reserve_pool_size));
+  }
+  if (config.max_db_connections > 0) {
+    caps.push_back(get("database \"" + database + "\"", config.max_db_connections, 0));
+  }
+  if (config.max_user_connections > 0) {
+    caps.push_back(get("user \"" + user + "\"", config.max_user_connections, 0));
+  }
+  return caps;
+}
+
+Cap* Caps::get(const std::string& what, int max, int reserve) {
+  auto& cap = caps_[what];
+  if (!cap) {
+    cap = std::make_unique<Cap>();
+    cap->what = what;
+    cap->max = max;
+    cap->reserve = reserve;
+  }
+  return cap.get();
+}
+
+Cap* Caps::take(const std::vector<Cap*>& caps, Reserve reserve, int worker) {
+  for (size_t i = 0; i < caps.size(); ++i) {
+    const int max = caps[i]->max + (reserve == Reserve::kUse ? caps[i]->reserve : 0);
+    if (caps[i]->used.fetch_add(1) < max) continue;
+    caps[i]->wanted.fetch_or(bit(worker));
+    for (size_t j = 0; j <= i; ++j) caps[j]->used.fetch_sub(1);
+    // A place that was given back before the flag was set would be missed.
+    if (caps[i]->used.load() < max) return take(caps, reserve, worker);
+    return caps[i];
+  }
+  return nullptr;
+}
+
+uint64_t Caps::give(const std::vector<Cap*>& caps) {
+  uint64_t wanted = 0;
+  for (Cap* cap : caps) {
+    cap->used.fetch_sub(1);
+    wanted |= cap->wanted.exchange(0);
+  }
+  return wanted;
+}
 
 std::optional<int> ServerLimit::grant_next() {
   if (waiting_.empty() || used_ >= max_) return std::nullopt;

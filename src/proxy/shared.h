@@ -12,9 +12,9 @@
 #include <tuple>
 #include <vector>
 
+#include "proxy/address_limit.h"
 #include "proxy/catalogs.h"
 #include "proxy/config.h"
-#include "proxy/address_limit.h"
 #include "proxy/route_table.h"
 #include "proxy/server_login.h"
 #include "proxy/server_passwords.h"
@@ -79,6 +79,33 @@ class ServerLimit {
   std::atomic<int64_t> waiting_since_{std::numeric_limits<int64_t>::max()};
 };
 
+// A limit beside pool_size, over all workers: of a pool, a database or a user. Never removed.
+struct Cap {
+  std::string what;  // for messages: `pool "app"/"shop"`
+  int max = 0, reserve = 0;
+  std::atomic<int> used{0};
+  std::atomic<uint64_t> wanted{0};  // bits of workers whose clients wait for a place below it
+};
+
+class Caps {
+ public:
+  // The limits that apply to these server connections.
+  std::vector<Cap*> of(const ProxyConfig& config, const std::string& user,
+                       const std::string& database);
+  // Takes a place below each, or none. Null: done; else the one that is full. `with_reserve`: of
+  // those that have one.
+  enum class Reserve { kKeep, kUse };
+  static Cap* take(const std::vector<Cap*>& caps, Reserve reserve, int worker);
+  // The bits of the workers that wait for one of them.
+  static uint64_t give(const std::vector<Cap*>& caps);
+  static uint64_t bit(int worker) { return uint64_t{1} << (worker % 64); }
+
+ private:
+  Cap* get(const std::string& what, int max, int reserve);
+  std::mutex mutex_;
+  std::map<std::string, std::unique_ptr<Cap>> caps_;  // guarded by mutex_
+};
+
 // What servers reported at log-in, by kind of client and port: a client that comes to a worker
 // which has no server connection yet is told at once, also when the pool is used up.
 class ReportedParameters {
@@ -110,6 +137,7 @@ struct Shared {
   ServerLimit servers;
   ServerPasswords server_passwords;
   AddressLimit logging_in{config.logins_per_address_max};
+  Caps caps;
   ReportedParameters reported;
   CatalogTable catalogs;
   std::atomic<int> clients{0};

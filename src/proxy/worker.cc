@@ -1,5 +1,6 @@
 #include "proxy/worker.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace bascule::proxy {
@@ -20,7 +21,7 @@ Status Worker::listen() {
 }
 
 void Worker::start() {
-  loop().call_after(kSweepInterval, [this] { sweep(); });
+  loop().call_after(sweep_interval(), [this] { sweep(); });
   started_ = true;
   engine_->start();
 }
@@ -39,10 +40,26 @@ void Worker::stop() {
   clients_.bury();
 }
 
+Nanos Worker::sweep_interval() const {
+  Nanos interval = kSweepInterval;
+  const ProxyConfig& c = shared_.config;
+  for (const Nanos limit : {c.query_timeout, c.transaction_timeout, c.idle_transaction_timeout,
+                            c.client_idle_timeout, c.reserve_pool_timeout, c.server_lifetime}) {
+    const bool counts = limit > 0s && (limit != c.reserve_pool_timeout || c.reserve_pool_size > 0);
+    if (counts) interval = std::min(interval, std::clamp<Nanos>(limit / 4, 50ms, 1s));
+  }
+  return interval;
+}
+
 void Worker::sweep() {
+  const MonoTime now = loop().now();
+  for (const Handle handle : clients_.handles()) {
+    if (ClientConnection* client = clients_.find(handle)) client->sweep(now);
+  }
+  if (shared_.config.reserve_pool_size > 0) dispatcher_.pump_all();
   dispatcher_.close_stale();
   lookups_.sweep();
-  loop().call_after(kSweepInterval, [this] { sweep(); });
+  loop().call_after(sweep_interval(), [this] { sweep(); });
 }
 
 WorkerStats Worker::stats() const {

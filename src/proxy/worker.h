@@ -87,6 +87,7 @@ class Worker {
 
   void accept(env::Stream& stream, PortKind kind);
   void sweep();
+  Nanos sweep_interval() const;
 
   const int index_;
   Shared& shared_;

@@ -66,6 +66,19 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
                                                 : proxy::PoolMode::kSession;
     }
     if (key == "prepared") config.server_prepared_max = static_cast<size_t>(number(value));
+    if (key == "pool_each") config.default_pool_size = static_cast<int>(number(value));
+    if (key == "reserve") config.reserve_pool_size = static_cast<int>(number(value));
+    if (key == "reserve_ms") config.reserve_pool_timeout = Millis(number(value));
+    if (key == "db_max") config.max_db_connections = static_cast<int>(number(value));
+    if (key == "user_max") config.max_user_connections = static_cast<int>(number(value));
+    if (key == "lifetime_ms") config.server_lifetime = Millis(number(value));
+    if (key == "query_ms") config.query_timeout = Millis(number(value));
+    if (key == "transaction_ms") config.transaction_timeout = Millis(number(value));
+    if (key == "idle_transaction_ms") config.idle_transaction_timeout = Millis(number(value));
+    if (key == "client_idle_ms") config.client_idle_timeout = Millis(number(value));
+    if (key == "session_pool") {  // of this database
+      config.pools.push_back({"", value, proxy::PoolMode::kSession, std::nullopt});
+    }
     if (key == "clients") config.clients_max = static_cast<int>(number(value));
     if (key == "hold_ms") config.hold_timeout = Millis(number(value));
     if (key == "hold_count") config.hold_count_max = static_cast<int>(number(value));

@@ -2,6 +2,7 @@
 the server connection behind it is another one at every transaction."""
 
 import os
+import socket
 import subprocess
 import time
 
@@ -466,3 +467,105 @@ def test_row_of_200_mb_needs_little_memory(one):
         size += len(c.socket.recv(1 << 20))
         peak = max(peak, resident_kb(one) - before) if size % 7 == 0 else peak
     assert max(peak, resident_kb(one) - before) < 8_000
+
+
+# ---- Limits and time-outs --------------------------------------------------------------------------
+
+def test_each_pool_has_its_own_size_and_the_error_names_it(make_proxy, server):
+    server.query("drop database if exists second")
+    server.query("create database second")
+    proxy = make_proxy("mode=transaction", "pool=10", "pool_each=1", "hold_ms=300", "workers=2")
+    c, d, e = proxy.connect(), proxy.connect(), proxy.connect(dbname="second")
+    run(c, "begin")
+    with pytest.raises(psycopg2.Error) as error:
+        run(d, "select 1")
+    assert error.value.pgcode == "53300"
+    assert 'all 1 server connections of pool "app"/"postgres" are in use' in str(error.value)
+    assert run(e, "select 1") == [(1,)]
+    waiting = in_thread(lambda: run(d, "select 2"))
+    run(c, "commit")
+    assert waiting() == [(2,)]
+    e.close()
+
+
+def test_error_of_a_full_pool_says_who_holds_it(make_proxy):
+    proxy = make_proxy("mode=transaction", "pool_each=1", "hold_ms=300")
+    c, d = proxy.connect(), proxy.connect()
+    run(c, "begin")
+    with socket.socket(fileno=os.dup(c.fileno())) as s:
+        port = s.getsockname()[1]
+    with pytest.raises(psycopg2.Error, match=rf"one for 0\.\d s by 127\.0\.0\.1:{port}"):
+        run(d, "select 1")
+
+
+def test_reserve_is_used_after_its_time(make_proxy):
+    proxy = make_proxy("mode=transaction", "pool_each=1", "reserve=1", "reserve_ms=300")
+    c, d = proxy.connect(), proxy.connect()
+    run(c, "begin")
+    begun = time.monotonic()
+    assert run(d, "select 1") == [(1,)]
+    assert time.monotonic() - begun >= 0.3
+    assert proxy.stats["servers_total"] == 2
+
+
+@pytest.mark.parametrize("limit", ["db_max=2", "user_max=2"])
+def test_connections_of_a_database_or_user_are_limited(make_proxy, limit):
+    proxy = make_proxy("mode=transaction", "pool=10", limit, "hold_ms=300", "workers=2")
+    clients = [proxy.connect() for _ in range(3)]
+    run(clients[0], "begin")
+    run(clients[1], "begin")
+    with pytest.raises(psycopg2.Error, match="all 2 server connections of (database|user)"):
+        run(clients[2], "select 1")
+    run(clients[0], "commit")
+    assert run(clients[2], "select 1") == [(1,)]
+
+
+def test_mode_of_one_database_differs(make_proxy, server):
+    proxy = make_proxy("mode=transaction", "session_pool=template1", "pool=2")
+    c = proxy.connect(dbname="template1")
+    d, e = proxy.connect(), proxy.connect()
+    pid = run(c, "select pg_backend_pid()")
+    assert run(d, "select pg_backend_pid()") == run(e, "select pg_backend_pid()")
+    assert run(c, "select pg_backend_pid()") == pid
+    c.close()
+
+
+@pytest.mark.parametrize("limit, prepare, code", [
+    ("query_ms=300", "select pg_sleep(20)", "57014"),
+    ("transaction_ms=300", "begin; select 1", "25P04"),
+    ("idle_transaction_ms=300", "begin", "25P03"),
+    ("client_idle_ms=300", "select 1", "57P05"),
+])
+def test_what_takes_too_long_ends_with_an_error(make_proxy, server, limit, prepare, code):
+    proxy = make_proxy("mode=transaction", limit)
+    c = connect(proxy.port)
+    c.send(query(prepare))
+    seen = []
+    try:
+        while True:
+            seen.append(c.receive())
+    except pw.wire.Closed:
+        pass
+    assert seen[-1][0] == "E" and pw.fields_of(seen[-1][1])["C"] == code
+    sleeping = "select count(*) from pg_stat_activity where query = 'select pg_sleep(20)' and state = 'active'"
+    wait_for(lambda: server.query(sleeping) == [(0,)], what="end of the statement")
+
+
+def test_old_servers_are_replaced(make_proxy):
+    proxy = make_proxy("mode=transaction", "lifetime_ms=300", "pool=1")
+    c = proxy.connect()
+    pids = set()
+    wait_for(lambda: (pids.add(run(c, "select pg_backend_pid()")[0][0]), len(pids) > 2)[1],
+             what="three servers")
+
+
+def test_two_workers_share_a_small_pool_without_connecting_all_the_time(make_proxy, server):
+    proxy = make_proxy("mode=transaction", "pool=4", "workers=2")
+    env = os.environ | {"PGPASSWORD": PASSWORD, "PGHOST": "127.0.0.1", "PGUSER": "app",
+                        "PGDATABASE": "postgres"}
+    subprocess.run(["pgbench", "-i", "-q", "-p", str(server.port)], env=env, check=True, timeout=60,
+                   capture_output=True)
+    out = subprocess.run(["pgbench", "-n", "-c", "16", "-T", "3", "-p", str(proxy.port)], env=env,
+                         check=True, capture_output=True, text=True, timeout=60).stdout
+    assert "number of failed transactions: 0" in out
+    assert proxy.stats["servers_total"] < 200
