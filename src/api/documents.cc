@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "api/health.h"
+#include "api/monitor_documents.h"
 
 namespace bascule::api {
 namespace {
@@ -224,14 +225,16 @@ Json failover_status_json(const Snapshot& snapshot, MonoTime now) {
   for (const auto& [epoch, record] : view.history) {
     if (is_failover(record)) last = to_iso8601(record.at);
   }
-  return {{"state", to_string(health.state)},
-          {"currentPrimary", leader ? Json(leader->holder.str()) : Json(nullptr)},
-          {"primary", primary},
-          {"standbys", standbys},
-          {"lastFailoverTime", last},
-          {"failoverCount", failovers},
-          {"epoch", view.leader ? view.leader->value.epoch.value : 0},
-          {"reason", health.reason}};
+  Json out = {{"state", to_string(health.state)},
+              {"currentPrimary", leader ? Json(leader->holder.str()) : Json(nullptr)},
+              {"primary", primary},
+              {"standbys", standbys},
+              {"lastFailoverTime", last},
+              {"failoverCount", failovers},
+              {"epoch", view.leader ? view.leader->value.epoch.value : 0},
+              {"reason", health.reason}};
+  add_health_checks(snapshot, out);
+  return out;
 }
 
 Json failover_history_json(const Snapshot& snapshot, size_t limit) {

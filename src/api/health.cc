@@ -1,5 +1,7 @@
 #include "api/health.h"
 
+#include "api/monitor_documents.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -193,6 +195,7 @@ ClusterHealth cluster_health(const Snapshot& snapshot, MonoTime now) {
   if (view.leader_unreadable)
     return {FailoverState::kUnknown, "the leader record is unreadable", false};
   if (!view.leader) return {FailoverState::kUnknown, "the cluster is not bootstrapped yet", false};
+  if (auto monitored = monitored_health(snapshot, now)) return *std::move(monitored);
   const auto& leader = view.leader->value;
   switch (leader.phase) {
     case LeaderPhase::kVacant:

@@ -62,14 +62,28 @@ void add_failover(Families& out, const Snapshot& snapshot, MonoTime now) {
   });
   out.counter("failover_total", "Unplanned changes of the primary in the cluster's history",
               instance, static_cast<double>(failovers));
+  const control::MonitorHealth* monitored = snapshot.view.monitor && snapshot.view.monitor->health
+                                                ? &*snapshot.view.monitor->health
+                                                : nullptr;
   out.counter("failover_recoveries_total",
               "Members that followed again after a time of not doing so, seen by this process",
-              instance, number(snapshot.tally.recoveries));
+              instance, number(monitored ? monitored->recoveries : snapshot.tally.recoveries));
   out.counter("failover_health_check_failures_total",
               "Samples of the local PostgreSQL that were not answered in time", instance,
-              number(snapshot.tally.health_check_failures));
+              number(monitored ? monitored->check_failures : snapshot.tally.health_check_failures));
   out.gauge("failover_primary_healthy", "1 when a writable primary holds the leader record",
             instance, flag(health.primary_healthy));
+  if (monitored != nullptr) {
+    for (const auto& endpoint : monitored->endpoints) {
+      const Labels labels = {{"endpoint", endpoint.name.str()}, {"instance", snapshot.instance}};
+      out.counter("database_connection_failures_total",
+                  "Health checks of the database that failed, since its monitor acts", labels,
+                  number(endpoint.failures_total));
+      if (endpoint.response_ms < 0) continue;
+      out.gauge("bascule_database_response_seconds", "Time that the last health check took", labels,
+                static_cast<double>(endpoint.response_ms) / 1000);
+    }
+  }
   const auto* leader = leader_of(snapshot.view);
   for (const auto& [name, member] : snapshot.view.members) {
     if (leader && leader->holder == name) continue;

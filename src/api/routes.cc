@@ -9,6 +9,7 @@
 #include "api/documents.h"
 #include "api/health.h"
 #include "api/metrics.h"
+#include "api/monitor_documents.h"
 
 namespace bascule::api {
 namespace {
@@ -186,6 +187,28 @@ constexpr DocumentRoute kDocumentRoutes[] = {
     {"/failover/status",
      [](const Context& c) { return json_response(200, failover_status_json(c.snapshot, c.now)); }},
     {"/failover/history", failover_history_response},
+    {"/failover/metrics",
+     [](const Context& c) { return json_response(200, failover_metrics_json(c.snapshot, c.now)); }},
+    {"/failover/health",
+     [](const Context& c) { return json_response(200, failover_health_json(c.snapshot, c.now)); }},
+    {"/api/database/status",
+     [](const Context& c) { return json_response(200, database_status_json(c.snapshot, c.now)); }},
+    {"/api/database/health",
+     [](const Context& c) { return json_response(200, database_health_json(c.snapshot, c.now)); }},
+    {"/api/database/connections",
+     [](const Context& c) { return json_response(200, database_connections_json(c.snapshot)); }},
+    {"/api/database/dashboard",
+     [](const Context& c) {
+       return json_response(200, database_dashboard_json(c.snapshot, c.now));
+     }},
+    {"/api/database/failover-history", failover_history_response},
+    {"/api/database/export",
+     [](const Context& c) {
+       auto response = json_response(200, database_export_json(c.snapshot, c.now));
+       response.headers.emplace_back("Content-Disposition",
+                                     "attachment; filename=\"bascule-databases.json\"");
+       return response;
+     }},
     {"/metrics",
      [](const Context& c) {
        return Response{200, kMetricsContentType, metrics_text(c.snapshot, c.now), {}};
@@ -202,6 +225,8 @@ Response operation_response(const Context& c, std::string_view id) {
 // ---- commands
 // ------------------------------------------------------------------------------------
 
+constexpr std::string_view kRegionFailover = "/api/database/failover/";
+
 struct CommandRoute {
   std::string_view path;
   Command::Kind kind;
@@ -211,12 +236,16 @@ constexpr CommandRoute kCommandRoutes[] = {
     {"/switchover", Command::Kind::kSwitchover},
     {"/failover", Command::Kind::kFailover},
     {"/failover/trigger", Command::Kind::kFailover},
+    {"/failover/check-health", Command::Kind::kCheckHealth},
+    {"/api/database/health-check", Command::Kind::kCheckHealth},
+    {kRegionFailover, Command::Kind::kFailover},  // and the name of a region
     {"/pause", Command::Kind::kPause},
     {"/resume", Command::Kind::kResume},
     {"/config", Command::Kind::kConfig, "PATCH"},
 };
 
 const CommandRoute* find_command(std::string_view path) {
+  if (path.starts_with(kRegionFailover)) path = kRegionFailover;
   const auto found = std::ranges::find(kCommandRoutes, path, &CommandRoute::path);
   return found == std::end(kCommandRoutes) ? nullptr : &*found;
 }
@@ -419,8 +448,30 @@ Response Routes::command(const Request& request, const Snapshot& snapshot,
                           fmt::format("{} is not the leader", parsed->leader.str()),
                           "GET /cluster shows who is");
   }
+  const bool by_region = request.path.starts_with(kRegionFailover);
+  const std::string region = by_region ? request.path.substr(kRegionFailover.size()) : "";
+  if (by_region) {
+    parsed->command.candidate = candidate_in_region(snapshot, region);
+    if (!has_region(snapshot, region)) {
+      return error_response(404, "not_found", "No database is in that region",
+                            "GET /api/database/status lists the regions");
+    }
+    if (parsed->command.candidate.empty()) {
+      return error_response(409, "conflict", "No database of that region may take over",
+                            "GET /api/database/status says why");
+    }
+  }
   const auto id = handler_(std::move(parsed->command));
   if (!id) return error_response(id.error());
+  if (kind == Command::Kind::kCheckHealth) {
+    return json_response(202, {{"message", "checking"}, {"href", "/failover/health"}});
+  }
+  if (by_region) {
+    return json_response(202, {{"success", true},
+                               {"message", "Failover initiated to region: " + region},
+                               {"operation", *id},
+                               {"href", "/operations/" + *id}});
+  }
   if (kind == Command::Kind::kPause || kind == Command::Kind::kResume) {
     return json_response(200, {{"message", kind == Command::Kind::kPause ? "paused" : "resumed"}});
   }

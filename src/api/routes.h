@@ -34,7 +34,15 @@ struct Response {
 
 // What an operator asks for. Validated as far as a request alone allows.
 struct Command {
-  enum class Kind { kSwitchover, kFailover, kPause, kResume, kConfig, kConfigHistory };
+  enum class Kind {
+    kSwitchover,
+    kFailover,
+    kPause,
+    kResume,
+    kConfig,
+    kConfigHistory,
+    kCheckHealth,  // of every database, now
+  };
   Kind kind = Kind::kSwitchover;
   NodeName candidate;  // empty: the best one
   bool force = false;  // failover: accept losing acknowledged commits

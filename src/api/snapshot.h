@@ -50,6 +50,7 @@ struct TallyCounts {
   uint64_t primary_failures = 0;       // snapshots in a row without a writable primary
   std::optional<MonoTime> primary_down_since;
   std::map<NodeName, uint64_t> standby_failures;  // likewise in which it did not follow
+  std::optional<MonoTime> monitor_seen_at;        // the monitors' lease was seen renewed
   std::map<NodeName, Nanos> lag;  // replicas: how old the newest replayed position is
 };
 

@@ -1,6 +1,7 @@
 #include "api/tally.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "api/health.h"
 
@@ -10,6 +11,7 @@ TallyCounts Tally::observe(const Snapshot& snapshot, MonoTime now) {
   observe_members(snapshot);
   observe_local(snapshot);
   observe_lag(snapshot, now);
+  observe_monitor(snapshot, now);
   if (cluster_health(snapshot, now).primary_healthy) {
     counts_.primary_failures = 0;
     counts_.primary_down_since.reset();
@@ -39,6 +41,13 @@ void Tally::observe_local(const Snapshot& snapshot) {
   if (postgres.sampled_at == last_sample_) return;
   last_sample_ = postgres.sampled_at;
   if (postgres.run == control::PgRun::kUnresponsive) ++counts_.health_check_failures;
+}
+
+void Tally::observe_monitor(const Snapshot& snapshot, MonoTime now) {
+  if (!snapshot.view.monitor) return;
+  const control::Revision lease = snapshot.view.monitor->lease_revision;
+  if (std::exchange(lease_, lease) == lease) return;
+  counts_.monitor_seen_at = now;
 }
 
 void Tally::observe_lag(const Snapshot& snapshot, MonoTime now) {

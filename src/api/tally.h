@@ -18,6 +18,7 @@ class Tally {
  private:
   void observe_members(const Snapshot& snapshot);
   void observe_local(const Snapshot& snapshot);
+  void observe_monitor(const Snapshot& snapshot, MonoTime now);
   void observe_lag(const Snapshot& snapshot, MonoTime now);
 
   static constexpr size_t kPositionsMax = 1024;
@@ -25,6 +26,7 @@ class Tally {
   TallyCounts counts_;
   std::map<NodeName, bool> followed_;  // in the last snapshot
   MonoTime last_sample_{};
+  control::Revision lease_ = 0;
   // The primary's end of WAL when it was first seen: a replica that replayed less is at least that
   // old. Resolution: how often the primary publishes.
   std::deque<std::pair<MonoTime, Lsn>> primary_;

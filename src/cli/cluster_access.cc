@@ -185,6 +185,9 @@ Result<std::string> ApiAccess::ask(const api::Command& command) {
       path = "/config";
       for (const auto& [key, value] : command.changes) body[key] = value;
       break;
+    case Kind::kCheckHealth:
+      path = "/failover/check-health";
+      break;
     case Kind::kConfigHistory:
       return fail(ErrorCode::kInternal, "not a command");
   }

@@ -239,6 +239,16 @@ class Daemon {
          {"hint", "raise the hard limit of open files (LimitNOFILE= of the service, ulimit -Hn)"}});
   }
 
+  // On a thread of the API.
+  Result<std::string> check_health() {
+    if (!monitor_) {
+      return fail(ErrorCode::kConflict, "no monitor runs in this daemon",
+                  "Agents look at their databases all the time; ask a daemon with a monitor");
+    }
+    loop_->post([this] { monitor_->shell().check_now(); });
+    return "checking";
+  }
+
   Status start_api() {
     const HostPort& at = config_.api->listen;
     api::HttpOptions options;
@@ -246,7 +256,11 @@ class Daemon {
     options.port = at.port;
     api_ = std::make_unique<api::HttpServer>(
         options, platform_.clock, *api_pool_,
-        command_handler(platform_, {config_.cluster, config_.store, ""}));
+        [this, others = command_handler(platform_, {config_.cluster, config_.store, ""})](
+            const api::Command& command) {
+          return command.kind == api::Command::Kind::kCheckHealth ? check_health()
+                                                                  : others(command);
+        });
     publish_snapshot({}, std::nullopt);
     const auto port = api_->start();
     if (!port) return std::unexpected(port.error());

@@ -1,0 +1,31 @@
+// Documents about databases: below /failover and /api/database (spec/api.md). Pure. Where a monitor
+// leads, they show its health checks; where agents lead, what members publish.
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "api/documents.h"
+#include "api/health.h"
+
+namespace bascule::api {
+
+// What the monitor that holds the lease says; nullopt: agents lead, or no monitor is heard.
+std::optional<ClusterHealth> monitored_health(const Snapshot& snapshot, MonoTime now);
+// Its numbers into the answer of /failover/status (requirement D2).
+void add_health_checks(const Snapshot& snapshot, Json& status);
+
+Json failover_metrics_json(const Snapshot& snapshot, MonoTime now);
+Json failover_health_json(const Snapshot& snapshot, MonoTime now);
+Json database_status_json(const Snapshot& snapshot, MonoTime now);
+Json database_health_json(const Snapshot& snapshot, MonoTime now);
+Json database_connections_json(const Snapshot& snapshot);
+Json database_dashboard_json(const Snapshot& snapshot, MonoTime now);
+Json database_export_json(const Snapshot& snapshot, MonoTime now);
+
+// The endpoint of a region that would take over; empty: none may.
+NodeName candidate_in_region(const Snapshot& snapshot, std::string_view region);
+// Whether any member is in it.
+bool has_region(const Snapshot& snapshot, std::string_view region);
+
+}  // namespace bascule::api
