@@ -37,6 +37,11 @@ Plan draw_plan(uint64_t seed) {
   c.ttl = r.chance(0.25) ? Millis(2000) : Millis(5000);
   c.sync_mode = r.chance(0.7) ? SyncMode::kOn : SyncMode::kOff;
   c.sync_strict = r.chance(0.25);
+  Prng quorum = Prng::stream(seed, "plan: quorum");
+  if (c.sync_mode == SyncMode::kOn && quorum.chance(0.35)) {
+    c.sync_mode = SyncMode::kQuorum;
+    c.sync_count = 1 + quorum.below(2);
+  }
   const uint64_t crash = r.below(3);
   c.on_crash = crash == 0   ? OnCrash::kFailover
                : crash == 1 ? OnCrash::kRestart
@@ -74,6 +79,7 @@ const std::vector<Mutation>& mutations() {
       {"skip_receiver_stop", &UnsafeMutations::skip_receiver_stop},
       {"sync_before_record", &UnsafeMutations::sync_before_record},
       {"reuse_timeline", &UnsafeMutations::reuse_timeline},
+      {"short_quorum", &UnsafeMutations::short_quorum},
   };
   return all;
 }

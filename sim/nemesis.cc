@@ -550,7 +550,9 @@ void Nemesis::configuration(Nanos) {
   cluster_.change_config([this](ClusterConfig& c) {
     switch (random_.below(4)) {
       case 0:
-        c.sync_mode = c.sync_mode == SyncMode::kOn ? SyncMode::kOff : SyncMode::kOn;
+        c.sync_mode = c.sync_mode != SyncMode::kOff   ? SyncMode::kOff
+                      : cluster_.plan().seed % 3 == 0 ? SyncMode::kQuorum
+                                                      : SyncMode::kOn;
         break;
       case 1:
         c.sync_strict = !c.sync_strict;

@@ -117,12 +117,12 @@ void Member::begin(const op::InitDb&) {
 }
 
 void Member::begin(const op::StartPrimary& op) {
-  step(random_ms(random_, 2, 30), [this, sync = op.sync_standbys] {
+  step(random_ms(random_, 2, 30), [this, sync = op.sync_standbys, count = op.sync_count] {
     if (pg_.any_process() || pg_.data().state != DataDir::kReady) {
       return fail_op("can't start: running, or no complete data directory");
     }
     pg_.start_primary(
-        sync, then([this] {
+        sync, count, then([this] {
           finish_at(Position{Timeline{pg_.data().timeline}, Lsn{pg_.data().flushed_end()}});
         }));
   });
@@ -214,18 +214,17 @@ void Member::begin(const op::Promote& op) {
       return fail_op("not a running standby");
     const auto process = agent_process_;
     const auto token = op_token_;
-    pg_.promote(op.timeline.value, op.sync_standbys, op.slots,
-                [this, op, process, token](uint32_t timeline) {
-                  if (!world_.alive(process)) return;
-                  world_.after(random_ms(random_, 1, 30), process, [this, op, token, timeline] {
-                    if (token != op_token_) return;
-                    if (timeline != op.timeline.value) {
-                      return fail_op(fmt::format("timeline {} came out instead of {}", timeline,
-                                                 op.timeline.value));
-                    }
-                    finish_at(Position{Timeline{timeline}, Lsn{pg_.data().flushed_end()}});
-                  });
-                });
+    pg_.promote(op, [this, op, process, token](uint32_t timeline) {
+      if (!world_.alive(process)) return;
+      world_.after(random_ms(random_, 1, 30), process, [this, op, token, timeline] {
+        if (token != op_token_) return;
+        if (timeline != op.timeline.value) {
+          return fail_op(
+              fmt::format("timeline {} came out instead of {}", timeline, op.timeline.value));
+        }
+        finish_at(Position{Timeline{timeline}, Lsn{pg_.data().flushed_end()}});
+      });
+    });
     step(millis(15000), [this] { fail_op("promotion takes too long"); });
   });
 }
@@ -258,7 +257,7 @@ void Member::poll_received(Upstream candidate, Position position, SimTime give_u
 void Member::begin(const op::SetSync& op) {
   step(random_ms(random_, 2, 30), [this, op] {
     if (!pg_.accepts_writes()) return fail_op("not a running primary");
-    pg_.set_sync(op.standbys);
+    pg_.set_sync(op.standbys, op.count);
     const auto mark = [this] {
       if (!pg_.accepts_writes()) return fail_op("not a running primary");
       auto end = std::make_shared<uint64_t>(0);

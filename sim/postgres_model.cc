@@ -49,15 +49,16 @@ void PostgresModel::begin_process(Run run) {
   world().after(millis(1000), process_, [this] { heartbeat(); });
 }
 
-void PostgresModel::start_primary(std::vector<std::string> sync, Done done) {
+void PostgresModel::start_primary(std::vector<std::string> sync, size_t count, Done done) {
   begin_process(Run::kStarting);
   world().after(random_ms(random_, 40, 400), process_,
-                [this, sync = std::move(sync), done = std::move(done)] {
+                [this, sync = std::move(sync), count, done = std::move(done)] {
                   if (run_ != Run::kStarting) return;
                   append(WalKind::kCheckpoint, 120);
                   make_durable(data_.wal.size());
                   data_.checkpoint_timeline = data_.timeline;
                   setting_ = sync;
+                  count_ = count;
                   sync_defined_ = !sync.empty();
                   replayed_ = data_.wal.size();
                   run_ = Run::kPrimary;
@@ -74,6 +75,7 @@ void PostgresModel::start_standby(std::optional<control::Upstream> upstream,
   world().after(random_ms(random_, 40, 400), process_, [this, done = std::move(done)] {
     if (run_ != Run::kStarting) return;
     run_ = Run::kStandby;
+    count_ = 1;
     setting_ = {"bascule_nobody"};  // as node/ renders it: a promotion never comes from empty
     sync_defined_ = true;
     replayed_ = data_.wal.size();
@@ -279,35 +281,33 @@ void PostgresModel::ensure_slots(const std::vector<std::string>& slots,
   for (const std::string& s : drop) data_.slots.erase(s);
 }
 
-void PostgresModel::promote(uint32_t enforced, std::vector<std::string> sync,
-                            std::vector<std::string> slots,
+void PostgresModel::promote(const control::op::Promote& op,
                             std::function<void(uint32_t timeline)> done) {
-  world().after(
-      random_ms(random_, 30, 500), process_,
-      [this, enforced, sync = std::move(sync), slots = std::move(slots), done = std::move(done)] {
-        if (run_ != Run::kStandby) return;
-        drop_receiver(true);
-        conninfo_.reset();
-        startup_conninfo_.reset();
-        make_durable(data_.wal.size());
-        const uint64_t fork = data_.end();
-        data_.ancestors.push_back(Fork{data_.timeline, fork});
-        data_.timeline = std::max(data_.max_timeline + 1, enforced);
-        data_.max_timeline = data_.timeline;
-        append(WalKind::kTimeline, 80);
-        make_durable(data_.wal.size());
-        replayed_ = data_.wal.size();
-        ensure_slots(slots, {});
-        setting_ = sync;
-        sync_defined_ = !sync.empty();
-        run_ = Run::kPrimary;
-        reload_senders();  // cascaded standbys were let in under the setting of a standby
-        fabric_.observer.promoted(host_, data_.timeline, fork);
-        world().after(random_ms(random_, 50, 3000), process_, [this] {
-          if (run_ == Run::kPrimary) write_checkpoint();
-        });
-        done(data_.timeline);
-      });
+  world().after(random_ms(random_, 30, 500), process_, [this, op, done = std::move(done)] {
+    if (run_ != Run::kStandby) return;
+    drop_receiver(true);
+    conninfo_.reset();
+    startup_conninfo_.reset();
+    make_durable(data_.wal.size());
+    const uint64_t fork = data_.end();
+    data_.ancestors.push_back(Fork{data_.timeline, fork});
+    data_.timeline = std::max(data_.max_timeline + 1, op.timeline.value);
+    data_.max_timeline = data_.timeline;
+    append(WalKind::kTimeline, 80);
+    make_durable(data_.wal.size());
+    replayed_ = data_.wal.size();
+    ensure_slots(op.slots, {});
+    setting_ = op.sync_standbys;
+    count_ = op.sync_count;
+    sync_defined_ = !setting_.empty();
+    run_ = Run::kPrimary;
+    reload_senders();  // cascaded standbys were let in under the setting of a standby
+    fabric_.observer.promoted(host_, data_.timeline, fork);
+    world().after(random_ms(random_, 50, 3000), process_, [this] {
+      if (run_ == Run::kPrimary) write_checkpoint();
+    });
+    done(data_.timeline);
+  });
 }
 
 // ---- synchronous replication (syncrep.c) --------------------------------------------------------
@@ -320,8 +320,9 @@ Nanos PostgresModel::reload_delay() {
   return random_ms(random_, 0, 30);
 }
 
-void PostgresModel::set_sync(std::vector<std::string> names) {
+void PostgresModel::set_sync(std::vector<std::string> names, size_t count) {
   setting_ = std::move(names);
+  count_ = count;
   reload_senders();
   world().after(reload_delay(), process_, [this] { reload_checkpointer(); });
 }
@@ -337,6 +338,7 @@ void PostgresModel::reload_senders() {
 
 void PostgresModel::reload_sender(Sender& sender) {
   sender.setting = setting_;
+  sender.count = count_;
   sender.priority = 0;
   for (size_t i = 0; i < setting_.size() && sender.priority == 0; ++i) {
     if (same_name(setting_[i], sender.name)) sender.priority = i + 1;
@@ -352,17 +354,25 @@ void PostgresModel::reload_checkpointer() {
 }
 
 // SyncRepReleaseWaiters, run by a walsender for itself after a reply, by its own copy of the
-// setting; the others' priorities are those that they computed from theirs.
+// setting; whether the others are synchronous is what they computed from theirs. One name is
+// FIRST 1 (name), several are ANY count (...): SyncRepGetNthLatestSyncRecPtr.
 void PostgresModel::release_waiters(const Sender& sender) {
   if (sender.priority == 0 || !sender.streaming || sender.flush == 0) return;
-  const Sender* first = nullptr;
+  std::vector<const Sender*> synchronous;
   for (const Sender& s : senders_) {
-    if (s.priority == 0 || !s.streaming || s.flush == 0) continue;
-    if (first == nullptr || s.priority < first->priority) first = &s;
+    if (s.priority != 0 && s.streaming && s.flush != 0) synchronous.push_back(&s);
   }
-  if (first != &sender) return;
-  released_ = std::max(released_, sender.flush);
-  release_up_to(sender.flush, Release{Release::By::kStandby, sender.name, sender.setting});
+  uint64_t up_to = sender.flush;
+  if (sender.setting.size() > 1) {
+    if (synchronous.size() < sender.count) return;
+    std::ranges::sort(synchronous, std::greater{}, &Sender::flush);
+    up_to = synchronous[sender.count - 1]->flush;
+  } else {
+    const auto* first = *std::ranges::min_element(synchronous, {}, &Sender::priority);
+    if (first != &sender) return;
+  }
+  released_ = std::max(released_, up_to);
+  release_up_to(up_to, Release{Release::By::kStandby, sender.name, sender.setting});
 }
 
 void PostgresModel::release_up_to(uint64_t lsn, const Release& release) {
@@ -404,6 +414,7 @@ control::PgStatus PostgresModel::status() const {
       s.senders.push_back(control::WalSender{w.name, w.streaming, Lsn{w.flush}, Lsn{w.replay}});
     }
     s.sync_standbys = setting_;
+    s.sync_count = count_;
     s.running_transactions = static_cast<int>(unflushed_.size() + waiters_.size());
     return s;
   }

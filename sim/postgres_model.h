@@ -76,7 +76,7 @@ class PostgresModel {
   ProcessId process() const { return process_; }
 
   // ---- life. `done` runs in the server's own event; never if the server dies before -------------
-  void start_primary(std::vector<std::string> sync, Done done);
+  void start_primary(std::vector<std::string> sync, size_t count, Done done);
   void start_standby(std::optional<control::Upstream> upstream, std::string application_name,
                      Done done);
   // Every process is gone at once; connections are reset (the kernel lives).
@@ -95,9 +95,8 @@ class PostgresModel {
   // No receiver is left, the startup process has seen the reload, all WAL on disk is replayed.
   bool isolated() const;
   // `enforced`: what the shell does to get that timeline; PostgreSQL itself takes the next unknown.
-  void promote(uint32_t enforced, std::vector<std::string> sync, std::vector<std::string> slots,
-               std::function<void(uint32_t timeline)> done);
-  void set_sync(std::vector<std::string> names);
+  void promote(const control::op::Promote& op, std::function<void(uint32_t timeline)> done);
+  void set_sync(std::vector<std::string> names, size_t count);
   void checkpoint(Done done);
   uint64_t write_marker(Done flushed);  // returns its end
   void ensure_slots(const std::vector<std::string>& slots, const std::vector<std::string>& drop);
@@ -111,6 +110,7 @@ class PostgresModel {
   size_t waiters() const { return waiters_.size(); }
   std::string describe() const;  // for traces
   const std::vector<std::string>& sync_setting() const { return setting_; }
+  size_t sync_count() const { return count_; }
 
   // ---- faults -----------------------------------------------------------------------------------
   void block_replay(Nanos how_long);                               // paused, or a conflicting query
@@ -127,6 +127,7 @@ class PostgresModel {
     Endpoint standby = -1;
     std::string name;
     std::vector<std::string> setting;  // its own copy of synchronous_standby_names
+    size_t count = 1;                  // ANY count (setting)
     size_t priority = 0;               // by that copy; 0: not synchronous
     size_t next = 0;                   // index of the next record to send
     bool started = false;              // the receiver has asked for WAL (START_REPLICATION)
@@ -204,6 +205,7 @@ class PostgresModel {
 
   // primary
   std::vector<std::string> setting_;  // of the postmaster and new sessions
+  size_t count_ = 1;                  // ANY count_ (setting_)
   bool sync_defined_ = false;         // what backends go by: set by the checkpointer
   uint64_t released_ = 0;             // waiters up to here were let go
   std::vector<Pending> unflushed_;

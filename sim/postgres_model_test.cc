@@ -32,8 +32,8 @@ struct PostgresModelTest : testing::Test {
     d.timeline = d.checkpoint_timeline = d.max_timeline = 1;
   }
   PostgresModel& pg(size_t i) { return *servers[i]; }
-  void start_primary(std::vector<std::string> sync) {
-    pg(0).start_primary(std::move(sync), [](bool) {});
+  void start_primary(std::vector<std::string> sync, size_t count = 1) {
+    pg(0).start_primary(std::move(sync), count, [](bool) {});
     run(1000);
     pg(0).ensure_slots({"bascule_n1", "bascule_n2", "bascule_n3"}, {});
   }
@@ -83,16 +83,33 @@ TEST_F(PostgresModelTest, EmptySettingReleasesEveryWaiterWhenTheCheckpointerSees
   run(500);
   EXPECT_FALSE(*done);
   EXPECT_EQ(pg(0).waiters(), 1u);
-  pg(0).set_sync({});
+  pg(0).set_sync({}, 1);
   run(3000);
   EXPECT_TRUE(*done);
   EXPECT_EQ(log.released[0].by, Release::By::kSettingEmptied);
 }
 
+TEST_F(PostgresModelTest, AnyTwoOfTwoWaitsForBothAndAnyOneForTheFaster) {
+  start_primary({"n2_a", "n3_a"}, 2);
+  start_standby(1, "n2_a");
+  start_standby(2, "n3_a");
+  pg(2).set_receive_delay(millis(800));
+  const auto both = commit();
+  run(500);
+  EXPECT_FALSE(*both);
+  run(1500);
+  EXPECT_TRUE(*both);
+  pg(0).set_sync({"n2_a", "n3_a"}, 1);
+  run(3000);
+  const auto one = commit();
+  run(500);
+  EXPECT_TRUE(*one);
+}
+
 TEST_F(PostgresModelTest, FromEmptyBackendsDoNotWaitUntilTheCheckpointerHasSeenTheSetting) {
   start_primary({});
   pg(0).set_slow_reload(true);
-  pg(0).set_sync({"n2_a"});
+  pg(0).set_sync({"n2_a"}, 1);
   const auto done = commit();
   run(20);
   EXPECT_TRUE(*done) << "a new session shows the setting, and yet nobody was asked";
@@ -163,7 +180,7 @@ TEST_F(PostgresModelTest, TwoPromotionsToTheSameTimelineLookAlikeToPgRewind) {
   start_standby(2, "n3_a");
   pg(0).kill_all();
   for (const size_t i : {1, 2}) {
-    pg(i).promote(2, {}, {}, [](uint32_t timeline) { EXPECT_EQ(timeline, 2u); });
+    pg(i).promote({Timeline{2}, {}, {}}, [](uint32_t timeline) { EXPECT_EQ(timeline, 2u); });
   }
   run(5000);
   EXPECT_EQ(pg_rewind(pg(1).data(), pg(2).data()), RewindOutcome::kNotRequired);
@@ -192,7 +209,7 @@ TEST_F(PostgresModelTest, StandbyWithWalBeyondTheForkIsNotServed) {
   commit();
   run(200);
   pg(0).kill_all();
-  pg(1).promote(2, {}, {"bascule_n1"}, [](uint32_t) {});
+  pg(1).promote({Timeline{2}, {}, {"bascule_n1"}}, [](uint32_t) {});
   run(1500);
   world.heal(0, 1);
   world.heal(1, 0);

@@ -2,13 +2,14 @@
 // faults strike when, who has to lead afterwards, and how long writes may have stopped (simulated
 // time, through the proxies). The checkers of every run watch as well; 0 lost is theirs to say.
 //
-// A new one is a row in kScenarios and a function. The seed draws names, positions in every cycle,
-// durations of operations, and the script's own moments.
+// A new one is a function and a row in scenarios_faults.cc or scenarios_data.cc. The seed draws
+// names, positions in every cycle, durations of operations, and the script's own moments.
 #pragma once
 
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "sim/cluster.h"
 
@@ -22,7 +23,7 @@ struct Scenario {
   void (*script)(Script&);
   void (*plan)(Plan&) = nullptr;  // what differs from three members, synchronous, ttl 5 s
 };
-std::span<const Scenario> scenarios();
+const std::vector<Scenario>& scenarios();  // by number
 const Scenario* find_scenario(std::string_view id);
 
 struct ScenarioResult {

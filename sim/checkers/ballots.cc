@@ -59,9 +59,18 @@ class SyncRule : public Checker {
 
   void operation_begun(Member& m, const control::Op& op) override {
     const std::vector<std::string>* setting = nullptr;
-    if (const auto* o = std::get_if<control::op::SetSync>(&op)) setting = &o->standbys;
-    if (const auto* o = std::get_if<control::op::Promote>(&op)) setting = &o->sync_standbys;
-    if (const auto* o = std::get_if<control::op::StartPrimary>(&op)) setting = &o->sync_standbys;
+    size_t count = 1;
+    const auto look = [&](const std::vector<std::string>& names, size_t k) {
+      setting = &names;
+      count = k;
+    };
+    if (const auto* o = std::get_if<control::op::SetSync>(&op)) look(o->standbys, o->count);
+    if (const auto* o = std::get_if<control::op::Promote>(&op)) {
+      look(o->sync_standbys, o->sync_count);
+    }
+    if (const auto* o = std::get_if<control::op::StartPrimary>(&op)) {
+      look(o->sync_standbys, o->sync_count);
+    }
     if (setting == nullptr || truth_.store_damaged) return;
     const std::string* text = truth_.store.value(truth_.keys.sync());
     if (text == nullptr) return;
@@ -79,12 +88,13 @@ class SyncRule : public Checker {
       joined.push_back(name);
       within = false;
     }
-    const bool covered = !setting->empty() && within && joined.size() < mine->quorum + 1;
+    const bool covered = !setting->empty() && within && joined.size() < mine->quorum + count;
     if (!covered) {
-      world().violation("sync_rule",
-                        fmt::format("{} {} sets '{}' while the record has {} voters, quorum {}",
-                                    m.name().str(), control::op_name(op), fmt::join(*setting, ", "),
-                                    mine->voters.size(), mine->quorum));
+      world().violation(
+          "sync_rule",
+          fmt::format("{} {} sets {} of '{}' while the record has {} voters, quorum {}",
+                      m.name().str(), control::op_name(op), count, fmt::join(*setting, ", "),
+                      mine->voters.size(), mine->quorum));
     }
   }
 };

@@ -52,7 +52,7 @@ class Durability : public Checker {
       const auto config = control::decode_config(*w.value);
       if (!config) continue;
       maximum_lag_ = config->maximum_lag_bytes;
-      sync_ = config->sync_mode == control::SyncMode::kOn;
+      sync_ = config->sync_mode != control::SyncMode::kOff;
       if (!sync_) forgive_synchronous();
     }
   }
@@ -197,7 +197,7 @@ class Durability : public Checker {
   std::unordered_set<uint64_t> in_newest_;
   uint32_t newest_timeline_ = 0;
   uint64_t maximum_lag_ = truth_.initial.maximum_lag_bytes;
-  bool sync_ = truth_.initial.sync_mode == control::SyncMode::kOn;
+  bool sync_ = truth_.initial.sync_mode != control::SyncMode::kOff;
   // Releases without a standby count as promises only in a run that never left synchronous mode.
   SimTime sync_since_ = sync_ ? SimTime{0} : SimTime::max();
   std::array<SimTime, kHostsMax> renewed_{};  // last write of the leader record as its holder

@@ -347,7 +347,9 @@ void Agent::Impl::op_error(const Op& op, const Error& error) {
   note(LogLevel::kWarn, "operation failed", error.to_string(),
        {{"operation", std::string(op_name(op))}});
   op_failed(error);
-  if (const auto* set = std::get_if<op::SetSync>(&op)) sync_set_.apply_failed(set->standbys);
+  if (const auto* set = std::get_if<op::SetSync>(&op)) {
+    sync_set_.apply_failed({set->standbys, set->count});
+  }
   if (std::holds_alternative<op::StartStandby>(op)) ++starts_failed_;
   if (!held_) {
     if (shutdown_ && std::holds_alternative<op::CleanStop>(op)) run(op::Kill{});

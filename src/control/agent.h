@@ -40,6 +40,7 @@ struct UnsafeMutations {
   bool renew_after_deadline = false;  // treats a late renewal answer as valid
   bool skip_receiver_stop = false;    // ballots while its receiver runs
   bool sync_before_record = false;    // sets synchronous_standby_names before recording voters
+  bool short_quorum = false;          // records an election size that does not meet every quorum
   bool reuse_timeline = false;        // reserves a timeline id that was used before
 };
 

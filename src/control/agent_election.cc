@@ -161,12 +161,12 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
 
   SyncRecord sync = sync_record();
   if (forced) sync.generations.clear();
-  std::vector<std::string> standbys;
-  if (config().sync_mode == SyncMode::kOn) {
-    standbys = first_standby(election, line);
-    sync.generations.push_back({epoch, config_.name, sync_name(), standbys, standbys.size()});
+  const Leader self{config_.name, sync_name()};
+  if (config().sync_mode != SyncMode::kOff) {
+    sync.generations.push_back(
+        make_generation(epoch, self, first_standbys(election, line), unsafe_));
   } else if (!sync.generations.empty()) {
-    sync.generations.push_back({epoch, config_.name, sync_name(), {}, 0});
+    sync.generations.push_back(make_generation(epoch, self, {}));
   }
 
   LeaderRecord leader{.holder = config_.name,
@@ -206,33 +206,43 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
   commit(TxnKind::kTakeOver, std::move(txn), std::move(leader));
 }
 
-// The standby that the new generation waits for from its first commit: best one that is there (it
-// has a ballot) and can follow without a rewind, else one that is likely to come. Nobody is waited
-// for long: outside strict mode the leader goes on alone when it does not come (SyncSet).
-std::vector<std::string> Agent::Impl::first_standby(const Election& election,
-                                                    const Lineage& line) const {
+// The standbys that the new generation waits for from its first commit: those that are there (they
+// have a ballot) and can follow without a rewind; mode "on" takes the best one. Else those that are
+// likely to come. Nobody is waited for long: outside strict mode the leader goes on with fewer, or
+// alone, when they do not come (SyncSet).
+SyncSetting Agent::Impl::first_standbys(const Election& election, const Lineage& line) const {
   const auto own = place(line, *located_);
-  const MemberRecord* best = nullptr;
+  std::vector<const MemberRecord*> chosen;
   const auto consider = [&](const NodeName& name) {
     const MemberRecord* m = view_.member(name);
     if (!m || name == config_.name || m->nofailover || m->sync_name.empty()) return;
-    if (!best || m->priority > best->priority) best = m;
+    if (std::ranges::find(chosen, m) == chosen.end()) chosen.push_back(m);
   };
+  const bool quorum = config().sync_mode == SyncMode::kQuorum;
+  const size_t count = quorum ? config().sync_count : 1;
   for (const NodeName& name : election.counted) {
     const auto there = place(line, view_.ballots.at(name).value.position);
     if (there && own && *there <= *own) consider(name);
   }
+  const bool more = quorum && config().sync_strict && chosen.size() < count;
   const auto lost = view_.history.find(view_.leader->value.epoch);
   const bool stopped_cleanly = view_.leader->value.final_position.known();
   const NodeName former = lost == view_.history.end() ? NodeName() : lost->second.leader;
-  if (!best && view_.roster) {
+  if ((chosen.empty() || more) && view_.roster) {
     for (const NodeName& name : view_.roster->value.members) {
       if (name != former) consider(name);
     }
   }
   // The former leader has to start again first; after a crash it may have to be rewound.
-  if (!best && (stopped_cleanly || config().sync_strict)) consider(former);
-  return best ? std::vector{best->sync_name} : std::vector<std::string>{};
+  if (chosen.empty() && (stopped_cleanly || config().sync_strict)) consider(former);
+  if (chosen.empty()) return {};
+  std::ranges::stable_sort(chosen, std::greater{}, &MemberRecord::priority);
+  if (!quorum) chosen.resize(1);
+  SyncSetting out;
+  for (const MemberRecord* m : chosen) out.names.push_back(m->sync_name);
+  std::ranges::sort(out.names);
+  out.count = std::min(count, out.names.size());
+  return out;
 }
 
 // The record is ours (bootstrap, take-over) or again ours (resume), or was released by us.

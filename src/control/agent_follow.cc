@@ -134,8 +134,9 @@ void Agent::Impl::bootstrap() {
                       .request_id = "",
                       .flush_lsn = {}};
   SyncRecord sync;
-  if (config().sync_mode == SyncMode::kOn)
-    sync.generations.push_back({epoch, config_.name, sync_name(), {}, 0});
+  if (config().sync_mode != SyncMode::kOff) {
+    sync.generations.push_back(make_generation(epoch, {config_.name, sync_name()}, {}));
+  }
   HistoryRecord history{.epoch = epoch,
                         .leader = config_.name,
                         .parent_epoch = {},

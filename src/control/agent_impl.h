@@ -133,7 +133,7 @@ class Agent::Impl {
   bool wal_was_lost() const;
   void consider_take_over();
   void take_over(const Election& election, std::string trigger, std::string why);
-  std::vector<std::string> first_standby(const Election& election, const Lineage& line) const;
+  SyncSetting first_standbys(const Election& election, const Lineage& line) const;
   void took_over(const PendingTxn& txn, Revision revision);
 
   // -- agent_lead.cc
@@ -158,6 +158,7 @@ class Agent::Impl {
   void keep_roster();
   void keep_sync();
   void apply_sync_step(const SyncStep& step);
+  void hung();
   void crashed(std::string how);
   void apply_crash_policy();
   enum class Release { kYes, kNo };

@@ -1,6 +1,8 @@
 // Holding the record: renewing it, getting PostgreSQL writable (promotion, restart, bootstrap), and
 // running the cluster: crash policy, roster, slots, synchronous set. Every write of the leader is a
 // renewal too, so each compares leader, epoch and counter.
+#include <fmt/ranges.h>
+
 #include "control/agent_impl.h"
 
 namespace bascule::control {
@@ -143,14 +145,13 @@ void Agent::Impl::promote() {
     return stand_down("the standby was lost before it could be promoted", Release::kYes);
   }
   const auto& generations = sync_record().generations;
-  std::vector<std::string> standbys;
-  if (!generations.empty() && generations.back().epoch == held_->record.epoch &&
-      generations.back().voters.size() == 1) {
-    standbys = generations.back().voters;
+  SyncSetting setting;
+  if (!generations.empty() && generations.back().epoch == held_->record.epoch) {
+    setting = setting_of(generations.back());
   }
   promote_started_ = true;
   note(LogLevel::kInfo, "promoting", fmt::format("to timeline {}", held_->record.timeline.value));
-  run(op::Promote{held_->record.timeline, std::move(standbys), slots()});
+  run(op::Promote{held_->record.timeline, std::move(setting.names), slots(), setting.count});
 }
 
 void Agent::Impl::op_done(const op::Promote& o, const OpData&) {
@@ -159,7 +160,7 @@ void Agent::Impl::op_done(const op::Promote& o, const OpData&) {
        {{"epoch", std::to_string(held_->record.epoch.value)}});
   pg_.run = PgRun::kPrimary;
   pg_.timeline = o.timeline;
-  sync_set_.in_force_from_start(o.sync_standbys, SyncSet::Confirm::kNo, now_);
+  sync_set_.in_force_from_start({o.sync_standbys, o.sync_count}, SyncSet::Confirm::kNo, now_);
   promoted();
 }
 
@@ -180,7 +181,8 @@ void Agent::Impl::restart_in_place() {
   if (op_running()) return wake_at(now_ + 200ms);
   if (pg_.run == PgRun::kPrimary) {
     if (phase_ == Phase::kRestarting && sync_set_.setting().empty() && !pg_.sync_standbys.empty()) {
-      sync_set_.found(pg_.sync_standbys, now_);  // adopted: it has run all the time
+      sync_set_.found({pg_.sync_standbys, pg_.sync_count},
+                      now_);  // adopted: it has run all the time
     }
     if (!sync_set_.caught_up()) {
       keep_sync();
@@ -196,16 +198,17 @@ void Agent::Impl::restart_in_place() {
   if (!may_retry()) return;
   if (!settled()) return renew(/*force=*/held_->unsettled);
   if (!pg_down()) return wake_at(now_ + 100ms);
-  std::vector<std::string> standbys = sync_set_.setting();
   const auto& generations = sync_record().generations;
-  if (generations.empty() || generations.back().voters.empty()) {
-    standbys.clear();
-  } else if (standbys.empty() || std::ranges::find(generations.back().voters, standbys[0]) ==
-                                     generations.back().voters.end()) {
-    standbys = {generations.back().voters[0]};
+  SyncSetting setting;
+  if (!generations.empty() && !generations.back().voters.empty()) {
+    const Generation& g = generations.back();
+    setting = sync_set_.setting();
+    const bool covered = std::ranges::includes(g.voters, setting.names) &&
+                         g.voters.size() < g.quorum + setting.count;
+    if (setting.empty() || !covered) setting = setting_of(g);
   }
   note(LogLevel::kInfo, "restarting", "in place: " + (crash_.empty() ? reason_ : crash_));
-  run(op::StartPrimary{std::move(standbys)});
+  run(op::StartPrimary{std::move(setting.names), setting.count});
 }
 
 void Agent::Impl::start_bootstrap() {
@@ -215,7 +218,7 @@ void Agent::Impl::start_bootstrap() {
   // Complete remains of an own attempt that broke off are as good as new.
   if (pg_.data == DataDir::kReady && pg_.system_id != 0 && local_.bootstrapping && pg_down()) {
     promote_started_ = true;
-    run(op::StartPrimary{{}});
+    run(op::StartPrimary{});
     return;
   }
   if (promote_started_) return stand_down("initdb was broken off", Release::kYes);
@@ -233,7 +236,7 @@ void Agent::Impl::op_done(const op::StartPrimary& o, const OpData& data) {
   if (!held_) return;
   pg_.run = PgRun::kPrimary;
   pg_.flush_lsn = std::max(pg_.flush_lsn, data.position.lsn);  // what was recovered counts as lag
-  sync_set_.in_force_from_start(o.sync_standbys, SyncSet::Confirm::kYes, now_);
+  sync_set_.in_force_from_start({o.sync_standbys, o.sync_count}, SyncSet::Confirm::kYes, now_);
   if (held_for_ == HeldFor::kBootstrap) return promoted();
   crash_.clear();
 }
@@ -284,11 +287,9 @@ void Agent::Impl::run_cluster() {
     return stand_down("PostgreSQL turned out to be in recovery", Release::kYes);
   }
   if (pg_down() && !op_running()) return crashed("found stopped");
-  if (pg_.run == PgRun::kUnresponsive) {
-    reason_ = "PostgreSQL does not answer the probe";
-  } else {
-    reason_.clear();
-  }
+  if (pg_.run == PgRun::kUnresponsive) return hung();
+  hung_since_ = {};
+  reason_.clear();
   if (local_.led_epoch != held_->record.epoch) return;
   if (!settled()) {
     request_read();
@@ -307,6 +308,20 @@ void Agent::Impl::run_cluster() {
   }
   keep_roster();
   if (settled()) keep_sync();
+}
+
+// Its clients wait as they would for a host that is lost: for as long (stopped, or on a disk that
+// hangs). Load and used-up connections are no reason: they don't keep the probe waiting for ttl.
+void Agent::Impl::hung() {
+  reason_ = "PostgreSQL does not answer the probe";
+  if (hung_since_ == MonoTime{}) hung_since_ = now_;
+  const MonoTime limit = hung_since_ + config().ttl;
+  if (view_.paused || now_ < limit) return wake_at(view_.paused ? now_ + 1s : limit);
+  hung_since_ = {};
+  note(LogLevel::kWarn, "detected", "PostgreSQL has not answered the probe for ttl: it is killed");
+  crashed("it did not answer");
+  op_.reset();
+  run(op::Kill{});
 }
 
 std::vector<SyncCandidate> Agent::Impl::sync_candidates() const {
@@ -385,10 +400,12 @@ void Agent::Impl::apply_sync_step(const SyncStep& step) {
       return;
     }
     case SyncStep::Kind::kApply:
-      note(LogLevel::kInfo, "synchronous set", step.why,
-           {{"standby", step.names.empty() ? "none" : step.names[0]}});
+      note(
+          LogLevel::kInfo, "synchronous set", step.why,
+          {{"standby", step.names.empty() ? "none" : fmt::format("{}", fmt::join(step.names, ","))},
+           {"count", std::to_string(step.count)}});
       sync_set_.applying();
-      run(op::SetSync{step.names, step.from_empty});
+      run(op::SetSync{step.names, step.from_empty, step.count});
       return;
     case SyncStep::Kind::kTerminate:
       run(op::TerminateSenders{step.names});
@@ -398,7 +415,7 @@ void Agent::Impl::apply_sync_step(const SyncStep& step) {
 }
 
 void Agent::Impl::op_done(const op::SetSync& o, const OpData& data) {
-  sync_set_.applied(o.standbys, data.position.lsn, now_);
+  sync_set_.applied({o.standbys, o.count}, data.position.lsn, now_);
 }
 
 // ---- loss --------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ NodeName Agent::Impl::choose_candidate(const RequestRecord& request, std::string
   for (const SyncCandidate& c : candidates) {
     if (!request.candidate.empty() && c.member != request.candidate) continue;
     const auto waited_for = [&](const SyncCandidate& s) {
-      return std::ranges::find(sync_set_.setting(), s.sync_name) != sync_set_.setting().end();
+      const auto& names = sync_set_.setting().names;
+      return std::ranges::find(names, s.sync_name) != names.end();
     };
     const auto key = [&](const SyncCandidate& s) {
       return std::tuple(waited_for(s), s.priority, s.flush_lsn);

@@ -51,6 +51,7 @@ struct InitDb {};
 // back. Timeline is unchanged. `sync_standbys` is in force from the first moment.
 struct StartPrimary {
   std::vector<std::string> sync_standbys;  // empty: synchronous_standby_names = ''
+  size_t sync_count = 1;                   // so many of them: "ANY sync_count (...)"
 };
 // Starts in recovery (standby.signal) and waits until it is consistent and accepts connections.
 // No upstream: isolated, empty primary_conninfo.
@@ -75,6 +76,7 @@ struct Promote {
   Timeline timeline;
   std::vector<std::string> sync_standbys;
   std::vector<std::string> slots;
+  size_t sync_count = 1;
 };
 // SIGKILL of every process of PostgreSQL by the guard; done when all are reaped. Never fails for
 // long: retried until it has succeeded.
@@ -98,6 +100,7 @@ struct VerifyReceived {
 struct SetSync {
   std::vector<std::string> standbys;
   bool from_empty = false;
+  size_t count = 1;  // a commit waits for so many of them
 };
 // Creates missing physical slots, drops those of `drop`.
 struct EnsureSlots {
@@ -163,6 +166,7 @@ struct PgStatus {
   std::optional<NodeName> upstream;        // in force (shown by a session)
   std::vector<WalSender> senders;          // primary only
   std::vector<std::string> sync_standbys;  // in force (shown by a new session)
+  size_t sync_count = 1;                   // likewise
   int running_transactions = 0;            // of clients, replication and ourselves excluded
   bool pending_restart = false;
   std::string progress;  // "cloning 43 %", may be empty

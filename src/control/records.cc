@@ -20,6 +20,7 @@ constexpr std::pair<LeaderPhase, std::string_view> kPhases[] = {
 constexpr std::pair<SyncMode, std::string_view> kSyncModes[] = {
     {SyncMode::kOff, "off"},
     {SyncMode::kOn, "on"},
+    {SyncMode::kQuorum, "quorum"},
 };
 constexpr std::pair<OnCrash, std::string_view> kOnCrash[] = {
     {OnCrash::kFailover, "failover"},
@@ -68,6 +69,9 @@ Status validate(const ClusterConfig& c) {
     return refuse(fmt::format("ballot_window: {} ms is out of range", c.ballot_window.count()),
                   "Choose 10 ms up to ttl");
   }
+  if (c.sync_count < 1 || c.sync_count > 8) {
+    return refuse(fmt::format("sync_count: {} is out of range", c.sync_count), "Choose 1 to 8");
+  }
   if (c.sync_degrade_after < 50ms || c.sync_degrade_after > 10min) {
     return refuse(
         fmt::format("sync_degrade_after: {} ms is out of range", c.sync_degrade_after.count()),
@@ -96,6 +100,7 @@ std::string Keys::history(Epoch e) const {
 std::string encode(const ClusterConfig& c) {
   return dump(json{{"ttlMs", c.ttl.count()},
                    {"syncMode", name_of(kSyncModes, c.sync_mode)},
+                   {"syncCount", c.sync_count},
                    {"syncStrict", c.sync_strict},
                    {"syncDegradeAfterMs", c.sync_degrade_after.count()},
                    {"onCrash", name_of(kOnCrash, c.on_crash)},
@@ -111,6 +116,7 @@ Result<ClusterConfig> decode_config(std::string_view text) {
   ClusterConfig c;
   r.duration("ttlMs", c.ttl);
   r.choice("syncMode", kSyncModes, c.sync_mode);
+  r.number("syncCount", c.sync_count);
   r.boolean("syncStrict", c.sync_strict);
   r.duration("syncDegradeAfterMs", c.sync_degrade_after);
   r.choice("onCrash", kOnCrash, c.on_crash);

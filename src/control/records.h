@@ -26,12 +26,14 @@ namespace bascule::control {
 using store::Revision;
 
 // ---- dynamic configuration: <prefix>/config ------------------------------------------------
-enum class SyncMode { kOff, kOn };  // kOn: k = 1 named standby ("quorum" follows, issue 3)
+// kOn: one named standby. kQuorum: any sync_count of all that keep up.
+enum class SyncMode { kOff, kOn, kQuorum };
 enum class OnCrash { kFailover, kRestart, kRestartThenFailover };
 
 struct ClusterConfig {
   Millis ttl{5000};
   SyncMode sync_mode = SyncMode::kOn;
+  size_t sync_count = 1;                  // quorum: a commit waits for so many standbys
   bool sync_strict = false;               // block rather than lose redundancy
   Millis sync_degrade_after{400};         // a synchronous standby silent for so long is replaced
   OnCrash on_crash = OnCrash::kFailover;  // only with a healthy synchronous standby, else restart

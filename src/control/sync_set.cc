@@ -15,26 +15,46 @@ bool contains(const std::vector<std::string>& list, const std::string& item) {
   return std::ranges::find(list, item) != list.end();
 }
 
-Generation make(Epoch epoch, const Leader& self, std::vector<std::string> voters) {
+void add_to(std::vector<std::string>& list, const std::vector<std::string>& more) {
+  for (const std::string& item : more) {
+    if (!contains(list, item)) list.push_back(item);
+  }
+}
+
+Generation with_quorum(Epoch epoch, const Leader& leader, std::vector<std::string> voters,
+                       size_t count, const UnsafeMutations& unsafe) {
   std::ranges::sort(voters);
-  const size_t q = voters.size();
-  return {epoch, self.name, self.sync_name, std::move(voters), q};
+  size_t q = voters.empty() ? 0 : voters.size() - std::min(count, voters.size()) + 1;
+  if (unsafe.short_quorum) q = std::min<size_t>(q, 1);
+  return {epoch, leader.name, leader.sync_name, std::move(voters), q};
 }
 
 }  // namespace
 
-void SyncSet::in_force_from_start(std::vector<std::string> names, Confirm confirm, MonoTime now) {
-  found(std::move(names), now);
+SyncSetting setting_of(const Generation& generation) {
+  if (generation.voters.empty()) return {};
+  return {generation.voters, generation.voters.size() - generation.quorum + 1};
+}
+
+Generation make_generation(Epoch epoch, const Leader& leader, SyncSetting setting,
+                           const UnsafeMutations& unsafe) {
+  return with_quorum(epoch, leader, std::move(setting.names), setting.count, unsafe);
+}
+
+void SyncSet::in_force_from_start(SyncSetting setting, Confirm confirm, MonoTime now) {
+  found(std::move(setting), now);
   must_confirm_ = confirm == Confirm::kYes && !setting_.empty();
   grace_until_ = now + kGrace;
 }
 
-void SyncSet::found(std::vector<std::string> names, MonoTime now) {
-  setting_ = std::move(names);
+void SyncSet::found(SyncSetting setting, MonoTime now) {
+  setting_ = std::move(setting);
+  least_count_ = SIZE_MAX;
+  several_before_ = false;
   known_ = true;
   overridden_ = false;
   before_.clear();
-  marker_.reset();
+  forget_marker();
   applying_ = false;
   must_confirm_ = false;
   health_.clear();
@@ -43,22 +63,34 @@ void SyncSet::found(std::vector<std::string> names, MonoTime now) {
 
 void SyncSet::applying() { applying_ = true; }
 
-void SyncSet::applied(std::vector<std::string> names, Lsn marker, MonoTime now) {
-  for (const std::string& n : setting_) {
-    if (!contains(before_, n)) before_.push_back(n);
-  }
-  setting_ = std::move(names);
+// What was in force may still be, for somebody.
+void SyncSet::supersede() {
+  add_to(before_, setting_.names);
+  several_before_ = several_before_ || setting_.names.size() > 1;
+  if (!setting_.empty()) least_count_ = std::min(least_count_, setting_.count);
+}
+
+void SyncSet::forget_marker() {
+  marker_.reset();
+  passed_at_.reset();
+  passed_lsn_.reset();
+}
+
+void SyncSet::applied(SyncSetting setting, Lsn marker, MonoTime now) {
+  supersede();
+  setting_ = std::move(setting);
+  forget_marker();
   marker_ = marker;
   marker_checkpointed_ = checkpointed_;
   applied_at_ = now;
   applying_ = false;
 }
 
-void SyncSet::apply_failed(const std::vector<std::string>& names) {
-  for (const std::string& n : names) {
-    if (!contains(before_, n)) before_.push_back(n);
-  }
-  marker_.reset();
+void SyncSet::apply_failed(const SyncSetting& setting) {
+  add_to(before_, setting.names);
+  several_before_ = several_before_ || setting.names.size() > 1;
+  if (!setting.empty()) least_count_ = std::min(least_count_, setting.count);
+  forget_marker();
   applying_ = false;
 }
 
@@ -67,14 +99,16 @@ void SyncSet::observe(const PgStatus& status, const std::vector<SyncCandidate>& 
   senders_ = status.senders;
   candidates_ = candidates;
   sampled_at_ = status.sampled_at;
+  observed_at_ = now;
   next_change_ = now + patience;
   checkpointed_ = status.timeline.value != 0 && status.checkpoint_timeline == status.timeline;
-  if (known_ && !applying_ && status.sync_standbys != setting_) {
-    for (const std::string& n : setting_) {
-      if (!contains(before_, n)) before_.push_back(n);
-    }
-    setting_ = status.sync_standbys;
-    marker_.reset();
+  const SyncSetting seen{status.sync_standbys, status.sync_count};
+  const bool other =
+      seen.names != setting_.names || (!seen.empty() && seen.count != setting_.count);
+  if (known_ && !applying_ && other) {
+    supersede();
+    setting_ = seen;
+    forget_marker();
     overridden_ = true;
   }
   for (auto& [name, h] : health_) h.streaming = false;
@@ -86,9 +120,18 @@ void SyncSet::observe(const PgStatus& status, const std::vector<SyncCandidate>& 
       h.last_good = now;
     h.flush = s.flush_lsn;
   }
+  if (all_passed()) {
+    if (!passed_at_) {
+      passed_at_ = sampled_at_;
+    } else if (!passed_lsn_ && sampled_at_ > *passed_at_) {
+      passed_lsn_ = status.flush_lsn;
+    }
+  }
   if (confirmed()) {
     overridden_ = false;
     before_.clear();
+    several_before_ = false;
+    least_count_ = SIZE_MAX;
     must_confirm_ = false;
   }
 }
@@ -98,25 +141,42 @@ bool SyncSet::good(const std::string& name, MonoTime now, Millis patience) const
       std::ranges::any_of(candidates_, [&](const SyncCandidate& c) { return c.sync_name == name; });
   const auto it = health_.find(name);
   const MonoTime last = it == health_.end() ? MonoTime{} : it->second.last_good;
-  if (contains(setting_, name) && now < grace_until_) return true;
-  return (candidate || contains(setting_, name)) && last != MonoTime{} && now - last <= patience;
+  if (contains(setting_.names, name) && now < grace_until_) return true;
+  // By the last sample: while none comes (the primary itself hangs) standbys are not the ones to
+  // blame, and "alone" would leave nobody who may be elected.
+  return (candidate || contains(setting_.names, name)) && last != MonoTime{} &&
+         observed_at_ - last <= patience;
 }
 
-// Coming from empty or changing: everybody who could have released a commit under an older setting
-// has flushed the marker or is gone.
-bool SyncSet::confirmed() const {
+// Everybody who could release a commit under an older setting has flushed the marker or is gone.
+bool SyncSet::all_passed() const {
   if (!marker_ || setting_.empty() || sampled_at_ < applied_at_) return false;
-  bool member_confirmed = false;
-  for (const WalSender& s : senders_) {
-    const bool named = contains(setting_, s.application_name);
-    if (named && s.flush_lsn >= *marker_) member_confirmed = true;
-    if ((named || contains(before_, s.application_name)) && s.flush_lsn < *marker_) return false;
-  }
-  return member_confirmed;
+  return std::ranges::none_of(senders_, [&](const WalSender& s) {
+    const bool concerned =
+        contains(setting_.names, s.application_name) || contains(before_, s.application_name);
+    return concerned && s.flush_lsn < *marker_;
+  });
 }
 
-std::string SyncSet::wanted(const ClusterConfig& config, MonoTime now) const {
-  if (!setting_.empty() && good(setting_[0], now, config.sync_degrade_after)) return setting_[0];
+bool SyncSet::confirmed() const {
+  if (!all_passed() || (several_before_ && !passed_lsn_)) return false;
+  const Lsn needed = several_before_ ? *passed_lsn_ : *marker_;
+  const auto have_it = std::ranges::count_if(senders_, [&](const WalSender& s) {
+    return contains(setting_.names, s.application_name) && s.flush_lsn >= needed;
+  });
+  return static_cast<size_t>(have_it) >= setting_.count;
+}
+
+SyncSetting SyncSet::wanted(const ClusterConfig& config, MonoTime now) const {
+  if (config.sync_mode == SyncMode::kQuorum) return wanted_quorum(config, now);
+  const std::string one = wanted_one(config, now);
+  return one.empty() ? SyncSetting{} : SyncSetting{{one}, 1};
+}
+
+std::string SyncSet::wanted_one(const ClusterConfig& config, MonoTime now) const {
+  for (const std::string& name : setting_.names) {
+    if (good(name, now, config.sync_degrade_after)) return name;
+  }
   const SyncCandidate* best = nullptr;
   for (const SyncCandidate& c : candidates_) {
     const auto it = health_.find(c.sync_name);
@@ -126,8 +186,31 @@ std::string SyncSet::wanted(const ClusterConfig& config, MonoTime now) const {
     if (!best || key(c) > key(*best)) best = &c;
   }
   if (best) return best->sync_name;
-  if (config.sync_strict && !setting_.empty()) return setting_[0];  // block rather than degrade
+  if (config.sync_strict && !setting_.empty()) {
+    return setting_.names[0];  // block rather than degrade
+  }
   return "";
+}
+
+// All that keep up; who does not any more leaves, because each voter more makes an election need
+// one more ballot.
+SyncSetting SyncSet::wanted_quorum(const ClusterConfig& config, MonoTime now) const {
+  std::vector<std::string> names;
+  for (const std::string& name : setting_.names) {
+    if (good(name, now, config.sync_degrade_after)) names.push_back(name);
+  }
+  for (const SyncCandidate& c : candidates_) {
+    const auto it = health_.find(c.sync_name);
+    const bool streams = it != health_.end() && it->second.streaming;
+    if (streams && good(c.sync_name, now, config.sync_degrade_after)) add_to(names, {c.sync_name});
+  }
+  size_t count = std::min(config.sync_count, names.size());
+  if (config.sync_strict && !setting_.empty()) {  // block rather than degrade
+    count = std::min(config.sync_count, std::max(names.size(), setting_.count));
+    if (names.size() < count) add_to(names, setting_.names);
+  }
+  std::ranges::sort(names);
+  return {std::move(names), std::max<size_t>(count, 1)};
 }
 
 SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self,
@@ -136,16 +219,18 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self
   if (applying_) return {};
   const auto& gens = record.generations;
   const Generation* own = !gens.empty() && gens.back().epoch == epoch ? &gens.back() : nullptr;
-  const auto write = [&](std::vector<std::string> voters, bool keep_older, std::string why) {
+  const auto write = [&](std::vector<std::string> voters, size_t count, bool keep_older,
+                         std::string why) {
     SyncStep step{.kind = Kind::kRecord, .record = {}, .names = {}, .why = std::move(why)};
     if (keep_older) step.record.generations.assign(gens.begin(), gens.end() - (own ? 1 : 0));
-    step.record.generations.push_back(make(epoch, self, std::move(voters)));
+    step.record.generations.push_back(with_quorum(epoch, self, std::move(voters), count, unsafe_));
     return step;
   };
-  const auto apply = [&](std::vector<std::string> names, std::string why) {
+  const auto apply = [&](SyncSetting setting, std::string why) {
     return SyncStep{.kind = Kind::kApply,
                     .record = {},
-                    .names = std::move(names),
+                    .names = std::move(setting.names),
+                    .count = setting.count,
                     .from_empty = setting_.empty() || overridden_ || !own || own->voters.empty(),
                     .why = std::move(why)};
   };
@@ -153,40 +238,50 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self
   if (config.sync_mode == SyncMode::kOff) {
     if (setting_.empty() && gens.empty()) return {};
     if (!setting_.empty() && (!own || !own->voters.empty())) {
-      return write({}, true, "synchronous mode is off");
+      return write({}, 0, true, "synchronous mode is off");
     }
     if (!setting_.empty()) return apply({}, "synchronous mode is off");
     return {.kind = Kind::kRecord, .record = {}, .names = {}, .why = "synchronous mode is off"};
   }
-  if (!own) return write({}, true, "first generation of this epoch");
+  if (!own) return write({}, 0, true, "first generation of this epoch");
 
-  const std::string want = wanted(config, now);
-  if (unsafe_.sync_before_record && !want.empty() && (setting_.empty() || setting_[0] != want)) {
-    return apply({want}, "mutation: setting before record");
+  const SyncSetting want = wanted(config, now);
+  const std::string wanted_names = fmt::format("{}", fmt::join(want.names, ", "));
+  if (unsafe_.sync_before_record && !want.empty() && setting_ != want) {
+    return apply(want, "mutation: setting before record");
   }
   if (want.empty()) {
     if (!setting_.empty() && !own->voters.empty()) {
-      return write({}, true,
+      return write({}, 0, true,
                    fmt::format("{} does not acknowledge and no other standby can: going "
                                "on alone",
-                               setting_[0]));
+                               fmt::join(setting_.names, ", ")));
     }
     if (!setting_.empty()) return apply({}, "going on alone: recorded");
-    if (gens.size() > 1) return write({}, false, "alone: older generations end with this leader");
+    if (gens.size() > 1)
+      return write({}, 0, false, "alone: older generations end with this leader");
     return {};
   }
-  if (setting_.empty() || setting_[0] != want) {
+  if (setting_ != want) {
     std::vector<std::string> voters = own->voters;
     const bool joining = voters.empty();
-    if (!joining && !contains(voters, want)) {
-      voters.push_back(want);
-      return write(std::move(voters), true,
-                   fmt::format("{} is to replace {}", want, fmt::join(setting_, ", ")));
+    add_to(voters, want.names);
+    // The k that every quorum meets under which a commit may be acknowledged until this is
+    // confirmed.
+    size_t count = std::min(want.count, least_count_);
+    if (!setting_.empty()) count = std::min(count, setting_.count);
+    const size_t q = voters.size() - std::min(count, voters.size()) + 1;
+    const bool short_of = own->quorum < q && !unsafe_.short_quorum;
+    if (!joining && (voters.size() != own->voters.size() || short_of)) {
+      return write(
+          std::move(voters), count, true,
+          fmt::format("{} is to replace {}", wanted_names, fmt::join(setting_.names, ", ")));
     }
-    return apply({want}, joining ? fmt::format("{} becomes the synchronous standby", want)
-                                 : fmt::format("{} replaces {}", want, fmt::join(setting_, ", ")));
+    return apply(want, joining ? fmt::format("{} becomes the synchronous standby", wanted_names)
+                               : fmt::format("{} replaces {}", wanted_names,
+                                             fmt::join(setting_.names, ", ")));
   }
-  const bool recorded = own->voters == std::vector<std::string>{want};
+  const bool recorded = *own == with_quorum(epoch, self, want.names, want.count, unsafe_);
   const bool must_confirm = (must_confirm_ || overridden_) && !confirmed();
   if (recorded && gens.size() == 1 && !must_confirm) return {};
   if (recorded && !must_confirm && !checkpointed_) {
@@ -196,14 +291,15 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self
             .why = "older generations are kept until the first checkpoint of this timeline"};
   }
   if (!marker_ || (recorded && gens.size() > 1 && checkpointed_ && !marker_checkpointed_)) {
-    return apply({want}, "confirming the synchronous standby");
+    return apply(want, "confirming the synchronous standby");
   }
   if (confirmed()) {
-    return write({want}, !marker_checkpointed_, fmt::format("{} has confirmed the change", want));
+    return write(want.names, want.count, !marker_checkpointed_,
+                 fmt::format("{} has confirmed the change", wanted_names));
   }
   std::vector<std::string> stragglers;
   for (const WalSender& s : senders_) {
-    if (s.application_name != want && contains(before_, s.application_name) &&
+    if (!contains(want.names, s.application_name) && contains(before_, s.application_name) &&
         s.flush_lsn < *marker_ && !good(s.application_name, now, config.sync_degrade_after)) {
       stragglers.push_back(s.application_name);
     }
@@ -217,15 +313,18 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self
   return {.kind = Kind::kNone,
           .record = {},
           .names = {},
-          .why = fmt::format("waiting for {} to flush {}", want, marker_->to_string())};
+          .why = fmt::format("waiting for {} to flush {}", wanted_names, marker_->to_string())};
 }
 
 bool SyncSet::healthy(const SyncRecord& record, Epoch epoch) const {
-  if (record.generations.size() != 1 || setting_.size() != 1 || overridden_) return false;
+  if (record.generations.size() != 1 || setting_.empty() || overridden_) return false;
   const Generation& g = record.generations.back();
-  if (g.epoch != epoch || g.voters != setting_) return false;
-  const auto it = health_.find(setting_[0]);
-  return it != health_.end() && it->second.streaming;
+  if (g.epoch != epoch || g.voters != setting_.names) return false;
+  const auto streams = [&](const std::string& name) {
+    const auto it = health_.find(name);
+    return it != health_.end() && it->second.streaming;
+  };
+  return static_cast<size_t>(std::ranges::count_if(g.voters, streams)) >= g.quorum;
 }
 
 }  // namespace bascule::control

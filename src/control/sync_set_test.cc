@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
-#include <set>
+#include <algorithm>
+#include <map>
+#include <vector>
 
 #include "base/prng.h"
 
@@ -21,6 +23,7 @@ class Model {
   Model(uint64_t seed, UnsafeMutations unsafe) : unsafe_(unsafe), set(unsafe_), prng(seed) {
     record.generations.push_back({kEpoch, name("a"), "a_1", {}, 0});
     set.in_force_from_start({}, SyncSet::Confirm::kNo, now);
+    config.sync_mode = SyncMode::kOn;
     for (const char* n : kNames) standbys[n] = {};
   }
 
@@ -43,22 +46,32 @@ class Model {
   // reload yet (they reload before they send anything written after it); and backends that have not
   // learnt from the checkpointer that there is something to wait for.
   void acknowledge() {
-    const auto release = [&](const std::vector<std::string>& names) {
-      acknowledged = std::max(acknowledged, names.empty() ? primary : standbys[names[0]].flush);
+    const auto release = [&](const SyncSetting& setting) {
+      uint64_t up_to = primary;
+      if (!setting.empty()) {
+        std::vector<uint64_t> flushed;
+        for (const std::string& n : setting.names) flushed.push_back(standbys[n].flush);
+        std::ranges::sort(flushed, std::greater{});
+        if (setting.count > flushed.size()) return;
+        up_to = flushed[setting.count - 1];
+      }
+      acknowledged = std::max(acknowledged, up_to);
     };
     release(in_force);
     if (!backends_know) release({});
-    std::erase_if(stale, [&](const auto& s) {
-      return !standbys[s.first].up || standbys[s.first].flush >= s.second;
+    std::erase_if(stale, [&](const Stale& s) {
+      return !standbys[s.name].up || standbys[s.name].flush >= s.marker;
     });
-    for (const auto& [n, marker] : stale) release({n});
+    for (const Stale& s : stale) release(s.setting);
   }
 
-  void reload(const std::vector<std::string>& names) {
-    if (!in_force.empty() && in_force != names) stale.insert({in_force[0], primary});
-    if (in_force.empty() && !names.empty()) backends_know = false;
-    if (names.empty()) backends_know = true;
-    in_force = names;
+  void reload(const SyncSetting& setting) {
+    if (in_force != setting) {
+      for (const std::string& n : in_force.names) stale.push_back({n, in_force, primary});
+    }
+    if (in_force.empty() && !setting.empty()) backends_know = false;
+    if (setting.empty()) backends_know = true;
+    in_force = setting;
     primary += 10;
     acknowledge();
   }
@@ -69,7 +82,8 @@ class Model {
     status.run = PgRun::kPrimary;
     status.timeline = status.checkpoint_timeline = Timeline{2};
     status.flush_lsn = Lsn{primary};
-    status.sync_standbys = in_force;
+    status.sync_standbys = in_force.names;
+    status.sync_count = in_force.count;
     std::vector<SyncCandidate> candidates;
     for (const auto& [n, s] : standbys) {
       if (!s.up) continue;
@@ -87,11 +101,12 @@ class Model {
     } else if (step.kind == SyncStep::Kind::kApply) {
       set.applying();
       const bool fails = prng.chance(0.2);
-      if (!fails || prng.chance(0.5)) reload(step.names);
-      if (fails) return set.apply_failed(step.names);
+      const SyncSetting setting{step.names, step.count};
+      if (!fails || prng.chance(0.5)) reload(setting);
+      if (fails) return set.apply_failed(setting);
       if (step.from_empty) backends_know = true;
       primary += 10;
-      set.applied(step.names, Lsn{primary}, now);
+      set.applied(setting, Lsn{primary}, now);
     } else if (step.kind == SyncStep::Kind::kTerminate) {
       for (const std::string& n : step.names) standbys[n].up = false;
     }
@@ -100,10 +115,13 @@ class Model {
   void check() {
     if (record.generations.empty() || record.generations.back().voters.empty()) return;
     const Generation& g = record.generations.back();
-    ASSERT_EQ(g.quorum, g.voters.size());
-    uint64_t best = 0;
-    for (const std::string& v : g.voters) best = std::max(best, standbys[v].flush);
-    if (best < acknowledged) violated = true;
+    ASSERT_GE(g.quorum, 1u);
+    ASSERT_LE(g.quorum, g.voters.size());
+    // The worst q voters: the most advanced of them is what is elected.
+    std::vector<uint64_t> flushed;
+    for (const std::string& v : g.voters) flushed.push_back(standbys[v].flush);
+    std::ranges::sort(flushed);
+    if (flushed[g.quorum - 1] < acknowledged) violated = true;
   }
 
   struct Standby {
@@ -119,9 +137,14 @@ class Model {
   uint64_t primary = 1000;
   uint64_t acknowledged = 0;
   std::map<std::string, Standby> standbys;
-  std::vector<std::string> in_force;
+  SyncSetting in_force;
   bool backends_know = true;
-  std::set<std::pair<std::string, uint64_t>> stale;
+  struct Stale {
+    std::string name;
+    SyncSetting setting;
+    uint64_t marker;
+  };
+  std::vector<Stale> stale;
   std::map<SyncStep::Kind, int> steps;
   bool violated = false;
 };
@@ -137,6 +160,61 @@ TEST(SyncSetTest, RecordedVotersAlwaysHaveEveryAcknowledgedCommit) {
   }
   EXPECT_GT(steps[SyncStep::Kind::kRecord], 1000);
   EXPECT_GT(steps[SyncStep::Kind::kApply], 1000);
+}
+
+TEST(SyncSetTest, EveryQuorumMeetsEveryElectionThoughTheSetAndItsCountChange) {
+  std::map<SyncStep::Kind, int> steps;
+  for (uint64_t seed = 1; seed <= 400; ++seed) {
+    Model model(seed, {});
+    model.config.sync_mode = SyncMode::kQuorum;
+    model.config.sync_strict = seed % 3 == 0;
+    for (int i = 0; i < 400 && !model.violated; ++i) {
+      if (i % 40 == 0) model.config.sync_count = 1 + model.prng.below(3);
+      if (i % 90 == 89) model.config.sync_mode = SyncMode::kOn;
+      if (i % 90 == 44) model.config.sync_mode = SyncMode::kQuorum;
+      model.tick();
+    }
+    ASSERT_FALSE(model.violated) << "seed " << seed;
+    for (const auto& [kind, n] : model.steps) steps[kind] += n;
+  }
+  EXPECT_GT(steps[SyncStep::Kind::kRecord], 1000);
+  EXPECT_GT(steps[SyncStep::Kind::kApply], 1000);
+}
+
+TEST(SyncSetTest, TooSmallAnElectionIsCaught) {
+  bool caught = false;
+  for (uint64_t seed = 1; seed <= 300 && !caught; ++seed) {
+    Model model(seed, {.short_quorum = true});
+    model.config.sync_mode = SyncMode::kQuorum;
+    for (int i = 0; i < 400 && !model.violated; ++i) model.tick();
+    caught = model.violated;
+  }
+  EXPECT_TRUE(caught);
+}
+
+TEST(SyncSetTest, QuorumTakesAllThatKeepUpAndDropsWhoDoesNot) {
+  Model model(1, {});
+  model.config.sync_mode = SyncMode::kQuorum;
+  model.config.sync_count = 2;
+  const auto turn = [&] {
+    model.now += 50ms;
+    model.primary += 10;
+    for (auto& [n, s] : model.standbys) s.flush = s.up ? model.primary : s.flush;
+    model.observe();
+    model.act();
+  };
+  for (int i = 0; i < 100; ++i) turn();
+  EXPECT_EQ(model.in_force, (SyncSetting{{"b_1", "c_1", "d_1"}, 2}));
+  EXPECT_EQ(model.record.generations.back().quorum, 2u);  // 3 - 2 + 1
+  EXPECT_TRUE(model.set.healthy(model.record, kEpoch));
+  model.standbys["c_1"].up = false;
+  for (int i = 0; i < 40; ++i) turn();
+  EXPECT_EQ(model.in_force, (SyncSetting{{"b_1", "d_1"}, 2}));
+  EXPECT_EQ(model.record.generations.back().quorum, 1u);
+  model.standbys["d_1"].up = false;
+  for (int i = 0; i < 40; ++i) turn();
+  EXPECT_EQ(model.in_force, (SyncSetting{{"b_1"}, 1}))
+      << "fewer than asked for, outside strict mode";
 }
 
 TEST(SyncSetTest, SettingBeforeRecordIsCaught) {
@@ -157,8 +235,8 @@ TEST(SyncSetTest, SettingChangedBySomebodyElseIsSetAgainAsIfComingFromEmpty) {
     model.observe();
     model.act();
   }
-  const auto before = model.in_force;
-  model.in_force.clear();
+  const auto before = model.in_force.names;
+  model.in_force = {};
   model.observe();
   EXPECT_FALSE(model.set.healthy(model.record, kEpoch));
   const SyncStep step =

@@ -59,8 +59,9 @@ Result<bool> shows(PgConnection& session, const ServerSettings& settings, const 
   const std::string upstream = settings.upstream ? settings.upstream->member.str() : "";
   // The conninfo as well: the same member may have another address now.
   const std::string conninfo = "primary_conninfo = " + quote_conf(row[2].value_or("")) + "\n";
-  return row[0] == render_sync_standbys(settings.sync_standbys) && row[1] == upstream &&
-         text.find(conninfo) != std::string::npos && (!settings.cancel_conflicts || row[3] == "0");
+  return row[0] == render_sync_standbys(settings.sync_standbys, settings.sync_count) &&
+         row[1] == upstream && text.find(conninfo) != std::string::npos &&
+         (!settings.cancel_conflicts || row[3] == "0");
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ Status promote_to(OpContext& context, const control::op::Promote& o) {
   Server& server = context.server;
   const Bound prepare = context.within(kPrepareWithin);
   // As StopReceiver has left it, so that there is mostly nothing to reload.
-  auto session = reconfigure(context, {{}, o.sync_standbys, true}, prepare);
+  auto session = reconfigure(context, {{}, o.sync_standbys, true, o.sync_count}, prepare);
   if (!session) return std::unexpected(session.error());
   auto found = identify_system(*session, prepare);
   if (!found) return std::unexpected(found.error());

@@ -87,11 +87,12 @@ Status create_roles(OpContext& context, PgConnection& session) {
   return context.server.unmark(Marker::kRolesPending);
 }
 
-Status start_as_primary(OpContext& context, const std::vector<std::string>& sync_standbys) {
+Status start_as_primary(OpContext& context, const control::op::StartPrimary& o) {
   Server& server = context.server;
   auto guard = server.guard();
   if (!guard) return std::unexpected(guard.error());
-  if (auto done = write_conf(context, {{}, sync_standbys, false}); !done) return done;
+  if (auto done = write_conf(context, {{}, o.sync_standbys, false, o.sync_count}); !done)
+    return done;
   if (auto done = server.remove_standby_signal(); !done) return done;
   if (auto done = server.start_postmaster(*guard, context.control.begun); !done) return done;
   auto session = await_session(context, *guard);
@@ -106,7 +107,7 @@ Status start_as_primary(OpContext& context, const std::vector<std::string>& sync
 }  // namespace
 
 OpResult start_primary(OpContext& context, const control::op::StartPrimary& o) {
-  const Status started = start_as_primary(context, o.sync_standbys);
+  const Status started = start_as_primary(context, o);
   // Also after a failure: whoever starts this directory next without holding the record gets a
   // standby.
   const Status signal = context.server.set_standby_signal();

@@ -48,7 +48,7 @@ Status release_slots(PgConnection& session, const Bound& bound) {
 
 OpResult set_sync(OpContext& context, const control::op::SetSync& o) {
   const Bound bound = context.within(kSmallWork);
-  auto session = reconfigure(context, {{}, o.standbys, false}, bound);
+  auto session = reconfigure(context, {{}, o.standbys, false, o.count}, bound);
   if (!session) return in_context("synchronous_standby_names", session.error());
   if (o.from_empty) {
     // Backends learn from the checkpointer whether to wait at all. It was told to reload before the

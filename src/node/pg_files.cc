@@ -87,7 +87,8 @@ std::vector<std::pair<std::string, std::string>> owned(const ConfInputs& in,
       {"restart_after_crash", "off"},
       {"wal_retrieve_retry_interval", "100ms"},
       {"recovery_target_timeline", "latest"},
-      {"synchronous_standby_names", render_sync_standbys(settings.sync_standbys)},
+      {"synchronous_standby_names",
+       render_sync_standbys(settings.sync_standbys, settings.sync_count)},
       {"primary_conninfo",
        settings.upstream ? render_conninfo(in, *settings.upstream) : std::string()},
       {"primary_slot_name",
@@ -131,9 +132,9 @@ std::string render_conninfo(const ConfInputs& in, const control::Upstream& upstr
       in.config.replication_timeout.count());
 }
 
-std::string render_sync_standbys(const std::vector<std::string>& names) {
+std::string render_sync_standbys(const std::vector<std::string>& names, size_t count) {
   if (names.empty()) return {};
-  std::string out = "FIRST 1 (";
+  std::string out = names.size() == 1 ? "FIRST 1 (" : fmt::format("ANY {} (", count);
   for (size_t i = 0; i < names.size(); ++i) {
     if (i != 0) out += ",";
     out += '"';
@@ -146,17 +147,19 @@ std::string render_sync_standbys(const std::vector<std::string>& names) {
   return out + ")";
 }
 
-Result<std::vector<std::string>> parse_sync_standbys(std::string_view text) {
-  std::vector<std::string> names;
+Result<control::SyncSetting> parse_sync_standbys(std::string_view text) {
+  control::SyncSetting out;
+  std::vector<std::string>& names = out.names;
   const std::string_view whole = text = trim(text);
-  if (text.empty()) return names;
-  constexpr std::string_view kHead = "FIRST 1 (";
+  if (text.empty()) return out;
+  const size_t open = text.find('(');
+  const std::string_view head = text.substr(0, open == std::string_view::npos ? 0 : open + 1);
   const auto foreign = [&] {
     return fail(ErrorCode::kInvalid,
                 fmt::format("synchronous_standby_names: not set by Bascule: {}", whole));
   };
-  if (!text.starts_with(kHead) || !text.ends_with(")")) return foreign();
-  text = text.substr(kHead.size(), text.size() - kHead.size() - 1);
+  if (head.empty() || !text.ends_with(")")) return foreign();
+  text = text.substr(head.size(), text.size() - head.size() - 1);
   while (true) {
     if (!text.starts_with('"')) return foreign();
     text.remove_prefix(1);
@@ -171,10 +174,14 @@ Result<std::vector<std::string>> parse_sync_standbys(std::string_view text) {
       text.remove_prefix(1);
     }
     names.push_back(std::move(name));
-    if (text.empty()) return names;
+    if (text.empty()) break;
     if (!text.starts_with(',')) return foreign();
     text.remove_prefix(1);
   }
+  for (out.count = 1; out.count <= names.size(); ++out.count) {
+    if (render_sync_standbys(names, out.count).starts_with(head)) return out;
+  }
+  return foreign();
 }
 
 std::string render_conf(const ConfInputs& in, const ServerSettings& settings) {

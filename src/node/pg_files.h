@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "base/types.h"
 #include "control/events.h"
+#include "control/sync_set.h"
 #include "node/config.h"
 
 namespace bascule::node {
@@ -28,6 +29,7 @@ struct ServerSettings {
   std::vector<std::string> sync_standbys;
   // While a ballot is out: conflicts never hold replay up.
   bool cancel_conflicts = false;
+  size_t sync_count = 1;
 };
 
 struct ConfInputs {
@@ -51,10 +53,10 @@ std::string quote_conf(std::string_view value);
 std::string quote_conninfo(std::string_view value);
 std::string render_conninfo(const ConfInputs& inputs, const control::Upstream& upstream);
 
-// FIRST 1 ("a","b"); empty for none.
-std::string render_sync_standbys(const std::vector<std::string>& names);
+// FIRST 1 ("a"), or ANY 2 ("a","b","c") where there are several; empty for none.
+std::string render_sync_standbys(const std::vector<std::string>& names, size_t count = 1);
 // Back from what the server shows. Not of our form: kInvalid.
-Result<std::vector<std::string>> parse_sync_standbys(std::string_view text);
+Result<control::SyncSetting> parse_sync_standbys(std::string_view text);
 
 // postgresql.conf with our include as its last line; unchanged when it is there.
 std::string with_include(std::string_view postgresql_conf);

@@ -78,14 +78,25 @@ TEST(Passfile, ColonsAndBackslashesAreEscaped) {
 
 TEST(SyncStandbys, RoundTrip) {
   for (const std::vector<std::string>& names :
-       {std::vector<std::string>{}, {"a"}, {"n1_x", "n2-y"}, {"odd\"name", "b,c)"}}) {
-    EXPECT_EQ(parse_sync_standbys(render_sync_standbys(names)).value(), names);
+       {std::vector<std::string>{}, {"a"}, {"n1_x", "n2-y"}, {"odd\"name", "b,c)", "d"}}) {
+    for (size_t count = 1; count <= std::max<size_t>(names.size(), 1); ++count) {
+      const auto parsed = parse_sync_standbys(render_sync_standbys(names, count));
+      ASSERT_TRUE(parsed);
+      EXPECT_EQ(parsed->names, names);
+      EXPECT_EQ(parsed->count, count);
+    }
   }
+}
+
+TEST(SyncStandbys, SeveralAreAnyOfThem) {
+  EXPECT_EQ(render_sync_standbys({"a"}), "FIRST 1 (\"a\")");
+  EXPECT_EQ(render_sync_standbys({"a", "b", "c"}, 2), "ANY 2 (\"a\",\"b\",\"c\")");
 }
 
 TEST(SyncStandbys, SomebodyElsesFormIsRefused) {
   for (const char* text : {"*", "a, b", "ANY 1 (\"a\")", "FIRST 2 (\"a\")", "FIRST 1 (\"a\"",
-                           "FIRST 1 (\"a\" \"b\")", "FIRST 1 ()", "FIRST 1 (\"a\",)"}) {
+                           "FIRST 1 (\"a\" \"b\")", "FIRST 1 ()", "FIRST 1 (\"a\",)",
+                           "FIRST 1 (\"a\",\"b\")", "ANY 3 (\"a\",\"b\")", "ANY 0 (\"a\",\"b\")"}) {
     EXPECT_FALSE(parse_sync_standbys(text)) << text;
   }
 }

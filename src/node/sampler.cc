@@ -120,8 +120,9 @@ Status Sampler::look_at_server(PgStatus& status, const Bound& bound) {
   if (row[5] && !row[5]->empty()) {
     if (auto name = NodeName::parse(*row[5])) status.upstream = *name;
   }
-  if (auto names = parse_sync_standbys(row[6].value_or(""))) {
-    status.sync_standbys = *names;
+  if (auto setting = parse_sync_standbys(row[6].value_or(""))) {
+    status.sync_standbys = std::move(setting->names);
+    status.sync_count = setting->count;
   } else {
     status.sync_standbys = {row[6].value_or("")};  // somebody else's: shown as it is
   }

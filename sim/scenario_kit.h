@@ -1,0 +1,23 @@
+// What several groups of scenarios share: bounds, plans, blows.
+#pragma once
+
+#include "sim/scenarios.h"
+
+namespace bascule::sim {
+
+inline constexpr Nanos kFailover = millis(1500);  // detected at once: fence, ballots, promotion
+inline constexpr Nanos kRestart =
+    millis(4000);  // in place, until the standby has what was recovered
+inline constexpr Nanos kSilence = millis(5000 + 2500);  // ttl, and what a fail-over takes
+
+inline void on_crash_restart(Plan& p) { p.config.on_crash = control::OnCrash::kRestart; }
+inline void asynchronous(Plan& p) { p.config.sync_mode = control::SyncMode::kOff; }
+inline void strict(Plan& p) { p.config.sync_strict = true; }
+inline void two_members(Plan& p) { p.nodes = 2; }
+
+inline void kill_postmaster(Member& m) { m.pg().kill_postmaster(millis(5)); }
+
+std::span<const Scenario> fault_scenarios();  // processes, hosts, network, store
+std::span<const Scenario> data_scenarios();   // durability, rejoin, operations, adversarial
+
+}  // namespace bascule::sim

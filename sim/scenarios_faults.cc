@@ -1,0 +1,284 @@
+// One row and one script a scenario: processes, hosts, network, store.
+// Bounds are in simulated time, where operations take what they take on a loaded host
+// (operations.cc); the integration tests measure real ones.
+#include <algorithm>
+
+#include "sim/scenario_kit.h"
+
+namespace bascule::sim {
+
+using namespace control;
+
+namespace {
+
+// ---- failure ------------------------------------------------------------------------------------
+
+void postmaster_killed_restart(Script& s) {
+  const uint64_t epoch = s.epoch();
+  s.strikes("the postmaster is killed");
+  kill_postmaster(s.primary());
+  s.expect_writable_within(kRestart);
+  s.expect_leader(s.primary());
+  s.expect(s.epoch() == epoch, "the epoch changed");
+  s.expect(s.primary().pg().data().timeline == 1, "the timeline changed");
+  s.expect_gap_below(kRestart);
+}
+
+void postmaster_killed_failover(Script& s) {
+  s.strikes("the postmaster is killed");
+  kill_postmaster(s.primary());
+  s.expect_taken_over_within(kFailover);
+  s.expect_changes(1, 1);
+  s.expect_gap_below(kFailover);
+}
+
+void crash_loop(Script& s) {
+  s.strikes("the postmaster is killed again and again");
+  for (int i = 0; i < 6 && (s.leader() == &s.primary() || s.leader() == nullptr); ++i) {
+    if (s.primary().pg().any_process()) kill_postmaster(s.primary());
+    s.wait(millis(500), millis(4000));
+  }
+  s.expect_taken_over_within(kRestart);
+  s.wait(millis(20000));
+  s.expect_changes(1, 2);  // it may win once more before its standbys have caught up
+}
+
+void host_lost(Script& s) {
+  s.strikes("the primary's host is lost");
+  s.primary().power_loss();
+  s.expect_taken_over_within(kSilence);
+  s.expect_changes(1, 1);
+  s.expect_gap_below(kSilence);
+}
+
+void agent_killed(Script& s) {
+  s.strikes("the agent is killed and comes back at once");
+  s.primary().kill_agent(random_ms(s.random(), 50, 900));
+  s.wait(millis(8000));
+  s.expect_leader(s.primary());
+  s.expect_changes(0, 0);
+  s.expect_gap_below(millis(2000));
+  s.strikes("the agent is killed and stays away");
+  s.primary().kill_agent(millis(20000));
+  s.wait(millis(1000));
+  s.expect_taken_over_within(kSilence);
+  s.expect(!s.primary().pg().any_process(), "the old primary has not been fenced");
+  s.expect_changes(1, 1);
+}
+
+void agent_stopped(Script& s) {
+  s.strikes("the agent is stopped");
+  s.primary().stop_agent();
+  s.wait(millis(1000));
+  s.expect_taken_over_within(kSilence);
+  s.expect(!s.primary().pg().any_process(), "the old primary has not been fenced");
+  s.expect_gap_below(kSilence);
+  s.primary().continue_agent();
+  s.expect_together();
+  s.expect_changes(1, 1);
+}
+
+void postmaster_stopped(Script& s) {
+  s.strikes("PostgreSQL is stopped, all of it");
+  s.world().stop(s.primary().pg().process());
+  s.expect_taken_over_within(kSilence);
+  s.expect_changes(1, 1);
+  s.expect_together();
+}
+
+void host_suspended(Script& s) {
+  s.strikes("the primary's host is suspended");
+  s.freeze(s.primary(), World::FrozenClock::kRuns);
+  s.expect_taken_over_within(kSilence);
+  s.wait(millis(53000));
+  s.thaw(s.primary());
+  s.expect_together();
+  s.expect_changes(1, 1);
+}
+
+void data_directory_gone(Script& s) {
+  s.strikes("the data directory is deleted");
+  s.primary().pg().kill_postmaster(Nanos{0});
+  s.wait(micros(200));
+  s.primary().pg().data() = DataDirectory{};
+  s.expect_taken_over_within(kRestart);
+  s.expect_together();
+  s.expect(s.count("op.init_db") == 1, "another cluster was made");
+}
+
+void clients_wait_for_recovered_commits(Script& s) {
+  s.strikes("commits wait for the standby when all backends die");
+  s.standby().pg().set_receive_delay(millis(300));
+  s.wait(millis(100), millis(250));
+  kill_postmaster(s.primary());
+  s.expect_writable_within(kRestart);
+  s.expect_leader(s.primary());
+  s.expect_changes(0, 0);
+}
+
+// ---- network ------------------------------------------------------------------------------------
+
+void primary_cut_from_everything(Script& s) {
+  const auto all = Script::everything();
+  s.strikes("the primary is cut from everything");
+  s.cut(s.primary(), all);
+  s.expect_taken_over_within(kSilence);
+  s.expect(!s.primary().pg().any_process(), "the old primary has not been fenced");
+  s.expect_gap_below(kSilence);
+  s.wait(millis(0), millis(10000));
+  s.heal(s.primary(), all);
+  s.expect_together();
+  s.expect_changes(1, 1);
+}
+
+void primary_cut_from_store(Script& s) {
+  s.strikes("the primary is cut from the store");
+  s.cut(s.primary(), {kStoreEndpoint});
+  s.wait(millis(3500));  // 0.6 ttl, and the killing
+  s.expect(!s.primary().pg().any_process(), "the primary goes on without the record");
+  s.expect_taken_over_within(kSilence);
+  s.expect_changes(1, 1);
+  s.expect_gap_below(kSilence);
+}
+
+void replicas_cut_from_primary(Script& s) {
+  s.strikes("the replicas are cut from the primary; all see the store");
+  s.cut(s.primary(), s.members());
+  s.expect_writable_within(kRestart);  // alone, recorded
+  s.wait(millis(10000));
+  s.expect_leader(s.primary());
+  s.expect_changes(0, 0);
+}
+
+void majority_cut_from_store(Script& s) {
+  Member& survivor = s.standby();
+  s.strikes("the primary and one replica are cut from the store");
+  s.cut(s.primary(), {kStoreEndpoint, survivor.host()});
+  Member& other = s.other();
+  s.cut(other, {kStoreEndpoint, survivor.host()});
+  s.expect_taken_over_within(kSilence);
+  s.expect_leader(survivor);
+  s.expect_changes(1, 1);
+}
+
+void one_way_loss(Script& s) {
+  s.strikes("what the primary sends is lost");
+  for (const Endpoint e : Script::everything()) {
+    if (e != s.primary().host()) s.cut_one_way(s.primary().host(), e);
+  }
+  s.expect_taken_over_within(kSilence);
+  s.wait(millis(10000));
+  s.expect_changes(1, 1);
+}
+
+void loss_and_jitter(Script& s) {
+  s.strikes("5 % loss and up to 60 ms of delay everywhere");
+  for (Endpoint a = 0; a < kEndpoints; ++a) {
+    for (Endpoint b = 0; b < kEndpoints; ++b) {
+      if (a == b) continue;
+      s.world().set_loss(a, b, 0.05);
+      s.world().set_delay(a, b, millis(60));
+    }
+  }
+  s.wait(millis(60000));
+  s.expect_changes(0, 0);
+  for (Endpoint a = 0; a < kEndpoints; ++a) {
+    for (Endpoint b = 0; b < kEndpoints; ++b) {
+      if (a == b) continue;
+      s.world().set_loss(a, b, 0);
+      s.world().set_delay(a, b, Nanos{0});
+    }
+  }
+}
+
+void blip(Script& s) {
+  s.cluster().truth().blips_only = true;
+  for (int i = 0; i < 4; ++i) {
+    s.strikes("the primary is away for less than the tolerance");
+    s.cut(s.primary(), Script::everything());
+    s.wait(millis(300), millis(1300));
+    s.heal(s.primary(), Script::everything());
+    s.wait(millis(4000), millis(6000));
+  }
+  s.expect_leader(s.primary());
+  s.expect_changes(0, 0);
+}
+
+void clients_see_only_the_old_primary(Script& s) {
+  s.strikes("the primary keeps its clients and loses the rest");
+  std::vector<Endpoint> rest = s.members();
+  rest.push_back(kStoreEndpoint);
+  s.cut(s.primary(), rest);
+  s.expect_taken_over_within(kSilence);
+  s.expect(!s.primary().pg().any_process(), "the old primary has not been fenced");
+  s.expect_changes(1, 1);
+}
+
+// ---- store --------------------------------------------------------------------------------------
+
+void store_leader_change(Script& s) {
+  s.strikes("the store is away for as long as an election of its own");
+  s.cluster().store().set_outage(true);
+  s.wait(millis(600), millis(1200));
+  s.cluster().store().set_outage(false);
+  s.wait(millis(8000));
+  s.expect_leader(s.primary());
+  s.expect_changes(0, 0);
+}
+
+void store_outage_then_primary_dies(Script& s) {
+  s.strikes("the store is away, and the primary dies");
+  s.cluster().store().set_outage(true);
+  s.wait(millis(500), millis(5000));
+  s.primary().power_loss();
+  s.wait(millis(20000));
+  s.expect_changes(0, 0);
+  s.cluster().store().set_outage(false);
+  s.expect_writable_within(kSilence);
+  s.expect_changes(1, 1);
+}
+
+void store_rolling_restart(Script& s) {
+  s.strikes("the store's members restart one after another");
+  for (int i = 0; i < 3; ++i) {
+    s.cluster().store().set_outage(true);
+    s.wait(millis(300), millis(1000));
+    s.cluster().store().set_outage(false);
+    s.wait(millis(3000), millis(5000));
+  }
+  s.expect_leader(s.primary());
+  s.expect_changes(0, 0);
+}
+
+constexpr Scenario kScenarios[] = {
+    {"1", "postmaster killed, restart policy", postmaster_killed_restart, on_crash_restart},
+    {"2", "postmaster killed, fail-over policy, synchronous standby", postmaster_killed_failover},
+    {"3", "crash loop", crash_loop, on_crash_restart},
+    {"4", "the primary's host is lost", host_lost},
+    {"5", "agent killed: adopted, or fenced", agent_killed},
+    {"6", "agent stopped", agent_stopped},
+    {"7", "postmaster and children stopped", postmaster_stopped},
+    {"8", "host suspended for a minute", host_suspended},
+    {"11", "data directory gone", data_directory_gone},
+    {"15", "a backend is killed while commits wait", clients_wait_for_recovered_commits,
+     on_crash_restart},
+    {"16", "primary cut from everything", primary_cut_from_everything},
+    {"17", "primary cut from the store only", primary_cut_from_store},
+    {"18", "replicas cut from the primary", replicas_cut_from_primary},
+    {"19", "most members cut from the store", majority_cut_from_store},
+    {"20", "one-way loss", one_way_loss},
+    {"21", "loss and jitter", loss_and_jitter},
+    {"22", "blips", blip},
+    {"23", "clients that reach only the old primary", clients_see_only_the_old_primary},
+    {"25", "the store changes its leader", store_leader_change},
+    {"27", "store away, then the primary dies", store_outage_then_primary_dies},
+    {"29", "rolling restart of the store", store_rolling_restart},
+    {"31", "synchronous, primary dies", host_lost},
+    {"37", "restart with waiting commits", clients_wait_for_recovered_commits, on_crash_restart},
+};
+
+}  // namespace
+
+std::span<const Scenario> fault_scenarios() { return kScenarios; }
+
+}  // namespace bascule::sim

@@ -1,0 +1,242 @@
+// Members that come back, hang, or are about to give up their data.
+#include "control/agent_world_test.h"
+
+namespace bascule::control {
+namespace {
+
+TEST_F(AgentTest, MemberThatCantBeRewoundIsClonedAtLast) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.rewinds_fail = true;
+  n1.pg.flush_lsn.value += 500;  // written, acknowledged by nobody
+  crash(n1);
+  world.pass(15s);
+  EXPECT_EQ(n1.agent->phase(), Phase::kFollowing) << dump(n1);
+  EXPECT_TRUE(std::ranges::any_of(n1.notes, [](const auto& n) { return n.what == "cloned"; }));
+}
+
+TEST_F(AgentTest, AgentThatComesBackAfterItsGuardHasFencedRejoins) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.exited = true;  // the agent is killed; the guard, with its deadline, lives on
+  n1.pg.run = PgRun::kStopped;
+  world.pass(8s);
+  ASSERT_NE(world.leader(), "n1");
+  n1.armed = world.now - 1s;
+  AgentConfig c;
+  c.cluster = "test";
+  c.name = n1.self;
+  c.host = "127.0.0.1";
+  c.port = 5000;
+  n1.exited = false;
+  n1.agent = std::make_unique<Agent>(c, n1.disk, world.now);
+  n1.carry_out(n1.agent->start(world.now));
+  world.pass(5s);
+  EXPECT_EQ(n1.agent->phase(), Phase::kFollowing) << dump(n1);
+}
+
+TEST_F(AgentTest, RecordIsNotGivenAwayWhilePostgresMayBeAPrimaryThatDoesNotAnswer) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.pg.run = PgRun::kStarting;  // what a sample shows of one that is too busy
+  restart_agent(n1);
+  world.pass(1s);
+  EXPECT_FALSE(world.view().leader->value.vacant());
+  n1.pg.run = PgRun::kPrimary;
+  world.pass(1s);
+  EXPECT_EQ(world.leader(), "n1");
+  EXPECT_EQ(world.view().leader->value.epoch, Epoch{1});
+}
+
+TEST_F(AgentTest, RecordOfALostDataDirectoryIsLeftToExpire) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.disk = {};
+  n1.pg = {};
+  restart_agent(n1);
+  world.pass(3s);
+  EXPECT_EQ(world.view().leader->value.holder, n1.self);
+  world.pass(15s);
+  EXPECT_NE(world.leader(), "n1");
+  EXPECT_NE(world.leader(), "");
+  EXPECT_EQ(n1.agent->phase(), Phase::kFollowing) << dump(n1);
+}
+
+TEST_F(AgentTest, ReplicaIsNotClonedForATimeThatNobodySaw) {
+  start_three();
+  const std::string voter = world.view().sync->value.generations[0].voters[0].substr(0, 2);
+  Member& replica = world.at(voter);
+  replica.notes.clear();
+  replica.pg.receiver_streaming = false;
+  restart_agent(replica);
+  replica.pg.sampled_at = world.now;
+  replica.give(event::Observed{replica.pg});
+  world.drain();
+  EXPECT_FALSE(noted(replica, "cloning"));
+  world.pass(1s);
+  world.now += std::chrono::minutes(10);  // the host was suspended
+  replica.pg.receiver_streaming = false;
+  replica.pg.sampled_at = world.now;
+  replica.give(event::Observed{replica.pg});
+  world.drain();
+  EXPECT_FALSE(noted(replica, "cloning"));
+}
+
+TEST_F(AgentTest, StartAloneThatNeverGetsConsistentIsRepeatedWithTheLeadersWal) {
+  start_three();
+  Member& n3 = world.at("n3");
+  n3.starts_hang = true;
+  crash(n3);
+  world.pass(10s);
+  ASSERT_EQ(n3.pg.run, PgRun::kStarting);
+  world.pass(world.config.rejoin_timeout * 4);
+  EXPECT_EQ(n3.agent->phase(), Phase::kFollowing) << dump(n3);
+}
+
+TEST_F(AgentTest, BootstrapThatBrokeOffAfterInitdbGoesOn) {
+  Member& n1 = world.add("n1");
+  for (int i = 0; i < 100 && n1.pg.data == DataDir::kEmpty; ++i) {
+    world.now += 1ms;
+    n1.give(event::Observed{n1.pg});
+    if (!world.queue.empty()) {
+      auto next = std::move(world.queue.front());
+      world.queue.pop_front();
+      next();
+    }
+  }
+  ASSERT_EQ(n1.pg.data, DataDir::kReady);
+  world.queue.clear();
+  n1.inits_fail = true;  // "not empty"
+  n1.pg.run = PgRun::kStopped;
+  restart_agent(n1);
+  world.pass(15s);
+  EXPECT_EQ(world.leader(), "n1") << dump(n1);
+}
+
+TEST_F(AgentTest, RemainsOfAnOwnBootstrapAreReplacedThoughTheFirstCloneFails) {
+  start_three();
+  Member& n3 = world.at("n3");
+  n3.disk = {};
+  n3.disk.bootstrapping = true;  // it was creating the cluster when n1 did
+  n3.pg = {};
+  n3.pg.data = DataDir::kReady;
+  n3.pg.system_id = 666;
+  n3.clones_fail = 1;
+  restart_agent(n3);
+  world.pass(5s);
+  EXPECT_EQ(n3.agent->phase(), Phase::kFollowing) << dump(n3);
+  EXPECT_EQ(n3.pg.system_id, 42u);
+  EXPECT_FALSE(n3.disk.bootstrapping) << "a copy of the cluster is no remnant";
+}
+
+TEST_F(AgentTest, DataIsNotGivenUpForWhatWasSeenBeforeAPause) {
+  start_three();
+  const std::string voter = world.view().sync->value.generations[0].voters[0].substr(0, 2);
+  Member& replica = world.at(voter);
+  replica.served = false;
+  replica.pg.receiver_streaming = false;
+  replica.pg.sampled_at = world.now;
+  replica.give(event::Observed{replica.pg});  // the connection has just broken
+  replica.notes.clear();
+  world.at("n1").exited = true;  // and n1 is lost while this agent is stopped
+  world.at("n1").pg.run = PgRun::kStopped;
+  world.now += std::chrono::minutes(1);
+  replica.give(event::Tick{});
+  world.drain();
+  world.pass(8s);
+  EXPECT_FALSE(noted(replica, "cloning"));
+  EXPECT_EQ(world.leader(), voter);
+}
+
+TEST_F(AgentTest, DataIsNotGivenUpForALeaderThatWasSeenOnceAfterAnOutage) {
+  start_three();
+  const std::string voter = world.view().sync->value.generations[0].voters[0].substr(0, 2);
+  Member& replica = world.at(voter);
+  world.store_answers = false;
+  world.pass(2s);
+  // The last renewal, which nobody has seen, and the end of the leader.
+  const ClusterView last = world.view();
+  LeaderRecord renewed = last.leader->value;
+  ++renewed.counter;
+  world.apply({{}, {{Keys("test").leader(), encode(renewed)}}});
+  world.at("n1").exited = true;
+  world.at("n1").pg.run = PgRun::kStopped;
+  world.pass(60s);
+  replica.notes.clear();
+  world.store_answers = true;
+  world.pass(8s);
+  EXPECT_FALSE(noted(replica, "cloning"));
+  EXPECT_EQ(world.leader(), voter);
+}
+
+TEST_F(AgentTest, DivergedMemberWhoseFirstStartFailsIsRewoundNotLeftConnecting) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.pg.flush_lsn.value += 500;  // acknowledged by nobody
+  n1.starts_fail = 1;
+  n1.served = false;  // "requested starting point is ahead of"
+  crash(n1);
+  world.pass(10s);
+  EXPECT_TRUE(noted(n1, "rewound"));
+  EXPECT_EQ(n1.agent->phase(), Phase::kFollowing) << dump(n1);
+}
+
+TEST_F(AgentTest, HungStandbyIsKilledAndBallotsWhenThereIsNoLeader) {
+  start_three();
+  const std::string voter = world.view().sync->value.generations[0].voters[0].substr(0, 2);
+  world.at(voter).pg.run = PgRun::kUnresponsive;  // SIGSTOP
+  world.at(voter).pg.sampled_at = world.now;
+  world.at(voter).give(event::Observed{world.at(voter).pg});
+  crash(world.at("n1"));
+  world.at("n1").exited = true;
+  world.pass(5s);
+  EXPECT_NE(world.leader(), voter);
+  world.pass(world.config.promote_timeout + 5s);
+  EXPECT_EQ(world.leader(), voter);
+}
+
+TEST_F(AgentTest, PrimaryThatDoesNotAnswerForTtlIsKilledAndHandedOver) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.pg.run = PgRun::kUnresponsive;
+  world.pass(world.config.ttl - 500ms);
+  EXPECT_EQ(world.leader(), "n1");
+  EXPECT_EQ(n1.pg.run, PgRun::kUnresponsive);
+  world.pass(3s);
+  EXPECT_NE(world.leader(), "n1");
+  EXPECT_NE(world.leader(), "");
+}
+
+TEST_F(AgentTest, PrimaryThatAnswersAgainInTimeIsLeftAlone) {
+  start_three();
+  Member& n1 = world.at("n1");
+  for (int i = 0; i < 5; ++i) {
+    n1.pg.run = PgRun::kUnresponsive;
+    world.pass(world.config.ttl - 1s);
+    n1.pg.run = PgRun::kPrimary;
+    world.pass(1s);
+  }
+  EXPECT_EQ(world.leader(), "n1");
+  EXPECT_EQ(world.view().leader->value.epoch, Epoch{1});
+}
+
+TEST_F(AgentTest, MemberThatLostTheWalOfANewerTimelineDoesNotBallot) {
+  start_three();
+  crash(world.at("n1"));
+  world.pass(10s);
+  Member& n1 = world.at("n1");
+  ASSERT_EQ(n1.pg.timeline, Timeline{2});
+  n1.pg.timeline = Timeline{1};  // the disk went back to what it was before the fail-over
+  n1.pg.flush_lsn = Lsn{1000};
+  n1.served = false;
+  for (const char* other : {"n2", "n3"}) {
+    world.at(other).exited = true;
+    world.at(other).pg.run = PgRun::kStopped;
+  }
+  world.pass(8s);
+  EXPECT_EQ(n1.agent->phase(), Phase::kRefused) << dump(n1);
+  EXPECT_FALSE(world.view().ballots.contains(n1.self));
+}
+
+}  // namespace
+}  // namespace bascule::control
