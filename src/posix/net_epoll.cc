@@ -253,6 +253,8 @@ void EpollStream::receive() {
     if (n < 0) {
       if (errno == EINTR) continue;
       if (errno != EAGAIN) return fail(errno);
+      // It was told while the handler paused; the connection itself may stay open.
+      if (tls_ && tls_->ended()) return fail(0);
       readable_ = false;
       return;
     }

@@ -202,6 +202,7 @@ TlsLayer::Outcome TlsLayer::open(std::string_view sealed, std::string& plain, st
       case SSL_ERROR_WANT_READ:
         return finish(Outcome::kOpen);
       case SSL_ERROR_ZERO_RETURN:
+        ended_ = true;
         return finish(Outcome::kClosed);
       default:
         set_error();

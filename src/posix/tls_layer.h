@@ -36,6 +36,7 @@ class TlsLayer {
   void end(std::string& out);  // tells the peer that nothing follows
 
   bool established() const { return established_; }
+  bool ended() const { return ended_; }  // kClosed has been returned
   const std::string& error() const { return error_; }
   env::TlsInfo info() const;
 
@@ -58,6 +59,7 @@ class TlsLayer {
 
   std::unique_ptr<SSL, SslDeleter> ssl_;
   bool established_ = false;
+  bool ended_ = false;
   size_t handshake_bytes_ = 0;
   // For the time of one call.
   std::string_view in_;

@@ -292,5 +292,32 @@ TEST_F(TlsTest, UnusableFilesAreNamed) {
   EXPECT_FALSE(tls.server_context(options));
 }
 
+// Both ends without a net, so that one may do what a stream would not.
+TEST(TlsLayer, EndOfThePeersBytesIsToldApartFromTheEndOfItsConnection) {
+  testing::CertificateDir files;
+  files.issue("server", "db1", "");
+  OpenSslTls tls;
+  env::TlsServerOptions options;
+  options.certificate_file = files.certificate("server");
+  options.key_file = files.key("server");
+  const auto server_context = *tls.server_context(options);
+  const auto client_context = *tls.client_context({});
+  TlsLayer server(static_cast<const OpenSslContext&>(*server_context), Side::kServer, "");
+  TlsLayer client(static_cast<const OpenSslContext&>(*client_context), Side::kClient, "");
+  std::string to_server, to_client, plain;
+  ASSERT_TRUE(client.begin(to_server));
+  for (int i = 0; i < 4 && !(client.established() && server.established()); ++i) {
+    server.open(std::exchange(to_server, {}), plain, to_client);
+    client.open(std::exchange(to_client, {}), plain, to_server);
+  }
+  ASSERT_TRUE(client.established() && server.established());
+  client.seal("last", to_server);
+  client.end(to_server);
+  EXPECT_EQ(server.open(to_server, plain, to_client), TlsLayer::Outcome::kClosed);
+  EXPECT_EQ(plain, "last");
+  EXPECT_TRUE(server.ended());
+  EXPECT_FALSE(client.ended());
+}
+
 }  // namespace
 }  // namespace bascule::posix

@@ -193,9 +193,10 @@ void AuthLookup::finish() {
   const std::string user = std::move(queue_.front());
   queue_.pop_front();
   const Question question = std::move(waiting_.extract(user).mapped());
-  remember(user, question, answer_);
+  const UserAnswer answer = std::move(answer_);
+  remember(user, question, answer);
   for (const Handle handle : question.clients) {
-    if (ClientConnection* client = worker_.client(handle)) client->on_user_answer(answer_);
+    if (ClientConnection* client = worker_.client(handle)) client->on_user_answer(answer);
   }
   begin_next();
 }
@@ -206,6 +207,10 @@ void AuthLookup::later(std::string error) {
     log(LogLevel::kWarn, "proxy", "users can't be looked up", {{"error", last_error_}});
   }
   ++waiting_[queue_.front()].attempts;
+  // What is wrong may be this user's answer alone: the others go first.
+  std::string user = std::move(queue_.front());
+  queue_.pop_front();
+  queue_.push_back(std::move(user));
   worker_.loop().cancel(retry_);
   retry_ = worker_.loop().call_after(kRetry, [this] {
     retry_ = env::TimerId::kNone;

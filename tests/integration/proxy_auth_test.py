@@ -9,7 +9,8 @@ import time
 
 import psycopg2
 import pytest
-from proxy_support import (PASSWORD, Postgres, Proxy, make_template, run, temporary_root, wait_for)
+from proxy_support import (PASSWORD, PG_BIN, Postgres, Proxy, as_postgres, make_template, run,
+                           temporary_root, wait_for)
 from proxy_tls_support import (SSL_REQUEST, AccessFile, Authority, TlsPostgres, read_all, startup,
                                tcp, tls_context)
 
@@ -374,3 +375,29 @@ def test_hostile_bytes_at_each_step_leave_nothing(make_proxy):
     wait_for(lambda: proxy.stats["clients"] == 0, what="all gone")
     assert proxy.stats["servers_total"] == 0
     works(proxy)
+
+
+# ---- Unix sockets to servers ---------------------------------------------------------------------
+
+class SocketPostgres(Postgres):
+    """Listens on a unix socket only."""
+
+    def start(self, wait=True):
+        options = f"-p {self.port} -k {self.root} -c fsync=off -c listen_addresses="
+        as_postgres([PG_BIN / "pg_ctl", "-D", self.data, "-w", "-l", self.data / "log", "-o",
+                     options, "start"])
+        return self
+
+    def route(self):
+        return f"{self.name}@{self.root}:{self.port}"
+
+
+def test_server_behind_a_unix_socket(make_proxy, root):
+    s = SocketPostgres(root, "socket", root / "template").start()
+    try:
+        proxy = make_proxy(server_tls="verify-full", server_ca=root / "ca" / "ca.pem")
+        proxy.route(s)
+        c = proxy.connect()
+        assert run(c, "select inet_server_addr() is null") == [(True,)]
+    finally:
+        s.stop("immediate")
