@@ -62,6 +62,17 @@ class Commands {
     sub->add_option("--dir", where.dir,
                     "Directory of `bascule up` (default: $BASCULE_DIR or ./bascule-data)");
     sub->add_option("-c,--config", where.config_file, "A configuration file of the cluster");
+    CLI::Option* api = sub->add_option("--api", where.api.url,
+                                       "Through the API of a daemon, https://HOST:PORT "
+                                       "(default: $BASCULE_API)")
+                           ->excludes("--dir")
+                           ->excludes("--config");
+    sub->add_option("--token-file", where.api.token_file,
+                    "File with the token for the API (default: $BASCULE_TOKEN_FILE)")
+        ->needs(api);
+    sub->add_option("--ca-file", where.api.ca_file, "Who signs the API's certificate")->needs(api);
+    sub->add_option("--cert", where.api.cert_file, "Our certificate for the API")->needs(api);
+    sub->add_option("--key", where.api.key_file, "Its key")->needs(api);
   }
   static void add_json(CLI::App* sub, bool& json) { sub->add_flag("--json", json, "For machines"); }
 
@@ -249,6 +260,11 @@ class Commands {
         [this, o] { action_ = [this, o] { return config_show_command(platform_, *o); }; });
     add_where(show, *o);
     add_json(show, o->json);
+    CLI::App* history = config->add_subcommand("history", "Who changed what, and when");
+    history->callback(
+        [this, o] { action_ = [this, o] { return config_history_command(platform_, *o); }; });
+    add_where(history, *o);
+    add_json(history, o->json);
     CLI::App* set = config->add_subcommand("set", "Change it: KEY=VALUE...");
     set->callback([this, o] {
       action_ = [this, o] { return config_set_command(platform_, *o, o->assignments); };
@@ -258,11 +274,25 @@ class Commands {
   }
 
   void add_rest() {
+    const auto token = options<TokenOptions>();
+    CLI::App* make_token = add("token", "A new token for the API",
+                               [this, token] { return token_command(platform_, *token); });
+    make_token->add_option("--name", token->name, "Whose it is; for the audit")->required();
+    make_token->add_option("--role", token->role, "admin, or viewer: no commands")
+        ->check(CLI::IsMember({"admin", "viewer"}))
+        ->capture_default_str();
     const auto file = options<std::string>();
     add("validate-config", "Check a configuration file",
         [this, file] { return validate_config_command(platform_, *file); })
         ->add_option("file", *file, "Configuration file")
         ->required();
+    const auto import = options<ImportOptions>();
+    CLI::App* importer = add("import", "Turn a pgbouncer.ini into a bascule.yaml",
+                             [this, import] { return import_command(platform_, *import); });
+    importer->add_option("file", import->file, "pgbouncer.ini")->required();
+    importer->add_option("-o,--output", import->output, "Write it there (default: print it)");
+    importer->add_flag("--force", import->force, "Replace the output file");
+    add_json(importer, import->json);
     add("version", "Print the version", [] {
       fmt::print("bascule {}\n", kVersion);
       return kExitOk;

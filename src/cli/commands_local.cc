@@ -169,7 +169,15 @@ int validate_config_command(const Platform& platform, const std::string& file) {
     for (const std::string& text : access.errors) fmt::print(stderr, "{}: {}\n", file, text);
     if (!access.errors.empty()) return kExitUsage;
   }
-  if (config->api) check_port("api.listen", config->api->listen.port);
+  if (config->api) {
+    check_port("api.listen", config->api->listen.port);
+    if (config->api->tls) {
+      check_file("api.tls.cert", config->api->tls->cert_file);
+      check_file("api.tls.key", config->api->tls->key_file);
+      check_file("api.tls.client_ca", config->api->tls->client_ca_file);
+    }
+    for (const std::string& text : notes_about(*config->api)) note(text);
+  }
   if (config->monitor) {
     const auto resolved = resolve_monitor(platform, config->cluster, *config->monitor);
     if (!resolved) {
@@ -185,7 +193,7 @@ int validate_config_command(const Platform& platform, const std::string& file) {
     check_file("store.ca", etcd->ca_file);
     check_file("store.cert", etcd->cert_file);
     check_file("store.key", etcd->key_file);
-  } else {
+  } else if (!config->standalone()) {
     check_dir("store", std::filesystem::path(config->store.path).parent_path());
   }
   fmt::print("{}: valid\n", file);

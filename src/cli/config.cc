@@ -27,6 +27,8 @@ class Parser {
 
   Result<DaemonConfig> parse(const YAML::Node& root) {
     MapReader top(problems_, root, "");
+    standalone_ =
+        root.IsMap() && root["proxy"] && root["proxy"].IsMap() && root["proxy"]["servers"];
     read_top(top);
     if (top.has("node")) read_node(top.map("node"));
     if (top.has("monitor")) {
@@ -39,7 +41,11 @@ class Parser {
       }
     }
     if (top.has("proxy")) read_proxy(top.map("proxy"));
-    if (top.has("api")) read_api(top.map("api"));
+    if (top.has("api")) {
+      read_api(
+          top.map("api"), problems_,
+          [this](const std::string& path) { return resolve(path, file_); }, config_.api.emplace());
+    }
     MapReader log = top.map("log");
     read_log(log);
     MapReader defaults = top.map("defaults");
@@ -54,6 +60,11 @@ class Parser {
           {0, "",
            "has none of the sections node, monitor, proxy, api: there would be nothing to run"});
     }
+    if (standalone_) {
+      for (const char* section : {"node", "monitor", "api"}) {
+        if (top.has(section)) top.problem(section, "can't be beside proxy.servers");
+      }
+    }
     check_ports();
     if (!problems_.list.empty()) return fail(ErrorCode::kInvalid, render());
     return std::move(config_);
@@ -62,13 +73,20 @@ class Parser {
  private:
   void read_top(MapReader& top) {
     MapReader cluster = top.map("cluster");
-    cluster.text("name", config_.cluster, Need::kRequired);
+    if (standalone_) config_.cluster = "proxy";
+    cluster.text("name", config_.cluster, standalone_ ? Need::kOptional : Need::kRequired);
     cluster.finish();
     if (!config_.cluster.empty() && !NodeName::parse(config_.cluster)) {
       cluster.problem("name", "expected 1 to 40 of a-z, 0-9, - and _, first a letter");
     }
-    read_store(
-        top, [this](const std::string& path) { return resolve(path, file_); }, config_.store);
+    // A proxy with a list of servers of its own is part of no cluster.
+    if (standalone_) {
+      if (top.has("store")) top.problem("store", "proxy.servers names the servers: no store then");
+      top.raw("store");
+    } else {
+      read_store(
+          top, [this](const std::string& path) { return resolve(path, file_); }, config_.store);
+    }
     top.text("user", config_.user);
     if (top.text("pid_file", config_.pid_file)) config_.pid_file = resolve(config_.pid_file, file_);
   }
@@ -154,15 +172,11 @@ class Parser {
     read_access(
         reader, problems_, [this](const std::string& path) { return resolve(path, file_); },
         proxy.access);
+    read_routing(
+        reader, problems_, [this](const std::string& path) { return resolve(path, file_); },
+        proxy.routing);
     reader.finish();
     config_.proxy = std::move(proxy);
-  }
-
-  void read_api(MapReader reader) {
-    ApiSection api;
-    reader.address("listen", api.listen);
-    reader.finish();
-    config_.api = api;
   }
 
   void read_log(MapReader& reader) {
@@ -188,6 +202,9 @@ class Parser {
     if (config_.node) use(config_.node->port, "node.port");
     if (config_.proxy) use(config_.proxy->writer.port, "proxy.writer");
     if (config_.proxy && config_.proxy->reader) use(config_.proxy->reader->port, "proxy.reader");
+    if (config_.proxy && config_.proxy->routing.split) {
+      use(config_.proxy->routing.split->port, "proxy.split");
+    }
     if (config_.api) use(config_.api->listen.port, "api.listen");
   }
 
@@ -208,6 +225,7 @@ class Parser {
   const std::string& file_;
   DaemonConfig config_;
   Problems problems_;
+  bool standalone_ = false;
 };
 
 }  // namespace

@@ -12,7 +12,9 @@
 #include "base/result.h"
 #include "base/types.h"
 #include "cli/access_section.h"
+#include "cli/api_section.h"
 #include "cli/monitor_config.h"
+#include "cli/routing_section.h"
 #include "cli/store_at.h"
 #include "cli/units.h"
 #include "cli/yaml_reader.h"
@@ -66,10 +68,7 @@ struct ProxySection {
   Millis server_idle_timeout{60000};
   int logins_per_address_max = -1;  // -1: half of clients_max; 0: no limit
   AccessSection access;
-};
-
-struct ApiSection {
-  HostPort listen{"127.0.0.1", 8008};
+  RoutingSection routing;
 };
 
 struct DaemonConfig {
@@ -84,6 +83,9 @@ struct DaemonConfig {
   std::optional<ProxySection> proxy;
   std::optional<ApiSection> api;
   control::ClusterConfig defaults;  // the cluster's configuration at its bootstrap
+
+  // A proxy with a list of servers, and nothing else: no cluster, no store.
+  bool standalone() const { return proxy && proxy->routing.standalone(); }
 };
 
 // `file` is for messages and relative paths. All problems in one Error, one a line:

@@ -13,8 +13,8 @@
 #include "cli/app.h"
 #include "cli/cluster_watch.h"
 #include "cli/exit_code.h"
-#include "cli/password_commands.h"
 #include "cli/monitor_role.h"
+#include "cli/password_commands.h"
 #include "cli/pid_file.h"
 #include "cli/route_tracker.h"
 #include "cli/secrets.h"
@@ -30,6 +30,7 @@ constexpr int kStoreThreads = 2;
 // Cloning, rewinding and a hung query hold a thread each; probes and kills must not wait for them.
 constexpr int kNodeThreads = 8;
 constexpr Millis kStoreTimeout{1000};
+constexpr Millis kPublishEvery{1000};
 
 Result<node::NodeConfig> node_config(const DaemonConfig& config, env::Disk& disk) {
   const NodeSection& section = *config.node;
@@ -38,7 +39,7 @@ Result<node::NodeConfig> node_config(const DaemonConfig& config, env::Disk& disk
   out.agent.name = section.name;
   out.agent.host = section.host;
   out.agent.port = section.port;
-  if (config.api) out.agent.api_url = "http://" + config.api->listen.to_string();
+  if (config.api) out.agent.api_url = config.api->url();
   out.agent.region = section.region;
   out.agent.priority = section.priority;
   out.agent.nofailover = section.nofailover;
@@ -85,6 +86,9 @@ Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platfo
   };
   listen(section.writer, proxy::PortKind::kWriter);
   if (section.reader) listen(*section.reader, proxy::PortKind::kReader);
+  if (auto s = apply_routing(section.routing, platform.disk, out); !s) {
+    return std::unexpected(s.error());
+  }
   out.workers = section.workers > 0 ? section.workers
                                     : std::max(1, std::min(platform.cores, section.pool_size / 4));
   out.pool_size = section.pool_size;
@@ -133,6 +137,7 @@ class Daemon {
     if (passwords_) passwords_->stop();
     password_pool_.reset();
     watch_.reset();
+    loop_->cancel(publish_timer_);
     api_.reset();
     api_pool_.reset();
     acks_.reset();
@@ -144,6 +149,7 @@ class Daemon {
   }
 
   Status start() {
+    if (config_.standalone()) return start_proxy();
     if (auto s = open_store(); !s) return s;
     if (config_.node) {
       if (auto s = start_node(); !s) return s;
@@ -224,9 +230,11 @@ class Daemon {
          {"workers", config->workers}});
     warn_of_descriptors(config->clients_max + config->pool_size);
     proxy_ = std::make_unique<proxy::Proxy>(std::move(*config), platform_.engines);
+    if (store_) {
+      acks_ = std::make_unique<ProxyAcks>(*loop_, store_->store(), control::Keys(config_.cluster),
+                                          proxy_id_, *proxy_);
+    }
     fetch_passwords();
-    acks_ = std::make_unique<ProxyAcks>(*loop_, store_->store(), control::Keys(config_.cluster),
-                                        proxy_id_, *proxy_);
     return proxy_->start();
   }
 
@@ -251,24 +259,27 @@ class Daemon {
 
   Status start_api() {
     const HostPort& at = config_.api->listen;
-    api::HttpOptions options;
-    options.host = at.host;
-    options.port = at.port;
     api_ = std::make_unique<api::HttpServer>(
-        options, platform_.clock, *api_pool_,
+        config_.api->options(), platform_.clock, *api_pool_,
         [this, others = command_handler(platform_, {config_.cluster, config_.store, ""})](
             const api::Command& command) {
           return command.kind == api::Command::Kind::kCheckHealth ? check_health()
                                                                   : others(command);
         });
-    publish_snapshot({}, std::nullopt);
+    publish_snapshot();
     const auto port = api_->start();
     if (!port) return std::unexpected(port.error());
     log(LogLevel::kInfo, who_, "api listens", {{"address", at.to_string()}});
     return {};
   }
 
-  void publish_snapshot(const control::ClusterView& view, std::optional<MonoTime> seen_at) {
+  // Also while the store is silent: what this daemon itself knows goes on, and the age of the rest
+  // shows.
+  void publish_snapshot() {
+    loop_->cancel(publish_timer_);
+    const Millis ttl = view_.config ? view_.config->value.ttl : config_.defaults.ttl;
+    publish_timer_ =
+        loop_->call_after(std::min(ttl / 4, kPublishEvery), [this] { publish_snapshot(); });
     api::Snapshot snapshot;
     snapshot.cluster = config_.cluster;
     snapshot.version = kVersion;
@@ -276,15 +287,18 @@ class Daemon {
     snapshot.wall = platform_.clock.wall_now();
     snapshot.taken_at = loop_->now();
     if (node_) snapshot.local = local_member(config_.node->name, node_->view());
-    snapshot.view = view;
-    snapshot.store_seen_at = seen_at;
+    snapshot.view = view_;
+    snapshot.store_seen_at = view_seen_at_;
     if (proxy_) add_proxy(proxy_->stats(), snapshot);
     api_->publish(std::move(snapshot));
   }
 
   void on_view(const control::ClusterView& view, MonoTime begun) {
     route(view, begun);
-    if (api_) publish_snapshot(view, begun);
+    if (!api_) return;
+    view_ = view;
+    view_seen_at_ = begun;
+    publish_snapshot();
   }
 
   void route(const control::ClusterView& view, MonoTime begun) {
@@ -363,15 +377,19 @@ class Daemon {
   const std::string who_;
   std::unique_ptr<env::Loop> loop_;
   std::unique_ptr<env::BlockingPool> node_pool_, api_pool_;
+  // What the API answers from, as last read.
+  control::ClusterView view_;
+  std::optional<MonoTime> view_seen_at_;
+  env::TimerId publish_timer_ = env::TimerId::kNone;
   std::unique_ptr<OpenStore> store_;
   std::unique_ptr<node::Node> node_;
   std::unique_ptr<proxy::Proxy> proxy_;
   std::unique_ptr<PasswordCommands> passwords_;
   std::unique_ptr<env::BlockingPool> password_pool_;
   std::unique_ptr<api::HttpServer> api_;
-  std::unique_ptr<ClusterWatch> watch_;
   std::unique_ptr<MonitorRole> monitor_;
   std::unique_ptr<ProxyAcks> acks_;
+  std::unique_ptr<ClusterWatch> watch_;
   const std::string proxy_id_;
   RouteTracker tracker_;
   node::Notes notes_;  // of the proxy; the node has its own
@@ -392,7 +410,8 @@ Status prepare_user(const Platform& platform, const DaemonConfig& config,
   if (!user) return std::unexpected(user.error());
   if (running_as_root()) {
     std::vector<std::string> dirs;
-    if (!config.store.etcd) dirs.push_back(std::filesystem::path(config.store.path).parent_path());
+    if (!config.standalone() && !config.store.etcd)
+      dirs.push_back(std::filesystem::path(config.store.path).parent_path());
     if (config.node) dirs.insert(dirs.end(), {config.node->data_dir, config.node->run_dir});
     if (!config.pid_file.empty()) {
       dirs.push_back(std::filesystem::path(config.pid_file).parent_path());
