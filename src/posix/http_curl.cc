@@ -16,6 +16,7 @@ namespace bascule::posix {
 namespace {
 
 constexpr long kMaxConnections = 32;
+constexpr long kCaCacheSeconds = 60;  // files that were replaced are seen by then
 constexpr int kWaitMs = 1000;  // woken earlier by orders and descriptors
 constexpr size_t kOtherAnswerBytesMax = 64 << 10;
 // A peer whose host vanished is given up after so long, streams included.
@@ -73,6 +74,7 @@ bool CurlHttp::Transfer::prepare(const env::HttpTls& tls) {
     option(CURLOPT_CAINFO, tls.ca_file.c_str());
     option(CURLOPT_CAPATH, static_cast<char*>(nullptr));
   }
+  option(CURLOPT_CA_CACHE_TIMEOUT, kCaCacheSeconds);
   if (!tls.cert_file.empty()) option(CURLOPT_SSLCERT, tls.cert_file.c_str());
   if (!tls.key_file.empty()) option(CURLOPT_SSLKEY, tls.key_file.c_str());
   option(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(request.connect_timeout.count()));

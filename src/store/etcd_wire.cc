@@ -152,12 +152,15 @@ Refusal refusal_of(int status, uint64_t code, std::string_view message) {
     case kPermissionDenied:
     case kResourceExhausted:
     case kFailedPrecondition:
-    case kUnimplemented:
       return Refusal::kFinal;
+    case kUnimplemented:
+      return Refusal::kElsewhere;
     default:
       break;
   }
-  if (status == 403 || status == 404 || status == 405 || status == 413) return Refusal::kFinal;
+  if (status == 403 || status == 413) return Refusal::kFinal;
+  // Not an etcd, or one of another version: the address is wrong, others may be right.
+  if (status == 404 || status == 405) return Refusal::kElsewhere;
   return Refusal::kUnclear;
 }
 

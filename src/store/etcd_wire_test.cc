@@ -110,7 +110,7 @@ TEST(EtcdWire, RefusalsSayWhetherAnotherAttemptCanHelp) {
   EXPECT_EQ(refusal(403, R"({"error":"etcdserver: permission denied","code":7})"), Refusal::kFinal);
   EXPECT_EQ(refusal(400, R"({"error":"etcdserver: request is too large","code":3})"),
             Refusal::kFinal);
-  EXPECT_EQ(refusal(404, "not found"), Refusal::kFinal);
+  EXPECT_EQ(refusal(404, "not found"), Refusal::kElsewhere);
   // These may come after the proposal was made.
   EXPECT_EQ(refusal(503, R"({"error":"etcdserver: request timed out","code":14})"),
             Refusal::kUnclear);
