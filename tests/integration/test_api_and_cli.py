@@ -1,10 +1,12 @@
 """The API and the command line against a real cluster."""
 import json
+import subprocess
 import urllib.error
 import urllib.request
 
 import psycopg2
 
+import harness
 from harness import Cluster, wait_for
 
 
@@ -101,3 +103,69 @@ def test_reader_port_leads_to_a_replica_and_writer_port_to_the_primary():
                 cursor.execute("SELECT pg_is_in_recovery()")
                 assert cursor.fetchone()[0] is in_recovery, where
             connection.close()
+
+
+def bascule(*arguments, check=True):
+    done = subprocess.run([harness.BASCULE, *arguments], capture_output=True, text=True, timeout=90)
+    assert not check or done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+    return done
+
+
+def certificate(directory):
+    """A self-signed one for 127.0.0.1; (certificate, key)."""
+    cert, key = directory / "api.pem", directory / "api.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-days", "2", "-subj", "/CN=api", "-addext", "subjectAltName=IP:127.0.0.1",
+                    "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    key.chmod(0o644)
+    return cert, key
+
+
+def test_command_line_works_through_the_api_of_a_daemon_with_a_token():
+    with Cluster() as cluster:
+        cert, key = certificate(cluster.base)
+        tokens, entries = {}, ""
+        for role in ("admin", "viewer"):
+            made = bascule("token", "--name", f"the-{role}", "--role", role)
+            tokens[role] = cluster.base / role
+            tokens[role].write_text(made.stdout)
+            tokens[role].chmod(0o600)
+            entries += next(line for line in made.stderr.splitlines() if "sha256" in line) + "\n"
+        config = cluster.dir / "proxy" / "bascule.yaml"
+        text = config.read_text()
+        listen = next(line for line in text.splitlines() if line.startswith("  listen:"))
+        config.write_text(text.replace(listen, f"{listen}\n  tls: {{cert: {cert}, key: {key}}}\n  anonymous: health\n"
+                                               f"  tokens:\n{entries}"))
+        pid_file = cluster.dir / "proxy" / "agent.pid"
+        old_pid = pid_file.read_text()
+        cluster.kill(int(old_pid))
+        url = f"https://{cluster.info['api']['host']}:{cluster.info['api']['port']}"
+        base = ["--api", url, "--ca-file", str(cert)]
+        admin, viewer = ([*base, "--token-file", str(tokens[role])] for role in ("admin", "viewer"))
+        wait_for(lambda: bascule("status", *admin, check=False).returncode == 0, 20, "the API answers over TLS")
+
+        assert "the-admin" not in bascule("status", *viewer).stdout
+        assert json.loads(bascule("status", "--json", *viewer).stdout) == cluster.status()
+        assert bascule("status", "--api", url, "--token-file", str(tokens["admin"]), check=False).returncode != 0, \
+            "a certificate that nobody vouches for"
+        assert bascule("status", *base, check=False).returncode == 2, "without a token"
+        refused = bascule("switchover", *viewer, check=False)
+        assert refused.returncode == 2 and "viewer" in refused.stderr, refused.stderr
+
+        bascule("config", "set", "drain_timeout=2s", *admin)
+        assert bascule("config", "set", "drain_timeout=forever", *admin, check=False).returncode == 2
+        assert "drain_timeout: 2s" in cluster.run_cli("config", "show").stdout
+        change = json.loads(bascule("config", "history", "--json", *viewer).stdout)[-1]
+        assert change["changes"] == {"drain_timeout": ["3s", "2s"]} and "the-admin" in change["by"]
+
+        old = cluster.primary()
+        done = bascule("switchover", *admin)
+        assert "done: " in done.stdout and cluster.primary() != old
+        assert f"{old} " in bascule("history", *viewer).stdout
+        bascule("pause", *admin)
+        assert bascule("switchover", *admin, check=False).returncode == 3
+        bascule("resume", *admin)
+        log = (cluster.dir / "log" / "proxy.log").read_text()
+        assert "audit" in log and "the-admin" in log
+        for token in tokens.values():
+            assert token.read_text().strip() not in log
