@@ -199,16 +199,18 @@ SyncSetting SyncSet::wanted_quorum(const ClusterConfig& config, MonoTime now) co
   for (const std::string& name : setting_.names) {
     if (good(name, now, config.sync_degrade_after)) names.push_back(name);
   }
+  size_t sure = 0;  // who is only waited for, because the leader is new, raises no demand
   for (const SyncCandidate& c : candidates_) {
     const auto it = health_.find(c.sync_name);
     const bool streams = it != health_.end() && it->second.streaming;
-    if (streams && good(c.sync_name, now, config.sync_degrade_after)) add_to(names, {c.sync_name});
+    if (!streams || !good(c.sync_name, now, config.sync_degrade_after)) continue;
+    ++sure;
+    add_to(names, {c.sync_name});
   }
-  size_t count = std::min(config.sync_count, names.size());
-  if (config.sync_strict && !setting_.empty()) {  // block rather than degrade
-    count = std::min(config.sync_count, std::max(names.size(), setting_.count));
-    if (names.size() < count) add_to(names, setting_.names);
-  }
+  size_t held = setting_.empty() ? 0 : setting_.count;
+  if (!config.sync_strict) held = std::min(held, names.size());
+  const size_t count = std::min(config.sync_count, std::max(sure, held));
+  if (names.size() < count) add_to(names, setting_.names);  // strict: block rather than degrade
   std::ranges::sort(names);
   return {std::move(names), std::max<size_t>(count, 1)};
 }

@@ -217,6 +217,26 @@ TEST(SyncSetTest, QuorumTakesAllThatKeepUpAndDropsWhoDoesNot) {
       << "fewer than asked for, outside strict mode";
 }
 
+TEST(SyncSetTest, StandbyThatIsOnlyHopedForDoesNotRaiseTheCount) {
+  Model model(1, {});
+  model.config.sync_mode = SyncMode::kQuorum;
+  model.config.sync_count = 2;
+  model.config.sync_strict = true;
+  model.standbys.erase("c_1");
+  model.standbys["d_1"].up = false;  // rebuilt: it never comes back under this name
+  model.in_force = {{"d_1"}, 1};
+  model.record.generations.back() = make_generation(kEpoch, {name("a"), "a_1"}, {{"d_1"}, 1});
+  model.set.in_force_from_start({{"d_1"}, 1}, SyncSet::Confirm::kYes, model.now);
+  for (int i = 0; i < 100; ++i) {
+    model.now += 50ms;
+    model.standbys["b_1"].flush = model.primary;
+    model.observe();
+    model.act();
+  }
+  EXPECT_EQ(model.in_force, (SyncSetting{{"b_1"}, 1}));
+  EXPECT_TRUE(model.set.caught_up());
+}
+
 TEST(SyncSetTest, SettingBeforeRecordIsCaught) {
   bool caught = false;
   for (uint64_t seed = 1; seed <= 300 && !caught; ++seed) {
