@@ -90,7 +90,8 @@ def markdown(results, versions, programs):
         "[tests/drivers](../tests/drivers/README.md) runs its checks directly against PostgreSQL, then through the "
         "proxy; in transaction mode all of a program's clients share 4 server connections. *driver*: the check fails "
         "directly as well. *fails*: it passes directly, the fault is the pooler's. –: does not apply or was not run.", "",
-        f"Run of {datetime.date.today()}, PostgreSQL {versions.get('postgresql', '?')}: {outcome.summary()}.", "",
+        f"Run of {datetime.date.today()}, Bascule {versions.get('bascule', '?')}, PostgreSQL "
+        f"{versions.get('postgresql', '?')}: {outcome.summary()}.", "",
         "## Checks passed", "",
         *table(["driver", "version", *(COLUMNS[t] for t in targets)],
                ([f"{names[label][0].driver}{', ' + names[label][1] if names[label][1] else ''}",

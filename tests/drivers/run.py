@@ -36,13 +36,12 @@ def proxy_of(bench, target):
     """Transaction mode gets fewer server connections than any program has clients at once."""
     if target == "session":
         return bench.bascule("session", pool=SESSION_POOL, workers=2).port
+    few = "  pool_mode: transaction\n  hold_timeout: 10s\n"  # who waits that long waits for ever
     if target == "transaction":
-        return bench.bascule("transaction", pool=TRANSACTION_POOL, workers=2,
-                             more="  pool_mode: transaction\n").port
+        return bench.bascule("transaction", pool=TRANSACTION_POOL, workers=2, more=few).port
     if target == "tls":
         key, certificate = self_signed(bench)
-        return bench.bascule("tls", pool=TRANSACTION_POOL, workers=2, more=(
-            "  pool_mode: transaction\n"
+        return bench.bascule("tls", pool=TRANSACTION_POOL, workers=2, more=few + (
             f"  client_tls: {{mode: prefer, certificate_file: {certificate}, key_file: {key}}}\n")).port
     if target == "pgbouncer":
         return bench.pgbouncer(pool=TRANSACTION_POOL).port
@@ -155,9 +154,10 @@ def merged(files):
     results, versions = {}, {}
     for file in files:
         content = json.loads(pathlib.Path(file).read_text())
-        versions |= content["versions"]
+        versions = content["versions"] | versions
         for label, by_target in content["results"].items():
-            results.setdefault(label, {}).update(by_target)
+            for target, checks in by_target.items():
+                results.setdefault(label, {}).setdefault(target, {}).update(checks)
     order = [p.label(v) for p in PROGRAMS for v in p.variants]
     return {label: results[label] for label in order if label in results}, versions
 
@@ -184,7 +184,7 @@ def run_all(options):
                     print(f"{target}: {label}", flush=True)
                     results.setdefault(label, {})[target] = run_program(
                         program, variant, target, port, bench, options)
-            versions["postgresql"] = server_version()
+            versions |= {"postgresql": server_version(), "bascule": commit()}
     return results, versions
 
 
@@ -213,6 +213,11 @@ def as_superuser(bench, sql):
 def server_version():
     text = subprocess.run([rig.PG_BIN / "postgres", "--version"], capture_output=True, text=True).stdout
     return re.search(r"[\d.]+", text).group()
+
+
+def commit():
+    done = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -377,6 +377,23 @@ def deallocate_extended():
 
 
 @check
+def deallocate_among_others():
+    """DEALLOCATE and SET within a query of several statements, as psqlODBC sends them; more clients than servers."""
+    with several(6) as wires:
+        for w in wires:
+            w.run("SET DateStyle = 'German';SET extra_float_digits = 2;show transaction_isolation")
+        for turn in range(2):
+            for i, w in enumerate(wires):
+                w.run("begin")
+                w.prepare("_PLAN0x1", f"select $1::int + {i}")
+                equal(w.call("_PLAN0x1", turn), [(str(turn + i),)])
+                w.run('SAVEPOINT s;DEALLOCATE "_PLAN0x1";RELEASE s')
+                equal(error_code(w.call, "_PLAN0x1", 1), "26000")
+                w.run("rollback")
+                equal(w.one("show datestyle"), "German, DMY")
+
+
+@check
 def one_namespace():
     """SQL EXECUTE of a Parsed statement; Bind and Close of one that SQL prepared."""
     with several(6) as wires:

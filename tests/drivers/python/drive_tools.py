@@ -159,7 +159,7 @@ def dump_as_inserts():
 
 SCRIPT = r"""
 \pset null (null)
-set client_min_messages = notice; drop table if exists psql_t; create table psql_t (a int primary key, b text, c date);
+set client_min_messages = warning; drop table if exists psql_t; set client_min_messages = notice; create table psql_t (a int primary key, b text, c date);
 \copy psql_t from stdin
 1	eins	2024-02-29
 2	zwei ä	\N
