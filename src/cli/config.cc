@@ -153,6 +153,40 @@ class Parser {
     config_.node = std::move(node);
   }
 
+  void read_pools(MapReader& reader, ProxySection& proxy) {
+    const std::vector<std::string> modes = {"session", "transaction", "statement"};
+    constexpr int kMax = 10'000;
+    reader.choice("pool_mode", proxy.pool_mode, modes);
+    reader.integer("default_pool_size", proxy.default_pool_size, {.min = 0, .max = kMax});
+    reader.integer("reserve_pool_size", proxy.reserve_pool_size, {.min = 0, .max = kMax});
+    reader.duration("reserve_pool_timeout", proxy.reserve_pool_timeout, {.min = 0ms, .max = 1h});
+    reader.integer("max_db_connections", proxy.max_db_connections, {.min = 0, .max = kMax});
+    reader.integer("max_user_connections", proxy.max_user_connections, {.min = 0, .max = kMax});
+    reader.integer("server_prepared_max", proxy.server_prepared_max, {.min = 1, .max = 100'000});
+    reader.duration("server_lifetime", proxy.server_lifetime, {.min = 0ms, .max = 24h});
+    reader.duration("query_timeout", proxy.query_timeout, {.min = 0ms, .max = 24h});
+    reader.duration("transaction_timeout", proxy.transaction_timeout, {.min = 0ms, .max = 24h});
+    reader.duration("idle_transaction_timeout", proxy.idle_transaction_timeout,
+                    {.min = 0ms, .max = 24h});
+    reader.duration("client_idle_timeout", proxy.client_idle_timeout, {.min = 0ms, .max = 24h});
+    const YAML::Node list = reader.raw("pools");
+    if (!list) return;
+    if (!list.IsSequence()) {
+      return reader.problem("pools", "expected a list of {user, database, pool_mode, pool_size}");
+    }
+    for (const auto& item : list) {
+      MapReader entry(problems_, item, "proxy.pools");
+      PoolSection pool;
+      entry.text("user", pool.user);
+      entry.text("database", pool.database);
+      int mode = 0, size = 0;
+      if (entry.choice("pool_mode", mode, modes)) pool.pool_mode = mode;
+      if (entry.integer("pool_size", size, {.min = 0, .max = kMax})) pool.pool_size = size;
+      entry.finish();
+      proxy.pools.push_back(std::move(pool));
+    }
+  }
+
   void read_proxy(MapReader reader) {
     ProxySection proxy;
     reader.address("writer", proxy.writer, Need::kRequired);
@@ -160,7 +194,7 @@ class Parser {
     if (reader.address("reader", address)) proxy.reader = address;
     reader.integer("workers", proxy.workers, {.min = 0, .max = 256});
     reader.integer("clients_max", proxy.clients_max, {.min = 1, .max = 1'000'000});
-    reader.choice("pool_mode", proxy.pool_mode, {"session", "transaction", "statement"});
+    read_pools(reader, proxy);
     reader.integer("pool_size", proxy.pool_size, {.min = 1, .max = 10'000});
     reader.duration("hold_timeout", proxy.hold_timeout, {.min = 0ms, .max = 1h});
     reader.integer("held_max", proxy.held_max, {.min = 0, .max = 1'000'000});

@@ -54,12 +54,26 @@ struct NodeSection {
   std::vector<std::string> hba;  // lines of pg_hba.conf after ours; empty: SCRAM from everywhere
 };
 
+// What differs for a user, a database or both.
+struct PoolSection {
+  std::string user, database;
+  std::optional<int> pool_mode, pool_size;
+};
+
 struct ProxySection {
   HostPort writer{"127.0.0.1", 6432};
   std::optional<HostPort> reader;
   int workers = 0;  // 0: min(cores, pool_size / 4), at least 1
   int clients_max = 10000;
   int pool_mode = 0;    // proxy::PoolMode
+  std::vector<PoolSection> pools;
+  int default_pool_size = 0, reserve_pool_size = 0;  // of one user and database
+  Millis reserve_pool_timeout{5000};
+  int max_db_connections = 0, max_user_connections = 0;
+  int server_prepared_max = 200;
+  Millis server_lifetime{3600000};
+  Millis query_timeout{0}, transaction_timeout{0}, idle_transaction_timeout{0};
+  Millis client_idle_timeout{0};
   int pool_size = 100;  // server connections, all workers together
   Millis hold_timeout{30000};
   int held_max = 10000;

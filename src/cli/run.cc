@@ -77,6 +77,26 @@ Result<node::NodeConfig> node_config(const DaemonConfig& config, env::Disk& disk
   return out;
 }
 
+void set_pools(const ProxySection& section, proxy::ProxyConfig& out) {
+  out.pool_mode = static_cast<proxy::PoolMode>(section.pool_mode);
+  out.default_pool_size = section.default_pool_size;
+  out.reserve_pool_size = section.reserve_pool_size;
+  out.reserve_pool_timeout = section.reserve_pool_timeout;
+  out.max_db_connections = section.max_db_connections;
+  out.max_user_connections = section.max_user_connections;
+  out.server_prepared_max = static_cast<size_t>(section.server_prepared_max);
+  out.server_lifetime = section.server_lifetime;
+  out.query_timeout = section.query_timeout;
+  out.transaction_timeout = section.transaction_timeout;
+  out.idle_transaction_timeout = section.idle_transaction_timeout;
+  out.client_idle_timeout = section.client_idle_timeout;
+  for (const PoolSection& pool : section.pools) {
+    proxy::PoolRule rule{pool.user, pool.database, std::nullopt, pool.pool_size};
+    if (pool.pool_mode) rule.mode = static_cast<proxy::PoolMode>(*pool.pool_mode);
+    out.pools.push_back(std::move(rule));
+  }
+}
+
 Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platform& platform) {
   const ProxySection& section = *config.proxy;
   proxy::ProxyConfig out;
@@ -92,7 +112,7 @@ Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platfo
   out.workers = section.workers > 0 ? section.workers
                                     : std::max(1, std::min(platform.cores, section.pool_size / 4));
   out.pool_size = section.pool_size;
-  out.pool_mode = static_cast<proxy::PoolMode>(section.pool_mode);
+  set_pools(section, out);
   out.clients_max = section.clients_max;
   out.hold_count_max = section.held_max;
   out.hold_timeout = section.hold_timeout;

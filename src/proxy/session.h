@@ -322,6 +322,7 @@ class Session {
   std::string unnamed_message_;
   uint64_t unnamed_id_ = 0;    // 0: there is none
   uint64_t unnamed_sent_ = 0;  // number of the message that made it so, plus 1
+  uint64_t unnamed_touched_ = 0;  // of the last one that changed what the server has, plus 1
   struct OlderUnnamed {
     Effects effects;
     std::vector<StateChange> changes;

@@ -78,7 +78,7 @@ void Session::forget_server() {
   observed_.clear();
   tracker_ = pgwire::SessionTracker();
   if (shares()) {
-    unnamed_sent_ = 0;
+    unnamed_sent_ = unnamed_touched_ = 0;
     older_unnamed_.clear();
   } else {
     unnamed_ = Effects{};

@@ -293,6 +293,7 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
 void Session::unnamed_after_error(uint64_t message) {
   if (unnamed_sent_ > tracker_.answered_count()) return;  // it comes after the Sync
   const uint64_t failed = message + 1;
+  if (unnamed_touched_ < failed) return;
   server_->unnamed = ServerState::kUnknown;
   if (unnamed_sent_ < failed) return;
   while (unnamed_sent_ > failed && !older_unnamed_.empty()) {

@@ -144,6 +144,7 @@ uint32_t Session::ensure(const StatementRef& statement) {
 void Session::ensure_unnamed() {
   if (server_->unnamed == unnamed_id_) return;
   server_->unnamed = unnamed_id_;
+  unnamed_touched_ = tracker_.sent_count() + 1;
   if (unnamed_id_ != 0) {
     edits_.push_back({tracker_.sent_count(), EditKind::kInjectedParse});
     to_server_->build().append(unnamed_message_);
@@ -167,7 +168,7 @@ void Session::replace_unnamed(uint64_t id) {
   unnamed_message_.clear();
   unnamed_id_ = id;
   server_->unnamed = id == 0 && tracker_.in_flight() ? ServerState::kUnknown : id;
-  unnamed_sent_ = tracker_.sent_count() + 1;
+  unnamed_touched_ = unnamed_sent_ = tracker_.sent_count() + 1;
 }
 
 // Whatever was sent before, the server will not refuse a statement because of a failed transaction.
