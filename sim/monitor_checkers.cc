@@ -99,6 +99,16 @@ void MonitorCluster::check_opened(const control::ClusterView& view) {
   }
 }
 
+// Whoever acts on a database has not been replaced.
+void MonitorCluster::check_lease(int index) {
+  const auto view = truth();
+  const std::string instance =
+      fmt::format("m{}-{}", index, monitors_[static_cast<size_t>(index)]->lives);
+  if (view.monitor && view.monitor->lease && view.monitor->lease->value.instance == instance)
+    return;
+  world_.violation("lease", fmt::format("m{} acts, and another monitor holds the lease", index));
+}
+
 void MonitorCluster::check_promotion(int database) {
   const auto view = truth();
   const NodeName name = monitor_database_name(database);

@@ -8,7 +8,6 @@
 namespace bascule::sim {
 namespace {
 
-constexpr Nanos kStreamEvery = millis(40);
 constexpr Nanos kCloudEvery = millis(500);
 constexpr Nanos kProxyReadEvery = millis(200);
 constexpr Nanos kWriteEvery = millis(60);
@@ -34,6 +33,7 @@ MonitorPlan draw_monitor_plan(uint64_t seed) {
   plan.blips_only = random.chance(0.15);
   plan.store_faults = random.chance(0.4);
   plan.faults = static_cast<int>(random.between(1, 20));
+  plan.stream_every = millis(random.between(20, 600));
   return plan;
 }
 
@@ -70,7 +70,7 @@ MonitorRunResult MonitorCluster::run() {
     auto& db = *databases_.emplace_back(std::make_unique<Database>());
     db.process = world_.spawn(i);
     db.in_recovery = i != 0;
-    world_.after(kStreamEvery, ProcessId::kWorld, [this, i] { stream(i); });
+    world_.after(plan_.stream_every, ProcessId::kWorld, [this, i] { stream(i); });
   }
   for (int i = 0; i < plan_.monitors; ++i) {
     monitors_.push_back(std::make_unique<MonitorProcess>());
@@ -95,7 +95,7 @@ MonitorRunResult MonitorCluster::run() {
 // -----------------------------------------------------------------------------------
 
 void MonitorCluster::stream(int host) {
-  world_.after(kStreamEvery, ProcessId::kWorld, [this, host] { stream(host); });
+  world_.after(plan_.stream_every, ProcessId::kWorld, [this, host] { stream(host); });
   Database& db = *databases_[static_cast<size_t>(host)];
   if (!db.alive || !db.in_recovery || db.upstream == host || world_.frozen(host)) return;
   const Database& up = *databases_[static_cast<size_t>(db.upstream)];

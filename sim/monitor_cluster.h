@@ -30,6 +30,7 @@ struct MonitorPlan {
   bool blips_only = false;  // every fault is shorter than threshold - 1 checks
   bool store_faults = false;
   int faults = 12;
+  Nanos stream_every = millis(40);  // how late standbys are
   Nanos fault_time = millis(90'000);
   Nanos quiet_time = millis(120'000);
   monitor::UnsafeMutations unsafe;
@@ -88,6 +89,7 @@ class MonitorCluster {
   void on_applied(const store::Txn& txn, Endpoint by);
   void check_automatic_begin(const control::FailoverOperation& op, Endpoint by);
   void check_opened(const control::ClusterView& view);
+  void check_lease(int index);
   void check_promotion(int database);
   void check_fence(int database);
   void check_liveness();

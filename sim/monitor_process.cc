@@ -159,6 +159,7 @@ void MonitorCluster::act(int index, const monitor::effect::Act& effect) {
                    answer(fail(ErrorCode::kTimeout, "lease may have run out"));
                    return;
                  }
+                 check_lease(index);
                  if (effect.kind == monitor::ActionKind::kPromote) check_promotion(target);
                  if (effect.kind == monitor::ActionKind::kFence) check_fence(target);
                  world_.send(host, target, databases_[static_cast<size_t>(target)]->process,

@@ -156,7 +156,7 @@ Result<int> HttpServer::start() {
   const auto with_body = [this](const httplib::Request& request, httplib::Response& response) {
     serve(request, response);
   };
-  server.Post("/[a-z/]{1,32}", with_body);
+  server.Post("/[a-z0-9/_-]{1,80}", with_body);
   server.Patch("/[a-z/]{1,32}", with_body);
   server.set_error_handler(explain);
   server.set_exception_handler([](const httplib::Request&, httplib::Response& response, auto) {

@@ -315,7 +315,8 @@ def test_monitor_takes_databases_from_the_environment_and_shows_no_password():
         assert f"127.0.0.1:{w.east.port}/game" in check.stdout
         status = m.status()
         assert status["primary"]["responseTime"] >= 0 and status["primary"]["downSince"] is None
-        assert status["standbys"][0]["promotionEligible"] and status["standbys"][0]["lagBytes"] == 0
+        assert status["standbys"][0]["promotionEligible"]
+        wait_for(lambda: m.status()["standbys"][0]["lagBytes"] == 0, 10, "lag known")
         assert m.get("/failover/metrics")["failovers"] == 0
         assert m.get("/api/database/health")["systemHealth"] == {
             "overall": "healthy", "primaryHealthy": True, "activeAlerts": 0}
