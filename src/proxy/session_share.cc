@@ -256,7 +256,6 @@ bool Session::rewrite_parse(const Scan& piece) {
   out.append("P\0\0\0\0\0", 6).append(translated).append(1, '\0').append(types);
   put_length(out, at);
   unnamed_sent_ = tracker_.sent_count() + 1;
-  unnamed_id_ = 0;  // the text names a statement of this server: good up to the end of the batch
   tracker_.sent('P');
   live_message(piece);
   return true;

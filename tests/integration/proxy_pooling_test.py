@@ -336,7 +336,10 @@ def test_sql_level_execute_and_deallocate_of_a_protocol_statement(one):
     d.run("select 1")
     assert c.run("execute s1 (4)") == [("5",)]
     assert c.run("EXECUTE \"s1\"(5);") == [("6",)]
-    c.run("deallocate s1")
+    c.send(parse("", "execute s1(6)"), bind(""), describe("P"), execute(), SYNC)
+    assert c.rows() == [("7",)]
+    c.send(parse("", "deallocate s1"), bind(""), execute(), SYNC)
+    assert codes(c.until_ready()) == "1 2 C Z(I)"
     c.send(query("execute s1 (4)"))
     assert codes(c.until_ready()) == "E(26000) Z(I)"
     c.prepare("s1", "select 7")
