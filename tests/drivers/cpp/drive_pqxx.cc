@@ -1,4 +1,5 @@
-// libpqxx 6: transactions, prepared statements, stream_to / stream_from, pipeline, cursors, notifications.
+// libpqxx 6: transactions, prepared statements, stream_to / stream_from, pipeline, cursors,
+// notifications.
 #include <cstdlib>
 #include <functional>
 #include <iostream>
@@ -19,8 +20,9 @@ std::string env(const std::string& name) {
 }
 
 std::string dsn(const std::string& more = "") {
-  return "host=" + env("HOST") + " port=" + env("PORT") + " user=" + env("USER") + " password=" + env("PASSWORD") +
-         " dbname=" + env("DATABASE") + " connect_timeout=15 " + more;
+  return "host=" + env("HOST") + " port=" + env("PORT") + " user=" + env("USER") +
+         " password=" + env("PASSWORD") + " dbname=" + env("DATABASE") + " connect_timeout=15 " +
+         more;
 }
 
 using Connections = std::vector<std::unique_ptr<pqxx::connection>>;
@@ -63,7 +65,8 @@ void run(pqxx::connection& c, const std::string& sql) {
 
 void connect() {
   pqxx::connection c(dsn());
-  equal(one(c, "select current_user || '/' || current_database()"), env("USER") + "/" + env("DATABASE"));
+  equal(one(c, "select current_user || '/' || current_database()"),
+        env("USER") + "/" + env("DATABASE"));
   equal(c.get_variable("server_encoding"), "UTF8");
 }
 
@@ -177,7 +180,8 @@ void pipelines() {
   pipe.retain(20);
   std::vector<pqxx::pipeline::query_id> ids;
   for (int i = 0; i < 100; ++i) ids.push_back(pipe.insert("select " + std::to_string(i)));
-  for (int i = 0; i < 100; ++i) equal(pipe.retrieve(ids[static_cast<size_t>(i)])[0][0].as<int>(), i);
+  for (int i = 0; i < 100; ++i)
+    equal(pipe.retrieve(ids[static_cast<size_t>(i)])[0][0].as<int>(), i);
 }
 
 void cancel() {
@@ -243,7 +247,9 @@ void listen_notify() {
 }
 
 void set_isolation() {
-  const std::string show = "select current_setting('timezone') || current_setting('search_path') || current_setting('statement_timeout')";
+  const std::string show =
+      "select current_setting('timezone') || current_setting('search_path') || "
+      "current_setting('statement_timeout')";
   auto c = connections(10);
   const std::string baseline = one(*c[9], show);
   for (size_t i = 0; i < 4; ++i) {
@@ -252,21 +258,25 @@ void set_isolation() {
     run(*c[i], "set statement_timeout = 12345");
   }
   for (size_t i = 4; i < 10; ++i) equal(one(*c[i], show), baseline);
-  for (size_t i = 0; i < 4; ++i) equal(one(*c[i], show), "Asia/Tokyos" + std::to_string(i) + "12345ms");
+  for (size_t i = 0; i < 4; ++i)
+    equal(one(*c[i], show), "Asia/Tokyos" + std::to_string(i) + "12345ms");
 }
 
 void startup_parameters() {
   Connections all;
   for (int i = 0; i < 6; ++i) {
     const std::string n = std::to_string(i);
-    all.push_back(std::make_unique<pqxx::connection>(
-        dsn("application_name=app" + n + " options='-c search_path=path" + n + " -c statement_timeout=9" + n + "s'")));
+    all.push_back(std::make_unique<pqxx::connection>(dsn("application_name=app" + n +
+                                                         " options='-c search_path=path" + n +
+                                                         " -c statement_timeout=9" + n + "s'")));
   }
   for (int turn = 0; turn < 3; ++turn) {
     for (size_t i = 0; i < 6; ++i) {
       const std::string n = std::to_string(i);
-      equal(one(*all[i], "select current_setting('application_name') || current_setting('search_path') || extract(epoch from "
-                         "current_setting('statement_timeout')::interval)::int"),
+      equal(one(*all[i],
+                "select current_setting('application_name') || current_setting('search_path') || "
+                "extract(epoch from "
+                "current_setting('statement_timeout')::interval)::int"),
             "app" + n + "path" + n + "9" + n);
     }
   }
@@ -282,7 +292,8 @@ void temp_tables() {
   work.commit();
 }
 
-// ---- the lines for the runner ----------------------------------------------------------------------
+// ---- the lines for the runner
+// ----------------------------------------------------------------------
 
 std::string json(const std::string& text) {
   std::string out = "\"";
