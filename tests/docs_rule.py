@@ -39,10 +39,15 @@ def configurations(root, bascule):
     for i, block in enumerate(re.findall(r"```yaml\n(.*?)```", (root / "README.md").read_text(), re.S)):
         texts[f"README.md, block {i + 1}"] = block
     for name, text in texts.items():
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            file.write(text)
-            file.flush()
-            done = subprocess.run([bascule, "validate-config", file.name], capture_output=True, text=True)
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "bascule.yaml"
+            file.write_text(text)
+            # What it names beside it is there: validate-config looks whether the daemon could start.
+            for named in re.findall(r"_file: *\"?([\w.-][\w./-]*)", text):
+                beside = pathlib.Path(folder) / named
+                beside.parent.mkdir(parents=True, exist_ok=True)
+                beside.touch(mode=0o600)
+            done = subprocess.run([bascule, "validate-config", file], capture_output=True, text=True)
             if done.returncode != 0:
                 yield f"{name}: {done.stderr.strip()}"
 

@@ -55,6 +55,7 @@ struct ServerState {
   SettingsRef settings;    // never null once logged in
   ServerStatements statements;
   std::vector<uint32_t> closing;  // serials to close with the next message
+  uint64_t plans = 0;             // Workspace::plans that the statements belong to
   // Id of the unnamed statement that it has; 0: none.
   uint64_t unnamed = 0;
   static constexpr uint64_t kUnknown = UINT64_MAX;
@@ -65,6 +66,7 @@ struct Workspace {
   SettingsTable settings;
   StatementTable statements;
   uint64_t unnamed_ids = 0;
+  uint64_t plans = 0;                // how often a plan turned out to be older than its tables
   std::string to_server, to_client;  // scratch of ByteRun
 };
 
@@ -320,8 +322,8 @@ class Session {
   Effects unnamed_;
   std::vector<StateChange> unnamed_changes_;
   std::string unnamed_message_;
-  uint64_t unnamed_id_ = 0;    // 0: there is none
-  uint64_t unnamed_sent_ = 0;  // number of the message that made it so, plus 1
+  uint64_t unnamed_id_ = 0;       // 0: there is none
+  uint64_t unnamed_sent_ = 0;     // number of the message that made it so, plus 1
   uint64_t unnamed_touched_ = 0;  // of the last one that changed what the server has, plus 1
   struct OlderUnnamed {
     Effects effects;

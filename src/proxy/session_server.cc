@@ -14,6 +14,27 @@ using pgwire::TransactionStatus;
 
 namespace {
 
+std::string_view until_nul(std::string_view text) { return text.substr(0, text.find('\0')); }
+
+// A client that was told the columns before, and does not ask now, must hear that they are others.
+bool asks_what_it_executes(std::string_view batch) {
+  std::optional<std::string_view> asked;  // the last statement
+  bool described = false;                 // what the last Bind has bound
+  while (!batch.empty()) {
+    const pgwire::Frame frame = pgwire::peek_frame(batch, pgwire::kMaxPayload);
+    std::string_view payload = frame.payload;
+    if (frame.type == 'D' && payload.starts_with('P')) described = true;
+    if (frame.type == 'D' && payload.starts_with('S')) asked = until_nul(payload.substr(1));
+    if (frame.type == 'B') {
+      payload.remove_prefix(std::min(until_nul(payload).size() + 1, payload.size()));
+      described = asked == until_nul(payload);
+    }
+    if (frame.type == 'E' && !described) return false;
+    batch.remove_prefix(std::min(frame.size(), batch.size()));
+  }
+  return true;
+}
+
 // Above this an idle session gives its copy of the last statement back.
 constexpr size_t kKeepCapacity = 512;
 
@@ -27,8 +48,6 @@ bool is_setting(std::string_view name) {
   return true;
 }
 
-std::string_view until_nul(std::string_view text) { return text.substr(0, text.find('\0')); }
-
 SessionMemory::Block block(TransactionStatus status) {
   return status == TransactionStatus::kIdle ? SessionMemory::Block::kNone
                                             : SessionMemory::Block::kOpen;
@@ -40,6 +59,10 @@ void Session::attach(ServerState& server, SessionOutput& out) {
   attached_ = true;
   touched_ = false;
   server_ = &server;
+  if (server.plans != workspace_.plans) {
+    server.plans = workspace_.plans;
+    server.statements.drain(server.closing);
+  }
   if (memory_) memory_->synced();
   if (retry_.empty()) return;
   const std::string statement = std::exchange(retry_, {});
@@ -279,6 +302,8 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
   taken_serial_ = 0;
   if (shares()) {
     if (error.sqlstate == "0A000" && error.message == "cached plan must not change result type") {
+      // Other servers have plans of before the change, too.
+      server_->plans = ++workspace_.plans;
       server_->statements.drain(server_->closing);
       again_ = !again_ && may_prepare_again();
     }
@@ -342,7 +367,7 @@ void Session::name_as_client(const Scan& piece, const pgwire::ErrorView& error) 
 bool Session::may_prepare_again() const {
   return retaining_ && !beyond_parses_ && !sent_again_ && batches_.size() == 1 &&
          batches_.front().ended && front_.at_boundary() && !batches_.front().from_transaction &&
-         tracker_.transaction() == TransactionStatus::kIdle;
+         tracker_.transaction() == TransactionStatus::kIdle && asks_what_it_executes(retained_);
 }
 
 void Session::send_again(SessionOutput& out) {

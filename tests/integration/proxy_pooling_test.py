@@ -321,6 +321,20 @@ def test_cached_plan_of_somebody_else_is_prepared_again(one):
     assert codes(e.until_ready()) == "1 t T 2 C Z(I)"
 
 
+def test_cached_plan_with_other_columns_than_the_client_was_told_is_an_error(one):
+    c, d = connect(one.port), connect(one.port)
+    d.run("drop table if exists told; create table told (a int); insert into told values (1)")
+    c.send(parse("s", "select * from told"), describe("S", "s"), SYNC)
+    assert codes(c.until_ready()) == "1 t T Z(I)"
+    d.run("alter table told add b text")
+    c.send(bind("s"), execute(), SYNC)  # the columns that it knows are not these
+    assert codes(c.until_ready()) == "E(0A000) Z(I)"
+    c.send(close("S", "s"), parse("s", "select * from told"), describe("S", "s"), SYNC)
+    assert codes(c.until_ready()) == "3 1 t T Z(I)"
+    c.send(bind("s"), execute(), SYNC)
+    assert codes(c.until_ready()) == "2 D C Z(I)"
+
+
 def test_statement_means_what_its_clients_search_path_says(one):
     c, d = connect(one.port), connect(one.port, options="-c search_path=other")
     for _ in range(2):

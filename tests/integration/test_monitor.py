@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
+import select
 import shutil
 import signal
 import subprocess
@@ -54,8 +55,17 @@ class Server:
         return int((self.data / "postmaster.pid").read_text().split("\n")[0])
 
     def kill(self):
-        os.kill(self.pid(), signal.SIGKILL)
-        time.sleep(0)
+        """All of it is gone on return: its backends hold the shared memory that a new start needs."""
+        pid = self.pid()
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        handles = []
+        for one in [pid, *map(int, children)]:
+            with contextlib.suppress(ProcessLookupError):
+                handles.append(os.pidfd_open(one))
+        os.kill(pid, signal.SIGKILL)
+        for handle in handles:
+            assert select.select([handle], [], [], 10)[0], "a process of the killed server stays"
+            os.close(handle)
 
     def stop(self):
         with contextlib.suppress(Exception):
