@@ -314,7 +314,8 @@ def test_cached_plan_of_somebody_else_is_prepared_again(one):
     c.prepare("s", "select * from changes")
     d.prepare("s", "select * from changes")
     c.run("alter table changes add b text")
-    assert d.call("s") == []
+    d.send(bind("s"), describe("P"), execute(), SYNC)
+    assert codes(d.until_ready()) == "2 T C Z(I)"
     c.run("alter table changes add c text")
     e = connect(one.port)
     e.send(parse("s", "select * from changes"), describe("S", "s"), bind("s"), execute(), SYNC)
