@@ -313,14 +313,14 @@ ServerConnection* Dispatcher::find_idle(Pool& pool, PortKind kind, const Setting
   }
   if (best == nullptr) return nullptr;
   pool.idle.erase(pool.idle.begin() + static_cast<std::ptrdiff_t>(best_at));
-  --idle_[best->target().name];
+  --best->load().idle;
   worker_.counters().servers_idle.sub();
   return best;
 }
 
 void Dispatcher::take_from_idle(ServerConnection& server) {
   if (std::erase(server.pool().idle, server.self()) == 0) return;
-  --idle_[server.target().name];
+  --server.load().idle;
   worker_.counters().servers_idle.sub();
 }
 
@@ -353,9 +353,10 @@ void Dispatcher::open_connections(Pool& pool, PortKind kind) {
     side.limited = false;
     ++side.connecting;
     ++pool.servers;
-    ++load_[target->name];
+    MemberLoad& load = loads_[target->name];
+    ++load.servers;
     worker_.counters().servers.add();
-    ServerConnection& server = servers_.emplace(worker_, pool, kind, std::move(*target));
+    ServerConnection& server = servers_.emplace(worker_, pool, kind, std::move(*target), load);
     server.connect(worker_.credentials().get(*worker_.access(), pool.user));
   }
 }
@@ -436,7 +437,7 @@ void Dispatcher::on_idle(ServerConnection& server) {
   }
   server.touch_idle(now);
   pool.idle.push_back(server.self());
-  ++idle_[server.target().name];
+  ++server.load().idle;
   worker_.counters().servers_idle.add();
   for (const PortKind kind : kKinds) pump(pool, kind);
 }
@@ -517,7 +518,7 @@ void Dispatcher::remove(ServerConnection& server) {
   take_from_idle(server);
   server.close();
   --server.pool().servers;
-  --load_[server.target().name];
+  --server.load().servers;
   worker_.counters().servers.sub();
   servers_.remove(server.self());
   bury_later();

@@ -108,9 +108,8 @@ class Dispatcher {
   Worker& worker_;
   Prng prng_;
   std::map<Pool::Key, std::unique_ptr<Pool>> pools_;
+  std::map<std::string, MemberLoad> loads_;  // by member; server connections refer to theirs
   SlotMap<ServerConnection> servers_;
-  std::map<std::string, int> load_;        // server connections by member
-  std::map<std::string, int> idle_;        // of these: idle
   std::vector<Candidate> candidates_;      // of choose_read()
   RoutingPolicy replicas_first_;           // of reader ports: the primary has no share
   std::map<std::string, MonoTime> avoid_;  // replicas that could not be reached, until when

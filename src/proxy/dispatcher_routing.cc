@@ -37,11 +37,8 @@ bool Dispatcher::any_readable() const {
 }
 
 int Dispatcher::in_use(const std::string& member) const {
-  const auto count = [&](const std::map<std::string, int>& counts) {
-    const auto found = counts.find(member);
-    return found == counts.end() ? 0 : found->second;
-  };
-  return count(load_) - count(idle_);
+  const auto found = loads_.find(member);
+  return found == loads_.end() ? 0 : found->second.servers - found->second.idle;
 }
 
 std::optional<Target> Dispatcher::choose_read(const RoutingPolicy& policy,

@@ -27,6 +27,12 @@ struct Target {
   }
 };
 
+// A worker's server connections to one member.
+struct MemberLoad {
+  int servers = 0;
+  int idle = 0;  // of these
+};
+
 // A client in the queue. Stale once the client has another ticket.
 struct Waiter {
   Handle client;

@@ -16,8 +16,13 @@ using pgwire::Scan;
 using pgwire::ScanKind;
 
 ServerConnection::ServerConnection(Worker& worker, Pool& pool, PortKind kind, Target target,
-                                   Handle self)
-    : worker_(worker), pool_(pool), kind_(kind), target_(std::move(target)), self_(self) {}
+                                   MemberLoad& load, Handle self)
+    : worker_(worker),
+      pool_(pool),
+      kind_(kind),
+      target_(std::move(target)),
+      load_(load),
+      self_(self) {}
 
 void ServerConnection::connect(ServerCredential credential) {
   if (!credential.unavailable.empty()) {

@@ -18,7 +18,8 @@ class Worker;
 
 class ServerConnection final : public env::StreamHandler, public ServerDial::Owner {
  public:
-  ServerConnection(Worker& worker, Pool& pool, PortKind kind, Target target, Handle self);
+  ServerConnection(Worker& worker, Pool& pool, PortKind kind, Target target, MemberLoad& load,
+                   Handle self);
   ~ServerConnection() override = default;
 
   void connect(ServerCredential credential);
@@ -38,6 +39,7 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   Pool& pool() const { return pool_; }
   PortKind kind() const { return kind_; }  // of the port whose clients it was opened for
   const Target& target() const { return target_; }
+  MemberLoad& load() { return load_; }  // the dispatcher's account of that member
   ClientConnection* client() const { return client_; }
   bool ready() const { return phase_ != Phase::kConnecting && phase_ != Phase::kLogin; }
   bool idle() const { return phase_ == Phase::kIdle; }
@@ -79,6 +81,7 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   Pool& pool_;
   const PortKind kind_;
   const Target target_;
+  MemberLoad& load_;
   const Handle self_;
   Phase phase_ = Phase::kConnecting;
   env::Stream* stream_ = nullptr;
