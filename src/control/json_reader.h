@@ -28,6 +28,18 @@ std::string_view name_of(const std::pair<Enum, std::string_view> (&table)[N], En
   return "?";
 }
 
+// The other direction. Replaces bytes that are not UTF-8 (a reason may quote a server's message)
+// instead of throwing.
+inline std::string dump(const nlohmann::json& value) {
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+inline nlohmann::json names_to_json(const std::vector<NodeName>& names) {
+  nlohmann::json out = nlohmann::json::array();
+  for (const NodeName& n : names) out.push_back(n.str());
+  return out;
+}
+
 class JsonReader {
  public:
   JsonReader(std::string_view text, std::string_view what)

@@ -33,17 +33,6 @@ constexpr std::pair<MonitorState, std::string_view> kStates[] = {
     {MonitorState::kRecoveryInProgress, "recovery_in_progress"},
 };
 
-// Replaces bytes that are not UTF-8 (a reason may quote a server's message) instead of throwing.
-std::string dump(const json& value) {
-  return value.dump(-1, ' ', false, json::error_handler_t::replace);
-}
-
-json names(const std::vector<NodeName>& list) {
-  json out = json::array();
-  for (const NodeName& name : list) out.push_back(name.str());
-  return out;
-}
-
 int64_t ms_of(WallTime time) { return time.time_since_epoch().count(); }
 
 void wall(JsonReader& reader, std::string_view key, WallTime& out) {
@@ -92,8 +81,8 @@ std::string encode(const FailoverOperation& o) {
                    {"force", o.force},
                    {"epoch", o.epoch.value},
                    {"finalLsn", o.final_lsn.to_string()},
-                   {"failed", names(o.failed)},
-                   {"fenced", names(o.fenced)},
+                   {"failed", names_to_json(o.failed)},
+                   {"fenced", names_to_json(o.fenced)},
                    {"startedAtMs", ms_of(o.started_at)}});
 }
 
@@ -177,8 +166,8 @@ Result<MonitorHealth> decode_monitor_health(std::string_view text) {
 std::string encode(const ObserverRecord& o) {
   return dump(json{{"monitor", o.monitor},
                    {"counter", o.counter},
-                   {"reachable", names(o.reachable)},
-                   {"unreachable", names(o.unreachable)}});
+                   {"reachable", names_to_json(o.reachable)},
+                   {"unreachable", names_to_json(o.unreachable)}});
 }
 
 Result<ObserverRecord> decode_observer(std::string_view text) {

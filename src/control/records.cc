@@ -32,17 +32,6 @@ constexpr std::pair<RequestKind, std::string_view> kRequestKinds[] = {
     {RequestKind::kFailover, "failover"},
 };
 
-json names_to_json(const std::vector<NodeName>& names) {
-  json out = json::array();
-  for (const NodeName& n : names) out.push_back(n.str());
-  return out;
-}
-
-// Replaces bytes that are not UTF-8 (a reason may quote a server's message) instead of throwing.
-std::string dump(const json& value) {
-  return value.dump(-1, ' ', false, json::error_handler_t::replace);
-}
-
 json to_json(const Position& p) {
   return {{"timeline", p.timeline.value}, {"lsn", p.lsn.to_string()}};
 }

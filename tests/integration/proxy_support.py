@@ -57,6 +57,22 @@ def dead(pid):
     return state == "Z"
 
 
+def kill_postgres(data):
+    """SIGKILL of the postmaster and everything of it, as a crash of the host would."""
+    pid = int((data / "postmaster.pid").read_text().split()[0])
+    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True,
+                              text=True).stdout.split()
+    for victim in [pid, *map(int, children)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+    # A successor can't start while one of them still holds the shared memory.
+    for victim in [pid, *map(int, children)]:
+        wait_for(lambda v=victim: dead(v), what="end of the killed processes")
+    # In a container nobody may reap the orphan, and PostgreSQL takes a zombie for a running
+    # postmaster.
+    (data / "postmaster.pid").unlink()
+
+
 class Postgres:
     """One independent server: two of them stand for a primary and its successor."""
 
@@ -84,19 +100,7 @@ class Postgres:
         as_postgres([PG_BIN / "pg_ctl", "-D", self.data, "-w", "-m", mode, "stop"])
 
     def kill(self):
-        """SIGKILL of the postmaster and everything of it, as a crash of the host would."""
-        pid = int((self.data / "postmaster.pid").read_text().split()[0])
-        children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True,
-                                  text=True).stdout.split()
-        for victim in [pid, *map(int, children)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(victim, signal.SIGKILL)
-        # A successor can't start while one of them still holds the shared memory.
-        for victim in [pid, *map(int, children)]:
-            wait_for(lambda v=victim: dead(v), what="end of the killed processes")
-        # In a container nobody may reap the orphan, and PostgreSQL takes a zombie for a running
-        # postmaster.
-        (self.data / "postmaster.pid").unlink()
+        kill_postgres(self.data)
 
     @property
     def running(self):

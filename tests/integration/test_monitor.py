@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import pathlib
-import select
 import shutil
 import signal
 import subprocess
@@ -21,7 +20,7 @@ import psycopg2
 import pytest
 
 from harness import wait_for
-from proxy_support import PG_BIN, as_postgres, free_port
+from proxy_support import PG_BIN, as_postgres, free_port, kill_postgres
 
 BASCULE = os.environ.get("BASCULE", "build/dev/bascule")
 APP = {"user": "app", "password": "app's secret", "dbname": "game", "connect_timeout": 3}
@@ -55,17 +54,7 @@ class Server:
         return int((self.data / "postmaster.pid").read_text().split("\n")[0])
 
     def kill(self):
-        """All of it is gone on return: its backends hold the shared memory that a new start needs."""
-        pid = self.pid()
-        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        handles = []
-        for one in [pid, *map(int, children)]:
-            with contextlib.suppress(ProcessLookupError):
-                handles.append(os.pidfd_open(one))
-        os.kill(pid, signal.SIGKILL)
-        for handle in handles:
-            assert select.select([handle], [], [], 10)[0], "a process of the killed server stays"
-            os.close(handle)
+        kill_postgres(self.data)
 
     def stop(self):
         with contextlib.suppress(Exception):
