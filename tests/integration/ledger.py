@@ -13,6 +13,7 @@ import time
 import psycopg2
 
 TABLE = "ledger"
+LOCAL_FROM = 1000  # numbers of local writers
 CREATE = f"CREATE TABLE IF NOT EXISTS {TABLE} (client int NOT NULL, seq bigint NOT NULL)"
 
 
@@ -39,11 +40,26 @@ class Report:
         return d
 
 
+def turns(writers):
+    """Who acknowledged, in order, each as often as it began to: [name, ...]. writers: {name: client}.
+    An acknowledgement that only arrived after another's, but was asked for before, is no turn."""
+    acks = sorted((at, client.sent[seq], name) for name, client in writers.items()
+                  for seq, at in client.acked.items())
+    order, began = [], 0.0
+    for at, sent, name in acks:
+        if order and (order[-1] == name or sent < began):
+            continue
+        order.append(name)
+        began = at
+    return order
+
+
 class _Client(threading.Thread):
     def __init__(self, number, dsn, pause_s, connect_again_s):
         super().__init__(name=f"ledger-{number}", daemon=True)
         self.number, self.dsn, self.pause_s, self.connect_again_s = number, dsn, pause_s, connect_again_s
         self.acked = {}    # seq -> time of the acknowledgement
+        self.sent = {}     # seq -> time when it was sent
         self.unknown = []
         self.errors = []   # (time, message)
         self.stopping = threading.Event()
@@ -62,6 +78,7 @@ class _Client(threading.Thread):
                 self.stopping.wait(self.connect_again_s)
                 continue
             self.seq += 1
+            self.sent[self.seq] = time.monotonic()
             try:
                 with connection.cursor() as cursor:
                     cursor.execute(f"INSERT INTO {TABLE} VALUES (%s, %s)", (self.number, self.seq))
@@ -91,6 +108,15 @@ class Ledger:
             cursor.execute(CREATE)
         with_table.close()
         self.clients = [_Client(i, dsn, pause_s, connect_again_s) for i in range(clients)]
+        self.locals = {}  # where -> its writer
+
+    def add_local(self, where, dsn, inside, pause_s=0.02):
+        """A further writer, started at once in the context `inside`. Its acknowledgements are checked as the
+        others', its errors and gaps don't count: it writes past the proxy, to a server that may be a standby."""
+        client = _Client(LOCAL_FROM + len(self.locals), dsn, pause_s, connect_again_s=pause_s)
+        self.locals[where] = client
+        with inside:
+            client.start()
 
     def __enter__(self):
         self.started = time.monotonic()
@@ -102,9 +128,10 @@ class Ledger:
         self.stop()
 
     def stop(self):
-        for client in self.clients:
+        everybody = [*self.clients, *self.locals.values()]
+        for client in everybody:
             client.stopping.set()
-        for client in self.clients:
+        for client in everybody:
             client.join(timeout=60)
             assert not client.is_alive(), f"{client.name} hangs in a statement"
 
@@ -130,7 +157,8 @@ class Ledger:
             cursor.execute(f"SELECT client, seq, count(*) FROM {TABLE} GROUP BY 1, 2")
             rows = {(client, seq): n for client, seq, n in cursor.fetchall()}
         connection.close()
-        lost = sorted((c.number, s) for c in self.clients for s in c.acked if (c.number, s) not in rows)
+        everybody = [*self.clients, *self.locals.values()]
+        lost = sorted((c.number, s) for c in everybody for s in c.acked if (c.number, s) not in rows)
         every = sorted(t for c in self.clients for t in c.acked.values())
         gap, gap_at = 0.0, 0.0
         for client in self.clients:

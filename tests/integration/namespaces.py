@@ -1,0 +1,225 @@
+"""A cluster whose every process lives on a host of its own (netns.py): members n1..n3, etcd e1..e3, the
+proxy p1, the clients c1. The tests look from one more host, `eye`, which no fault is ever put between.
+
+    with HostCluster() as cluster:
+        with cluster.ledger() as ledger:                # clients on c1, a writer on every member
+            ledger.wait_acks(50)
+            old = cluster.primary()
+            cluster.isolate(old)
+            ...
+        cluster.finish(ledger, "16")
+
+Besides what harness.Cluster checks: the writer on each member writes to its own PostgreSQL, past the
+proxy, all the time. No two of them are ever acknowledged in turns that the epochs don't explain.
+"""
+import json
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+
+import pytest
+
+import netns
+from etcd_support import Etcd
+from harness import BASCULE, Cluster
+from ledger import turns
+
+USER = "postgres"
+PG_PORT, WRITER_PORT, READER_PORT, API_PORT = 5432, 6432, 6433, 8008
+ETCD_CLIENT_PORT, ETCD_PEER_PORT = 2379, 2380
+ETCD = "/usr/bin/etcd"
+ETCD_ELECTION_MS = 500  # as `bascule up` does
+
+
+def skip_unless_allowed():
+    """The reason is the test's output; ctest says "Skipped" by it."""
+    reason = netns.not_allowed()
+    if reason:
+        pytest.skip(reason)
+
+
+def etcd_argv(name, address, members, data):
+    peers = ",".join(f"{n}=http://{a}:{ETCD_PEER_PORT}" for n, a in members.items())
+    client, peer = f"http://{address}:{ETCD_CLIENT_PORT}", f"http://{address}:{ETCD_PEER_PORT}"
+    return [ETCD, "--name", name, "--data-dir", str(data), "--listen-client-urls", client,
+            "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+            "--initial-cluster", peers, "--initial-cluster-state", "new",
+            "--heartbeat-interval", str(ETCD_ELECTION_MS // 10), "--election-timeout", str(ETCD_ELECTION_MS),
+            "--auto-compaction-mode", "revision", "--auto-compaction-retention", "1000",
+            "--log-level", "warn"]
+
+
+class HostCluster(Cluster):
+    def __init__(self, nodes=3, etcd=3, defaults=None, places=None):
+        """defaults: {"timing": "fast", ...} of the configuration file. places: {"n1": {"region": ...}}."""
+        super().__init__(nodes)
+        self.etcd_count, self.defaults, self.places = etcd, defaults or {}, places or {}
+        self.network = netns.Network()
+        self.specs = {}
+
+    # ---- life -------------------------------------------------------------------------------------
+    def __enter__(self):
+        skip_unless_allowed()
+        try:
+            self.network.__enter__()
+            self.make_hosts()
+            for name, spec in self.specs.items():
+                self.host(name).boot(spec)
+            self.network.enter_context(self.eye.inside())  # left before the hosts are removed
+            self.wait_healthy(timeout=90)
+        except BaseException:
+            self.dump_logs()
+            self.destroy()
+            raise
+        return self
+
+    def destroy(self, keep=None):
+        for host in self.network.hosts.values():
+            host.kill()
+        self.network.close()
+        if keep:
+            print(f"kept: {self.base}")
+        else:
+            shutil.rmtree(self.base, ignore_errors=True)
+
+    def make_hosts(self):
+        self.members = [f"n{i + 1}" for i in range(self.nodes_count)]
+        etcds = [f"e{i + 1}" for i in range(self.etcd_count)]
+        for name in [*self.members, *etcds, "p1", "c1", "eye"]:
+            self.network.add_host(name)
+        self.eye = self.host("eye")
+        at = {name: host.address for name, host in self.network.hosts.items()}
+        self.info = {
+            "cluster": "field", "user": USER, "superuser": "postgres", "appUser": "app", "database": "app",
+            "binDir": "/usr/lib/postgresql/15/bin", "pgpass": str(self.dir / "secrets/pgpass"),
+            "nodes": [{"name": n, "host": at[n], "port": PG_PORT} for n in self.members],
+            "etcd": [{"name": e, "client": {"host": at[e], "port": ETCD_CLIENT_PORT}} for e in etcds],
+            "writer": {"host": at["p1"], "port": WRITER_PORT}, "reader": {"host": at["p1"], "port": READER_PORT},
+        }
+        self.etcd = Etcd(self.info["etcd"])
+        self.write_files()
+        for name in etcds:
+            self.specs[name] = [self.service(name, etcd_argv(
+                name, at[name], {e: at[e] for e in etcds}, self.dir / "etcd" / name / "data"), "etcd")]
+        for name in [*self.members, "p1"]:
+            self.specs[name] = [self.service(name, [os.path.abspath(BASCULE), "run", "--config",
+                                                    str(self.home(name) / "bascule.yaml")], "nodes")]
+
+    def service(self, name, argv, folder):
+        return {"name": name, "argv": argv, "log": str(self.dir / "log" / f"{name}.log"),
+                "hold": str(self.dir / folder / name / "hold")}
+
+    def write_files(self):
+        password = secrets.token_hex(12)
+        texts = {"secrets/app": password, "secrets/replication": secrets.token_hex(12),
+                 "secrets/users": f'"app" "{password}"', "secrets/pgpass": f"*:*:*:app:{password}"}
+        for member in self.members:
+            texts[f"nodes/{member}/bascule.yaml"] = json.dumps(self.member_config(member), indent=1)
+        texts["nodes/p1/bascule.yaml"] = json.dumps(self.proxy_config(), indent=1)
+        for name, text in texts.items():
+            path = self.dir / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+            path.chmod(0o600)
+        for folder in ["log", *[f"etcd/{m['name']}" for m in self.info["etcd"]]]:
+            (self.dir / folder).mkdir(parents=True)
+        owner = pwd.getpwnam(USER)
+        for path in [self.dir, *self.dir.rglob("*")]:
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+
+    def common_config(self, name):
+        endpoints = [f"http://{m['client']['host']}:{ETCD_CLIENT_PORT}" for m in self.info["etcd"]]
+        return {"cluster": {"name": self.info["cluster"]}, "store": {"type": "etcd", "endpoints": endpoints},
+                "user": USER, "pid_file": str(self.home(name) / "agent.pid"),
+                "api": {"listen": f"{self.host(name).address}:{API_PORT}", "anonymous": "read"}}
+
+    def member_config(self, name):
+        secret = self.dir / "secrets"
+        return {**self.common_config(name), "defaults": self.defaults, "node": {
+            "name": name, "data_dir": str(self.data(name)), "run_dir": str(self.home(name) / "run"),
+            "host": self.host(name).address, "port": PG_PORT, **self.places.get(name, {}),
+            "postgresql": {"bin_dir": self.info["binDir"], "parameters": {"max_connections": "200"}},
+            "superuser": {"user": self.info["superuser"]},
+            "replication": {"password_file": str(secret / "replication")},
+            "client_users": [{"name": "app", "password_file": str(secret / "app"), "database": "app"}]}}
+
+    def proxy_config(self):
+        here = self.host("p1").address
+        return {**self.common_config("p1"), "proxy": {
+            "writer": f"{here}:{WRITER_PORT}", "reader": f"{here}:{READER_PORT}", "pool_size": 100,
+            "userlist_file": str(self.dir / "secrets/users")}}
+
+    # ---- the command line ---------------------------------------------------------------------------
+    def run_cli(self, *arguments, timeout=60, check=True):
+        argv = [BASCULE, *arguments, "-c", str(self.home("p1") / "bascule.yaml")]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout)
+        if check and done.returncode != 0:
+            raise AssertionError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    # ---- processes ----------------------------------------------------------------------------------
+    def host(self, name):
+        return self.network.hosts[name]
+
+    def host_pids(self, member):
+        return set(self.host(member).pids())
+
+    def agent(self, member):
+        return self.host(member).outer_pid(super().agent(member))
+
+    def postmaster(self, member):
+        return self.host(member).outer_pid(super().postmaster(member))
+
+    def kill_host(self, member):
+        self.host(member).kill()
+
+    def isolate(self, name):
+        """From everybody but those who look."""
+        self.network.isolate(self.host(name), but=[self.eye])
+
+    def cut_between(self, names, others):
+        for name in names:
+            self.network.cut(self.host(name), *[self.host(other) for other in others])
+
+    def heal(self, *names):
+        self.network.heal(*[self.host(name) for name in names])
+
+    def boot(self, member):
+        self.network.heal(self.host(member))
+        if self.host(member).init is None:
+            self.host(member).boot()
+
+    # ---- writers and checks ----------------------------------------------------------------------------
+    def ledger(self, clients=4, where="writer", **options):
+        return HostLedger(self, super().ledger(clients, where, **options))
+
+    def finish(self, ledger, scenario, **more):
+        """As the harness does, and: nobody acknowledged out of turn, everybody else is a standby again."""
+        ledger.stop()
+        order = turns(ledger.locals)
+        changes = self.epoch() - ledger.epoch
+        more["turns"] = order
+        report = super().finish(ledger, scenario, **more)
+        assert len(order) - 1 <= changes, f"acknowledged in turns {order} within {changes} changes of leader"
+        assert self.writable_members() == [self.primary()]
+        return report
+
+
+class HostLedger:
+    """A Ledger whose clients are on c1, and which has a writer on every member."""
+
+    def __init__(self, cluster, ledger):
+        self.cluster, self.inner = cluster, ledger
+
+    def __enter__(self):
+        self.inner.epoch = self.cluster.epoch()
+        with self.cluster.host("c1").inside():
+            self.inner.__enter__()
+        for member in self.cluster.members:
+            self.inner.add_local(member, self.cluster.dsn(member), self.cluster.host(member).inside())
+        return self.inner
+
+    def __exit__(self, *what):
+        self.inner.__exit__(*what)
