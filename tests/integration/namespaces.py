@@ -30,6 +30,7 @@ USER = "postgres"
 PG_PORT, WRITER_PORT, READER_PORT, API_PORT = 5432, 6432, 6433, 8008
 ETCD_CLIENT_PORT, ETCD_PEER_PORT = 2379, 2380
 ETCD = "/usr/bin/etcd"
+BIN_DIR = "/usr/lib/postgresql/15/bin"
 ETCD_ELECTION_MS = 500  # as `bascule up` does
 
 
@@ -51,23 +52,50 @@ def etcd_argv(name, address, members, data):
             "--log-level", "warn"]
 
 
+def service(name, argv, folder):
+    """A row of netns.Host.boot()."""
+    return {"name": name, "argv": [str(a) for a in argv], "log": f"{folder}/{name}.log",
+            "hold": f"{folder}/{name}.hold"}
+
+
+def boot_etcd(hosts, folder):
+    """One etcd of them all."""
+    members = {host.name: host.address for host in hosts}
+    for host in hosts:
+        argv = etcd_argv(host.name, host.address, members, f"{folder}/{host.name}")
+        host.boot([service(host.name, argv, folder)])
+
+
 class HostCluster(Cluster):
-    def __init__(self, nodes=3, etcd=3, defaults=None, places=None):
-        """defaults: {"timing": "fast", ...} of the configuration file. places: {"n1": {"region": ...}}."""
+    def __init__(self, nodes=3, etcd=3, defaults=None, places=None, network=None, etcd_hosts=(), prefix="n"):
+        """defaults: {"timing": "fast", ...} of the configuration file. places: {"n1": {"region": ...}}.
+        network, etcd_hosts: it joins this network and uses the etcd there; it is then not in charge of
+        either. prefix: of the members' names (n...), which are the hosts' names, too."""
         super().__init__(nodes)
-        self.etcd_count, self.defaults, self.places = etcd, defaults or {}, places or {}
-        self.network = netns.Network()
-        self.specs = {}
+        self.members = [f"{prefix}{i + 1}" for i in range(nodes)]
+        self.defaults, self.places = defaults or {}, places or {}
+        self.owns_network = network is None
+        self.network = network or netns.Network()
+        self.etcd_names = [host.name for host in etcd_hosts] or [f"e{i + 1}" for i in range(etcd)]
+        self.proxy_name = "p1" if prefix == "n" else f"{prefix}p"
 
     # ---- life -------------------------------------------------------------------------------------
     def __enter__(self):
         skip_unless_allowed()
         try:
-            self.network.__enter__()
-            self.make_hosts()
-            for name, spec in self.specs.items():
-                self.host(name).boot(spec)
-            self.network.enter_context(self.eye.inside())  # left before the hosts are removed
+            if self.owns_network:
+                self.network.__enter__()
+                for name in [*self.etcd_names, "c1", "eye"]:
+                    self.network.add_host(name)
+                self.network.enter_context(self.eye.inside())  # left before the hosts are removed
+            for name in [*self.members, self.proxy_name]:
+                self.network.add_host(name)
+            self.describe()
+            self.write_files()
+            if self.owns_network:
+                boot_etcd([self.host(name) for name in self.etcd_names], self.dir / "etcd")
+            for name in [*self.members, self.proxy_name]:
+                self.host(name).boot([self.agent_service(name)])
             self.wait_healthy(timeout=90)
         except BaseException:
             self.dump_logs()
@@ -76,40 +104,35 @@ class HostCluster(Cluster):
         return self
 
     def destroy(self, keep=None):
-        for host in self.network.hosts.values():
-            host.kill()
-        self.network.close()
+        for name in [*self.members, self.proxy_name]:
+            if name in self.network.hosts:
+                self.host(name).kill()
+        if self.owns_network:
+            self.network.close()
         if keep:
             print(f"kept: {self.base}")
         else:
             shutil.rmtree(self.base, ignore_errors=True)
 
-    def make_hosts(self):
-        self.members = [f"n{i + 1}" for i in range(self.nodes_count)]
-        etcds = [f"e{i + 1}" for i in range(self.etcd_count)]
-        for name in [*self.members, *etcds, "p1", "c1", "eye"]:
-            self.network.add_host(name)
-        self.eye = self.host("eye")
+    def describe(self):
         at = {name: host.address for name, host in self.network.hosts.items()}
+        proxy = at[self.proxy_name]
         self.info = {
-            "cluster": "field", "user": USER, "superuser": "postgres", "appUser": "app", "database": "app",
-            "binDir": "/usr/lib/postgresql/15/bin", "pgpass": str(self.dir / "secrets/pgpass"),
+            "cluster": f"field-{self.members[0]}", "user": USER, "superuser": "postgres", "appUser": "app",
+            "database": "app", "binDir": BIN_DIR, "pgpass": str(self.dir / "secrets/pgpass"),
             "nodes": [{"name": n, "host": at[n], "port": PG_PORT} for n in self.members],
-            "etcd": [{"name": e, "client": {"host": at[e], "port": ETCD_CLIENT_PORT}} for e in etcds],
-            "writer": {"host": at["p1"], "port": WRITER_PORT}, "reader": {"host": at["p1"], "port": READER_PORT},
+            "etcd": [{"name": e, "client": {"host": at[e], "port": ETCD_CLIENT_PORT}} for e in self.etcd_names],
+            "writer": {"host": proxy, "port": WRITER_PORT}, "reader": {"host": proxy, "port": READER_PORT},
         }
         self.etcd = Etcd(self.info["etcd"])
-        self.write_files()
-        for name in etcds:
-            self.specs[name] = [self.service(name, etcd_argv(
-                name, at[name], {e: at[e] for e in etcds}, self.dir / "etcd" / name / "data"), "etcd")]
-        for name in [*self.members, "p1"]:
-            self.specs[name] = [self.service(name, [os.path.abspath(BASCULE), "run", "--config",
-                                                    str(self.home(name) / "bascule.yaml")], "nodes")]
 
-    def service(self, name, argv, folder):
-        return {"name": name, "argv": argv, "log": str(self.dir / "log" / f"{name}.log"),
-                "hold": str(self.dir / folder / name / "hold")}
+    def agent_service(self, name):
+        argv = [os.path.abspath(BASCULE), "run", "--config", self.home(name) / "bascule.yaml"]
+        return {**service(name, argv, self.dir / "log"), "hold": str(self.home(name) / "hold")}
+
+    @property
+    def eye(self):
+        return self.host("eye")
 
     def write_files(self):
         password = secrets.token_hex(12)
@@ -117,13 +140,13 @@ class HostCluster(Cluster):
                  "secrets/users": f'"app" "{password}"', "secrets/pgpass": f"*:*:*:app:{password}"}
         for member in self.members:
             texts[f"nodes/{member}/bascule.yaml"] = json.dumps(self.member_config(member), indent=1)
-        texts["nodes/p1/bascule.yaml"] = json.dumps(self.proxy_config(), indent=1)
+        texts[f"nodes/{self.proxy_name}/bascule.yaml"] = json.dumps(self.proxy_config(), indent=1)
         for name, text in texts.items():
             path = self.dir / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text + "\n")
             path.chmod(0o600)
-        for folder in ["log", *[f"etcd/{m['name']}" for m in self.info["etcd"]]]:
+        for folder in ("log", "etcd"):
             (self.dir / folder).mkdir(parents=True)
         owner = pwd.getpwnam(USER)
         for path in [self.dir, *self.dir.rglob("*")]:
@@ -146,14 +169,14 @@ class HostCluster(Cluster):
             "client_users": [{"name": "app", "password_file": str(secret / "app"), "database": "app"}]}}
 
     def proxy_config(self):
-        here = self.host("p1").address
-        return {**self.common_config("p1"), "proxy": {
+        here = self.host(self.proxy_name).address
+        return {**self.common_config(self.proxy_name), "proxy": {
             "writer": f"{here}:{WRITER_PORT}", "reader": f"{here}:{READER_PORT}", "pool_size": 100,
             "userlist_file": str(self.dir / "secrets/users")}}
 
     # ---- the command line ---------------------------------------------------------------------------
     def run_cli(self, *arguments, timeout=60, check=True):
-        argv = [BASCULE, *arguments, "-c", str(self.home("p1") / "bascule.yaml")]
+        argv = [BASCULE, *arguments, "-c", str(self.home(self.proxy_name) / "bascule.yaml")]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout)
         if check and done.returncode != 0:
             raise AssertionError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}")

@@ -37,9 +37,11 @@ INIT = pathlib.Path(__file__).with_name("netns_init.py")
 SWITCH_RULES = """
 table bridge faults {
   set cuts { type ipv4_addr . ipv4_addr; }
+  set closed { type ipv4_addr . inet_service; }
   chain crossing {
     type filter hook forward priority 0; policy accept;
     ip saddr . ip daddr @cuts drop
+    ip daddr . tcp dport @closed drop
     jump lossy
   }
   chain lossy { }
@@ -165,6 +167,15 @@ class Host:
         return [int(p) for p in os.listdir("/proc")
                 if p.isdigit() and int(p) != first[0] and where and _namespace_of(p) == where]
 
+    def running(self, word):
+        """Those whose command line has this word."""
+        found = []
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                line = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found += [pid] if word in line else []
+        return found
+
     def outer_pid(self, inner):
         """The number that everybody else knows the host's process `inner` by; 0: there is none."""
         for pid in self.pids():
@@ -237,6 +248,12 @@ class Network(contextlib.ExitStack):
         healed = {pair for pair in self.cuts if not mine or mine & set(pair)}
         self._change("delete", healed)
         self.cuts -= healed
+
+    def close_port(self, host, port):
+        self._nft(f"add element bridge faults closed {{ {host.address} . {port} }}\n")
+
+    def open_port(self, host, port):
+        self._nft(f"delete element bridge faults closed {{ {host.address} . {port} }}\n")
 
     def loss(self, percent, *hosts):
         """Of the packets that these hosts send and get. 0: none any more."""

@@ -111,14 +111,14 @@ def test_22_etcd_blip_of_a_second_is_no_reason_for_anything():
         assert (cluster.primary(), cluster.epoch()) == (old, epoch)
 
 
-def test_10_over_etcd_switchover():
+def test_47_over_etcd_switchover():
     with etcd_cluster() as cluster:
         old = cluster.primary()
         with cluster.ledger() as ledger:
             ledger.wait_acks(50)
             cluster.run_cli("switchover")
             ledger.wait_acks(50)
-        cluster.finish(ledger, "10 switchover over etcd", max_gap_ms=SWITCHOVER_GAP_MAX_MS, errors_by_client_max=0)
+        cluster.finish(ledger, "47 switchover over etcd", max_gap_ms=SWITCHOVER_GAP_MAX_MS, errors_by_client_max=0)
         assert cluster.primary() != old
         cluster.wait_healthy()
         cluster.assert_same_rows_everywhere()

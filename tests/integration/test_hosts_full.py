@@ -1,0 +1,364 @@
+"""The scenarios on hosts of their own that `./dev test --full` runs: what takes long, and what test_hosts.py
+has a shorter relative of. The number in a name is the scenario's.
+"""
+import signal
+import threading
+import time
+
+import psycopg2
+import pytest
+
+from harness import send, wait_for
+from namespaces import API_PORT, HostCluster
+
+TTL_S = 5.0
+FAST = {"timing": "fast"}
+FAST_TTL_S = 2.0
+
+
+def nothing_happens(cluster, seconds, ledger=None):
+    """For so long the same member leads the same epoch."""
+    before = (cluster.primary(), cluster.epoch())
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert cluster.epoch() == before[1]
+        time.sleep(0.1)
+    if ledger:
+        ledger.wait_acks(50)
+    assert (cluster.primary(), cluster.epoch()) == before
+
+
+def sync_standby(cluster, primary):
+    """The member whose acknowledgement commits wait for."""
+    names = cluster.query(primary, "SELECT application_name FROM pg_stat_replication WHERE sync_state = 'sync'")
+    return next(m for m in cluster.members for row in names if row[0].startswith(m))
+
+
+def others(cluster, *but):
+    return [m for m in cluster.members if m not in but]
+
+
+def whole_again(cluster, ledger, scenario, **checks):
+    cluster.wait_healthy(timeout=90)
+    ledger.wait_acks(50)
+    ledger.stop()
+    cluster.finish(ledger, scenario, **checks)
+    cluster.assert_same_rows_everywhere()
+
+
+# ---------------------------------------------------------------------------------------- failure
+
+def test_04_hosts_power_loss_of_the_primary():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        cluster.host(old).power_off()
+        cluster.wait_primary(timeout=20, other_than=old, epoch_above=epoch)
+        ledger.wait_acks(50)
+        cluster.boot(old)
+        whole_again(cluster, ledger, "04 power loss", max_gap_ms=TTL_S * 1000 + 1500, errors_by_client_max=1)
+
+
+def test_08_hosts_a_suspended_primary_acknowledges_nothing_when_it_resumes():
+    with HostCluster(defaults=FAST) as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        frozen = cluster.host_pids(old)
+        send(frozen, signal.SIGSTOP)
+        cluster.wait_primary(timeout=30, other_than=old, epoch_above=epoch)
+        ledger.wait_acks(50)
+        seen = len(ledger.locals[old].acked)
+        send(frozen, signal.SIGCONT)
+        wait_for(lambda: old not in cluster.writable_members(), 10, f"{old} is fenced")
+        assert len(ledger.locals[old].acked) == seen, f"{old} acknowledged after it was suspended"
+        whole_again(cluster, ledger, "08")
+
+
+# ---------------------------------------------------------------------------------------- network
+
+def test_16_hosts_asynchronous_primary_cut_from_everything_stops_before_the_next_begins():
+    """Only fencing keeps the two apart here: no commit waits for a standby."""
+    with HostCluster(defaults={**FAST, "sync": "off"}) as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        cluster.isolate(old)
+        new = cluster.wait_primary(timeout=20, other_than=old, epoch_above=epoch)
+        ledger.wait_acks(50)
+        last = max(ledger.locals[old].acked.values())
+        first = min(ledger.locals[new].acked.values())
+        cluster.heal(old)
+        cluster.wait_healthy(timeout=90)
+        ledger.stop()
+        report = ledger.check(cluster.dsn(cluster.primary()))
+        lost_clients = [key for key in report.lost if key[0] < 1000]
+        print({"scenario": "16 asynchronous", **report.summary(), "apart_ms": round((first - last) * 1000)})
+        assert last < first, f"{old} acknowledged {(last - first) * 1000:.0f} ms after {new} had"
+        # The clients beyond the cut see the loss of a suffix at most: what was sent around the cut.
+        assert len(lost_clients) <= 20, lost_clients[:10]
+
+
+def test_17_hosts_primary_cut_from_the_store_only():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old = cluster.primary()
+        cluster.cut_between([old], cluster.etcd_names)
+        time.sleep(2 * TTL_S)  # failsafe or hand-over: both leave one writer
+        ledger.wait_acks(50)
+        cluster.heal(old)
+        whole_again(cluster, ledger, "17", max_gap_ms=TTL_S * 1000 + 1500, kept=cluster.primary() == old)
+
+
+def test_18_hosts_replicas_cut_from_the_primary_all_see_the_store():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old = cluster.primary()
+        cluster.cut_between([old], others(cluster, old))
+        nothing_happens(cluster, 2 * TTL_S, ledger)  # sync on, not strict: it goes on alone
+        cluster.heal(old)
+        whole_again(cluster, ledger, "18", max_gap_ms=2500)
+
+
+@pytest.mark.parametrize("who", ["synchronous", "other"])
+def test_19_hosts_the_stores_majority_side_wins(who):
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        synchronous = sync_standby(cluster, old)
+        lone = synchronous if who == "synchronous" else others(cluster, old, synchronous)[0]
+        minority = [*others(cluster, lone), "e1"]
+        cluster.cut_between(minority, [lone, "e2", "e3", "p1", "c1"])
+        if who == "synchronous":
+            assert cluster.wait_primary(timeout=30, epoch_above=epoch) == lone
+            ledger.wait_acks(50)
+        else:  # it may lack what was acknowledged: nobody leads
+            time.sleep(2 * TTL_S)
+            assert cluster.epoch() == epoch
+        cluster.heal(*minority)
+        whole_again(cluster, ledger, f"19 {who}")
+
+
+@pytest.mark.parametrize("way", ["out", "in"])
+def test_20_hosts_one_way_loss_converges_to_one_writer(way):
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        rest = [h for h in cluster.network.hosts.values() if h.name not in (old, "eye")]
+        if way == "out":
+            cluster.network.cut_one_way(cluster.host(old), *rest)
+        else:
+            for host in rest:
+                cluster.network.cut_one_way(host, cluster.host(old))
+        cluster.wait_primary(timeout=30, other_than=old, epoch_above=epoch)
+        ledger.wait_acks(50)
+        cluster.heal(old)
+        whole_again(cluster, ledger, f"20 {way}", max_gap_ms=TTL_S * 1000 + 2000)
+
+
+def test_21_hosts_packet_loss_causes_no_flapping():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        hosts = [cluster.host(name) for name in [*cluster.members, *cluster.etcd_names]]
+        cluster.network.loss(3, *hosts)
+        nothing_happens(cluster, 30)
+        cluster.network.loss(0)
+        whole_again(cluster, ledger, "21 loss")
+
+
+def test_21_hosts_a_flapping_link_of_a_standby_causes_no_flapping():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        before = (cluster.primary(), cluster.epoch())
+        standby = sync_standby(cluster, before[0])
+        cluster.network.flap(cluster.host(standby), times=6, down_s=0.7, up_s=2.0)
+        ledger.wait_acks(50)
+        assert (cluster.primary(), cluster.epoch()) == before
+        whole_again(cluster, ledger, "21 link", max_gap_ms=2500)
+
+
+def test_23_hosts_a_client_that_reaches_only_the_old_primary_is_cut():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        with cluster.host("c1").inside():
+            session = psycopg2.connect(cluster.dsn(old))
+        cluster.network.isolate(cluster.host(old), but=[cluster.eye, cluster.host("c1")])
+        ended = {}
+
+        def wait_in_session():
+            try:
+                with session.cursor() as cursor:
+                    cursor.execute("SELECT pg_sleep(60)")
+            except psycopg2.Error as error:
+                ended["at"], ended["why"] = time.monotonic(), str(error)
+        thread = threading.Thread(target=wait_in_session, daemon=True)
+        thread.start()
+        new = cluster.wait_primary(timeout=20, other_than=old, epoch_above=epoch)
+        thread.join(timeout=5)
+        assert "at" in ended, "the session at the old primary lives on"
+        ledger.wait_acks(50)
+        first = min(ledger.locals[new].acked.values())
+        assert ended["at"] < first, f"cut {(ended['at'] - first) * 1000:.0f} ms after {new} wrote"
+        cluster.heal(old)
+        whole_again(cluster, ledger, "23")
+
+
+def test_24_hosts_agents_ports_blocked_is_no_reason_for_a_failover():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        for member in cluster.members:
+            cluster.network.close_port(cluster.host(member), API_PORT)
+        nothing_happens(cluster, 2 * TTL_S, ledger)
+        for member in cluster.members:
+            cluster.network.open_port(cluster.host(member), API_PORT)
+        whole_again(cluster, ledger, "24", max_gap_ms=500, errors_by_client_max=0)
+
+
+def test_23_hosts_proxy_cut_from_the_primary_resumes_without_a_failover():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        before = (cluster.primary(), cluster.epoch())
+        cluster.cut_between(["p1"], [before[0]])
+        time.sleep(TTL_S)
+        cluster.heal("p1")
+        ledger.wait_acks(50)
+        assert (cluster.primary(), cluster.epoch()) == before
+        whole_again(cluster, ledger, "proxy cut from the primary", max_gap_ms=TTL_S * 1000 + 4000)
+
+
+# ------------------------------------------------------------------------------------------ store
+
+def test_25_hosts_etcds_leader_is_cut_off():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        leader = wait_for(cluster.etcd.leader, 10, "etcd has a leader")
+        cluster.isolate(leader)
+        nothing_happens(cluster, 2 * TTL_S, ledger)
+        cluster.heal(leader)
+        whole_again(cluster, ledger, "25 leader of etcd cut off", max_gap_ms=500, errors_by_client_max=0)
+
+
+def test_27_hosts_store_away_then_the_primary_dies():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        for name in cluster.etcd_names[:2]:
+            cluster.host(name).power_off()
+        cluster.kill_host(old)
+        time.sleep(2 * TTL_S)  # nobody may take over what nobody can see
+        assert cluster.writable_members() == []
+        for name in cluster.etcd_names[:2]:
+            cluster.host(name).power_on()
+        cluster.wait_primary(timeout=40, other_than=old, epoch_above=epoch)
+        ledger.wait_acks(50)
+        cluster.boot(old)
+        whole_again(cluster, ledger, "27")
+
+
+def test_29_hosts_rolling_restart_of_etcd():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        before = (cluster.primary(), cluster.epoch())
+        for name in cluster.etcd_names:
+            cluster.host(name).shut_down()
+            cluster.host(name).boot()
+            nothing_happens(cluster, TTL_S)
+        assert (cluster.primary(), cluster.epoch()) == before
+        whole_again(cluster, ledger, "29", max_gap_ms=500, errors_by_client_max=0)
+
+
+# ------------------------------------------------------------------------------- durability, rejoin
+
+def test_32_hosts_primary_and_its_synchronous_standby_lost():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        synchronous = sync_standby(cluster, old)
+        third = others(cluster, old, synchronous)[0]
+        for member in (old, synchronous):
+            cluster.host(member).power_off()
+        time.sleep(2 * TTL_S)
+        assert cluster.writable_members() == [] and cluster.epoch() == epoch
+        reason = cluster.record(f"members/{third}")["reason"]
+        assert "acknowledged" in reason or "ballots" in reason, reason
+        cluster.boot(synchronous)
+        cluster.wait_primary(timeout=40, epoch_above=epoch)
+        ledger.wait_acks(50)
+        cluster.boot(old)
+        whole_again(cluster, ledger, "32", refused_because=reason)
+
+
+def test_46_hosts_total_power_loss_then_boot_in_the_worst_order():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old = cluster.primary()
+        synchronous = sync_standby(cluster, old)
+        for host in cluster.network.hosts.values():
+            if host.name not in ("eye", "c1"):
+                host.kill()
+        # The one that has the least comes up first, and alone; the last leader comes last.
+        order = [*cluster.etcd_names, "p1", others(cluster, old, synchronous)[0]]
+        for name in order:
+            cluster.host(name).boot()
+        time.sleep(TTL_S)
+        for name in (synchronous, old):
+            cluster.host(name).boot()
+        cluster.wait_primary(timeout=60)
+        ledger.wait_acks(50)
+        whole_again(cluster, ledger, "46")
+
+
+# ------------------------------------------------------------------------------------- operations
+
+def test_57_hosts_a_lost_region_is_replaced_and_fenced_when_it_returns():
+    places = {"n1": {"region": "eu"}, "n2": {"region": "eu"}, "n3": {"region": "us", "priority": 50}}
+    with HostCluster(places=places, defaults={"sync": "off"}) as cluster:
+        if cluster.primary() == "n3":
+            cluster.run_cli("switchover", "--candidate", "n1")
+            cluster.wait_healthy()
+        with cluster.ledger() as ledger:
+            ledger.wait_acks(50)
+            old, epoch = cluster.primary(), cluster.epoch()
+            ledger.stop()  # asynchronous: what is written while the region is lost may be lost
+            cluster.assert_same_rows_everywhere()
+        region = ["n1", "n2", "e1"]
+        cluster.cut_between(region, ["n3", "e2", "e3", "p1", "c1"])
+        with cluster.ledger() as after:
+            assert cluster.wait_primary(timeout=30, other_than=old, epoch_above=epoch) == "n3"
+            after.wait_acks(50)
+            assert "n1" not in cluster.writable_members() and "n2" not in cluster.writable_members()
+            cluster.heal(*region)
+            cluster.wait_healthy(timeout=90)
+            after.wait_acks(50)
+        cluster.assert_same_rows_everywhere()
+        assert cluster.writable_members() == ["n3"]
+
+
+def test_58_hosts_planned_swap_of_regions_loses_nothing():
+    places = {"n1": {"region": "eu"}, "n2": {"region": "eu"}, "n3": {"region": "us", "priority": 50}}
+    with HostCluster(places=places) as cluster, cluster.ledger() as ledger:
+        for candidate in (["n3", "n1"] if cluster.primary() != "n3" else ["n1", "n3"]):
+            ledger.wait_acks(50)
+            cluster.run_cli("switchover", "--candidate", candidate)
+            wait_for(lambda to=candidate: cluster.primary() == to, 20, f"{candidate} leads")
+            ledger.wait_acks(50)
+            cluster.wait_healthy(timeout=60)
+        whole_again(cluster, ledger, "58", max_gap_ms=2000, errors_by_client_max=0)
+
+
+@pytest.mark.parametrize("lost", ["primary", "standby", "witness"])
+def test_60_hosts_two_members_and_a_witness_each_lost(lost):
+    """One member of etcd on each: the third host has nothing but that."""
+    with HostCluster(nodes=2) as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        standby = others(cluster, old)[0]
+        victims = {"primary": [old, "e1"], "standby": [standby, "e2"], "witness": ["e3"]}[lost]
+        for name in victims:
+            cluster.host(name).power_off()
+        if lost == "primary":
+            cluster.wait_primary(timeout=30, other_than=old, epoch_above=epoch)
+        ledger.wait_acks(50)
+        assert lost == "primary" or cluster.epoch() == epoch
+        for name in victims:
+            cluster.host(name).power_on()
+        whole_again(cluster, ledger, f"60 {lost}")
