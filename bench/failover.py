@@ -110,7 +110,7 @@ def measure(cluster, strike, network):
     report = ledger.check(cluster.dsn(now))
     cluster.wait_healthy(timeout=PATIENCE_S)
     statements = [m for m in report.error_messages if not m.startswith("connect:")]
-    with contextlib.closing(rigs_connect(cluster.dsn(cluster.primary()))) as connection:
+    with contextlib.closing(connect_to(cluster.dsn(cluster.primary()))) as connection:
         connection.cursor().execute("TRUNCATE ledger")
     return {"gap_ms": round(report.gap_global_ms), "client_gap_ms": round(report.gap_ms), "acked": report.acked,
             "failed_statements": len(statements), "failed_connects": len(report.error_messages) - len(statements),
@@ -118,7 +118,7 @@ def measure(cluster, strike, network):
             "first_errors": [m.split("\n")[0] for m in report.error_messages[:2]]}
 
 
-def rigs_connect(dsn):
+def connect_to(dsn):
     import psycopg2
     connection = psycopg2.connect(dsn)
     connection.autocommit = True
@@ -245,10 +245,9 @@ def main():
     if reason := netns.not_allowed():
         raise SystemExit(f"bench: {reason}")
     result = {"about": about(), "systems": {}, "samples": []}
-    # Neither system shall wait for a processor that something else keeps busy.
-    os.nice(-10)
     try:
-        run_all(options, result)
+        with rigs.before_others():
+            run_all(options, result)
     finally:
         if options.json:
             pathlib.Path(options.json).write_text(json.dumps(result, indent=1))

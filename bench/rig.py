@@ -38,6 +38,33 @@ def raise_file_limit():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+@contextlib.contextmanager
+def before_others():
+    """This process and those that it starts get the processors before anything else that runs on the machine. By a
+    control group: niceness counts within a session only (sched(7), autogroup), and servers have sessions of their own."""
+    os.nice(-10)
+    for base, file, most in (("/sys/fs/cgroup/cpu", "cpu.shares", "100000"), ("/sys/fs/cgroup", "cpu.weight", "10000")):
+        group = pathlib.Path(base) / f"bascule-bench-{os.getpid()}"
+        try:
+            group.mkdir()
+            (group / file).write_text(most)
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+        except OSError:
+            with contextlib.suppress(OSError):
+                group.rmdir()
+            continue
+        break
+    else:
+        group = None
+    try:
+        yield
+    finally:
+        if group:
+            (group.parent / "cgroup.procs").write_text(str(os.getpid()))
+            with contextlib.suppress(OSError):
+                group.rmdir()
+
+
 def cpu_ns(pid):
     """User and system time of all threads, from the scheduler's own account (proc(5), schedstat)."""
     total = 0
