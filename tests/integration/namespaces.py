@@ -12,13 +12,17 @@ proxy p1, the clients c1. The tests look from one more host, `eye`, which no fau
 Besides what harness.Cluster checks: the writer on each member writes to its own PostgreSQL, past the
 proxy, all the time. No two of them are ever acknowledged in turns that the epochs don't explain.
 """
+import contextlib
 import json
 import os
 import pwd
 import secrets
 import shutil
 import subprocess
+import urllib.error
+import urllib.request
 
+import psycopg2
 import pytest
 
 import netns
@@ -67,13 +71,16 @@ def boot_etcd(hosts, folder):
 
 
 class HostCluster(Cluster):
-    def __init__(self, nodes=3, etcd=3, defaults=None, places=None, network=None, etcd_hosts=(), prefix="n"):
-        """defaults: {"timing": "fast", ...} of the configuration file. places: {"n1": {"region": ...}}.
+    def __init__(self, nodes=3, etcd=3, defaults=None, places=None, proxy=None, postgresql=None,
+                 network=None, etcd_hosts=(), prefix="n"):
+        """defaults: {"timing": "fast", ...} of the configuration file. places: {"n1": {"region": ...}}. proxy:
+        further keys of that section. postgresql: parameters.
         network, etcd_hosts: it joins this network and uses the etcd there; it is then not in charge of
         either. prefix: of the members' names (n...), which are the hosts' names, too."""
         super().__init__(nodes)
         self.members = [f"{prefix}{i + 1}" for i in range(nodes)]
-        self.defaults, self.places = defaults or {}, places or {}
+        self.defaults, self.places, self.proxy = defaults or {}, places or {}, proxy or {}
+        self.parameters = {"max_connections": "200", **(postgresql or {})}
         self.owns_network = network is None
         self.network = network or netns.Network()
         self.etcd_names = [host.name for host in etcd_hosts] or [f"e{i + 1}" for i in range(etcd)]
@@ -163,7 +170,7 @@ class HostCluster(Cluster):
         return {**self.common_config(name), "defaults": self.defaults, "node": {
             "name": name, "data_dir": str(self.data(name)), "run_dir": str(self.home(name) / "run"),
             "host": self.host(name).address, "port": PG_PORT, **self.places.get(name, {}),
-            "postgresql": {"bin_dir": self.info["binDir"], "parameters": {"max_connections": "200"}},
+            "postgresql": {"bin_dir": self.info["binDir"], "parameters": self.parameters},
             "superuser": {"user": self.info["superuser"]},
             "replication": {"password_file": str(secret / "replication")},
             "client_users": [{"name": "app", "password_file": str(secret / "app"), "database": "app"}]}}
@@ -172,11 +179,14 @@ class HostCluster(Cluster):
         here = self.host(self.proxy_name).address
         return {**self.common_config(self.proxy_name), "proxy": {
             "writer": f"{here}:{WRITER_PORT}", "reader": f"{here}:{READER_PORT}", "pool_size": 100,
-            "userlist_file": str(self.dir / "secrets/users")}}
+            "userlist_file": str(self.dir / "secrets/users"), **self.proxy}}
 
     # ---- the command line ---------------------------------------------------------------------------
+    def cli_argv(self, *arguments):
+        return [BASCULE, *arguments, "-c", str(self.home(self.proxy_name) / "bascule.yaml")]
+
     def run_cli(self, *arguments, timeout=60, check=True):
-        argv = [BASCULE, *arguments, "-c", str(self.home(self.proxy_name) / "bascule.yaml")]
+        argv = self.cli_argv(*arguments)
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout)
         if check and done.returncode != 0:
             raise AssertionError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
@@ -213,6 +223,31 @@ class HostCluster(Cluster):
         self.network.heal(self.host(member))
         if self.host(member).init is None:
             self.host(member).boot()
+
+    # ---- looking -----------------------------------------------------------------------------------
+    def sync_standby(self, primary):
+        """The member whose acknowledgement commits wait for."""
+        rows = self.query(primary, "SELECT application_name FROM pg_stat_replication WHERE sync_state = 'sync'")
+        return next(m for m in self.members for row in rows if row[0].startswith(m + "_"))
+
+    def others(self, *but):
+        return [m for m in self.members if m not in but]
+
+    def http_status(self, member, path):
+        try:
+            with urllib.request.urlopen(f"http://{self.host(member).address}:{API_PORT}{path}", timeout=2) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def servers_of_reads(self, connections):
+        """Addresses of the servers that so many connections to the reader port lead to."""
+        found = set()
+        for _ in range(connections):
+            with contextlib.closing(psycopg2.connect(self.dsn("reader"))) as connection, connection.cursor() as cursor:
+                cursor.execute("SELECT host(inet_server_addr())")
+                found.add(cursor.fetchone()[0])
+        return found
 
     # ---- writers and checks ----------------------------------------------------------------------------
     def ledger(self, clients=4, where="writer", **options):

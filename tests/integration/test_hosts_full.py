@@ -28,16 +28,6 @@ def nothing_happens(cluster, seconds, ledger=None):
     assert (cluster.primary(), cluster.epoch()) == before
 
 
-def sync_standby(cluster, primary):
-    """The member whose acknowledgement commits wait for."""
-    names = cluster.query(primary, "SELECT application_name FROM pg_stat_replication WHERE sync_state = 'sync'")
-    return next(m for m in cluster.members for row in names if row[0].startswith(m))
-
-
-def others(cluster, *but):
-    return [m for m in cluster.members if m not in but]
-
-
 def whole_again(cluster, ledger, scenario, **checks):
     cluster.wait_healthy(timeout=90)
     ledger.wait_acks(50)
@@ -112,7 +102,7 @@ def test_18_hosts_replicas_cut_from_the_primary_all_see_the_store():
     with HostCluster() as cluster, cluster.ledger() as ledger:
         ledger.wait_acks(50)
         old = cluster.primary()
-        cluster.cut_between([old], others(cluster, old))
+        cluster.cut_between([old], cluster.others(old))
         nothing_happens(cluster, 2 * TTL_S, ledger)  # sync on, not strict: it goes on alone
         cluster.heal(old)
         whole_again(cluster, ledger, "18", max_gap_ms=2500)
@@ -123,9 +113,9 @@ def test_19_hosts_the_stores_majority_side_wins(who):
     with HostCluster() as cluster, cluster.ledger() as ledger:
         ledger.wait_acks(50)
         old, epoch = cluster.primary(), cluster.epoch()
-        synchronous = sync_standby(cluster, old)
-        lone = synchronous if who == "synchronous" else others(cluster, old, synchronous)[0]
-        minority = [*others(cluster, lone), "e1"]
+        synchronous = cluster.sync_standby(old)
+        lone = synchronous if who == "synchronous" else cluster.others(old, synchronous)[0]
+        minority = [*cluster.others(lone), "e1"]
         cluster.cut_between(minority, [lone, "e2", "e3", "p1", "c1"])
         if who == "synchronous":
             assert cluster.wait_primary(timeout=30, epoch_above=epoch) == lone
@@ -168,7 +158,7 @@ def test_21_hosts_a_flapping_link_of_a_standby_causes_no_flapping():
     with HostCluster() as cluster, cluster.ledger() as ledger:
         ledger.wait_acks(50)
         before = (cluster.primary(), cluster.epoch())
-        standby = sync_standby(cluster, before[0])
+        standby = cluster.sync_standby(before[0])
         cluster.network.flap(cluster.host(standby), times=6, down_s=0.7, up_s=2.0)
         ledger.wait_acks(50)
         assert (cluster.primary(), cluster.epoch()) == before
@@ -272,8 +262,8 @@ def test_32_hosts_primary_and_its_synchronous_standby_lost():
     with HostCluster() as cluster, cluster.ledger() as ledger:
         ledger.wait_acks(50)
         old, epoch = cluster.primary(), cluster.epoch()
-        synchronous = sync_standby(cluster, old)
-        third = others(cluster, old, synchronous)[0]
+        synchronous = cluster.sync_standby(old)
+        third = cluster.others(old, synchronous)[0]
         for member in (old, synchronous):
             cluster.host(member).power_off()
         time.sleep(2 * TTL_S)
@@ -291,12 +281,12 @@ def test_46_hosts_total_power_loss_then_boot_in_the_worst_order():
     with HostCluster() as cluster, cluster.ledger() as ledger:
         ledger.wait_acks(50)
         old = cluster.primary()
-        synchronous = sync_standby(cluster, old)
+        synchronous = cluster.sync_standby(old)
         for host in cluster.network.hosts.values():
             if host.name not in ("eye", "c1"):
                 host.kill()
         # The one that has the least comes up first, and alone; the last leader comes last.
-        order = [*cluster.etcd_names, "p1", others(cluster, old, synchronous)[0]]
+        order = [*cluster.etcd_names, "p1", cluster.others(old, synchronous)[0]]
         for name in order:
             cluster.host(name).boot()
         time.sleep(TTL_S)
@@ -351,7 +341,7 @@ def test_60_hosts_two_members_and_a_witness_each_lost(lost):
     with HostCluster(nodes=2) as cluster, cluster.ledger() as ledger:
         ledger.wait_acks(50)
         old, epoch = cluster.primary(), cluster.epoch()
-        standby = others(cluster, old)[0]
+        standby = cluster.others(old)[0]
         victims = {"primary": [old, "e1"], "standby": [standby, "e2"], "witness": ["e3"]}[lost]
         for name in victims:
             cluster.host(name).power_off()
