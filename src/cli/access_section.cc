@@ -179,6 +179,10 @@ void read_access(MapReader& proxy, Problems& problems, const ResolvePath& resolv
   proxy.flag("password_in_clear", out.config.password_in_clear);
   proxy.text_list("proxy_protocol_from", out.config.proxy_protocol_from);
   reader.password_commands(proxy, out.password_commands);
+  MapReader console = proxy.map("console");
+  console.text_list("admins", out.config.console_admins);
+  console.text_list("stats", out.config.console_stats);
+  console.finish();
   reader.file(proxy, "socket_dir", out.socket_dir);
 }
 

@@ -249,6 +249,10 @@ class Daemon {
          {"reader", config_.proxy->reader ? config_.proxy->reader->to_string() : "none"},
          {"workers", config->workers}});
     warn_of_descriptors(config->clients_max + config->pool_size);
+    config->process.reload = [this](std::function<void(Status)> done) {
+      loop_->post([this, done = std::move(done)] { done(reload()); });
+    };
+    config->process.shut_down = [this] { loop_->post([this] { on_signal(); }); };
     proxy_ = std::make_unique<proxy::Proxy>(std::move(*config), platform_.engines);
     if (store_) {
       acks_ = std::make_unique<ProxyAcks>(*loop_, store_->store(), control::Keys(config_.cluster),
@@ -357,7 +361,10 @@ class Daemon {
   // SIGHUP: users, rules and certificates anew, from the file and those that it names. Its other
   // settings stay as they were at start.
   void on_reload() {
-    if (!proxy_) return;
+    if (proxy_) (void)reload();
+  }
+
+  Status reload() {
     const auto config = load_config(config_.file);
     const Status status = [&]() -> Status {
       if (!config) return std::unexpected(config.error());
@@ -366,9 +373,11 @@ class Daemon {
       if (!access) return std::unexpected(access.error());
       return proxy_->reload(std::move(*access));
     }();
-    if (status) return;
-    log(LogLevel::kError, who_, "not reloaded: everything stays as it was",
-        {{"error", status.error().to_string()}});
+    if (!status) {
+      log(LogLevel::kError, who_, "not reloaded: everything stays as it was",
+          {{"error", status.error().to_string()}});
+    }
+    return status;
   }
 
   void fetch_passwords() {

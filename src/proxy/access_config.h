@@ -53,6 +53,9 @@ struct AccessConfig {
   bool password_in_clear = false;  // method "password" also without TLS and unix socket
   // Addresses and networks ("10.0.0.0/8") whose connections begin with a PROXY protocol header.
   std::vector<std::string> proxy_protocol_from;
+  // Users of the admin console: who may order, and who may only look. Both empty: there is none,
+  // and its names are those of ordinary databases.
+  std::vector<std::string> console_admins, console_stats;
 
   // ---- Servers -------------------------------------------------------------------------------
   SslMode server_tls = SslMode::kPrefer;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "pgwire/messages.h"
+#include "proxy/console.h"
 #include "proxy/dispatcher.h"
 #include "proxy/worker.h"
 
@@ -16,16 +17,19 @@ ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, PortKind
       stream_(&stream),
       port_(port),
       side_(port == PortKind::kReader ? port : PortKind::kWriter),
-      self_(self) {
+      self_(self),
+      connected_(worker.loop().now()) {
   stream.set_handler(*this);
   login_ = std::make_unique<ClientLogin>(
       worker.access(), worker.entropy(), room,
       ClientOrigin{stream.peer_host(), [this] { return stream_->peer_user(); }});
-  login_timer_ = worker.loop().call_after(worker.shared().config.auth_timeout, [this] {
+  login_timer_ = worker.loop().call_after(worker.config().auth_timeout, [this] {
     login_timer_ = env::TimerId::kNone;
     login_timed_out();
   });
 }
+
+ClientConnection::~ClientConnection() = default;
 
 // ---- Log-in ------------------------------------------------------------------------------------
 
@@ -38,6 +42,8 @@ size_t ClientConnection::on_data(std::string_view bytes) {
       return 0;
     case Phase::kSession:
       return on_session_data(bytes);
+    case Phase::kConsole:
+      return on_console_data(bytes);
     case Phase::kGone:
       return bytes.size();
   }
@@ -132,6 +138,7 @@ void ClientConnection::after_login_step(std::string& reply) {
 
 void ClientConnection::on_authenticated() {
   worker_.loop().cancel(std::exchange(login_timer_, env::TimerId::kNone));
+  if (begin_console()) return;
   const std::string user(login_->startup().user());
   const std::string database(login_->startup().database());
   const bool replication = login_->startup().replication != pgwire::ReplicationMode::kNone;
@@ -144,6 +151,9 @@ void ClientConnection::on_authenticated() {
   std::sort(startup.begin(), startup.end());
   worker_.credentials().learn(user, login_->server_keys(), login_->password(), login_->looked_up());
   end_login();
+  if (worker_.controls().disabled.contains(database)) {
+    return fail("55000", "database \"" + database + "\" is disabled");
+  }
   PoolMode mode = replication ? PoolMode::kSession : worker_.shared().mode(user, database);
   if (port_ == PortKind::kSplit && !replication) {
     // Each statement has a server of its own; what a session can't share pins it to the primary.
@@ -162,6 +172,7 @@ void ClientConnection::on_authenticated() {
                                          table.settings(std::move(split.settings)));
   }
   ++pool_->clients;
+  ++pool_->traffic.now.logins;
   if (auto reported = worker_.dispatcher().reported(*pool_, side_, startup)) {
     return welcome(std::move(reported));
   }
@@ -189,6 +200,7 @@ void ClientConnection::welcome(ParametersRef parameters) {
 // ---- Relay -------------------------------------------------------------------------------------
 
 Session::Gate ClientConnection::gate() const {
+  if (server_ != nullptr && pool_->halt == Halt::kSuspended) return Session::Gate::kShut;
   if (server_ == nullptr || server_->target().role == PortKind::kReader) {
     return Session::Gate::kOpen;
   }
@@ -219,6 +231,7 @@ size_t ClientConnection::on_session_data(std::string_view bytes) {
   }
   if (!open()) return bytes.size();
   if (server_ != nullptr && server_->congested()) stream_->pause();
+  pool_->traffic.now.received += done;
   count_active();
   return done;
 }
@@ -244,7 +257,9 @@ ClientConnection::Sides ClientConnection::choose_side(std::string_view unread) {
 void ClientConnection::to_server(std::string_view bytes) { server_->send(bytes); }
 
 void ClientConnection::to_client(std::string_view bytes) {
-  if (stream_ != nullptr) stream_->send(bytes);
+  if (stream_ == nullptr) return;
+  if (pool_ != nullptr) pool_->traffic.now.sent += bytes.size();
+  stream_->send(bytes);
 }
 
 void ClientConnection::on_parameter(std::string_view name, std::string_view value) {
@@ -299,8 +314,10 @@ void ClientConnection::count_active() {
     counted_active_ = active;
     active ? counters.active_transactions.add() : counters.active_transactions.sub();
   }
+  account();
   if (session_->transactions() != transactions_seen_) {
     counters.transactions.add(session_->transactions() - transactions_seen_);
+    pool_->traffic.now.transactions += session_->transactions() - transactions_seen_;
     transactions_seen_ = session_->transactions();
   }
   if (session_->errors() != errors_seen_) {
@@ -400,7 +417,7 @@ void ClientConnection::on_server_lost(Loss loss, const std::string& who) {
 
 void ClientConnection::move_if_idle() {
   leaving_server_ = true;
-  if (!session_->idle()) return;
+  if (!session_->attached() || !session_->idle()) return;
   if (!session_->movable()) return;  // stays until the server itself goes
   ServerConnection& server = *std::exchange(server_, nullptr);
   leaving_server_ = false;
@@ -409,6 +426,11 @@ void ClientConnection::move_if_idle() {
 }
 
 bool ClientConnection::cancel(std::string_view secret) {
+  if (phase_ == Phase::kConsole &&
+      pgwire::secrets_equal(secret, std::string_view(secret_, sizeof secret_))) {
+    console_->cancel();
+    return false;
+  }
   if (phase_ != Phase::kSession ||
       !pgwire::secrets_equal(secret, std::string_view(secret_, sizeof secret_))) {
     return false;
@@ -427,7 +449,7 @@ std::string ClientConnection::describe() const {
 
 void ClientConnection::sweep(MonoTime now) {
   if (phase_ != Phase::kSession || !open() || hold_.ticket != 0) return;
-  const ProxyConfig& config = worker_.shared().config;
+  const ProxyConfig& config = worker_.config();
   const Doing doing = session_->in_flight() ? Doing::kStatement
                       : session_->active()  ? Doing::kIdleInTransaction
                                             : Doing::kNothing;
@@ -461,7 +483,7 @@ void ClientConnection::sweep(MonoTime now) {
 }
 
 void ClientConnection::time_out(std::string_view sqlstate, std::string_view message) {
-  if (stream_ == nullptr || session_->mid_message()) return close();
+  if (stream_ == nullptr || (session_ && session_->mid_message())) return close();
   fail(sqlstate, message);
 }
 
@@ -498,6 +520,10 @@ void ClientConnection::close() {
 
 void ClientConnection::leave() {
   end_login();
+  if (console_ && phase_ != Phase::kGone) {
+    console_->stop();
+    worker_.shared().consoles.fetch_sub(1);
+  }
   phase_ = Phase::kGone;
   worker_.loop().cancel(std::exchange(login_timer_, env::TimerId::kNone));
   worker_.dispatcher().stop_waiting(*this);
@@ -523,7 +549,7 @@ void ClientConnection::leave() {
 
 void ClientConnection::on_peer_gone() {
   // Nobody is there for what waits in the queue. Otherwise its last bytes are read first.
-  if (hold_.ticket != 0 || phase_ == Phase::kWaitingForParameters || phase_ == Phase::kLogin) {
+  if (hold_.ticket != 0 || phase_ != Phase::kSession) {
     close();
   }
 }

@@ -13,14 +13,17 @@
 
 namespace bascule::proxy {
 
+class Console;
 class ServerConnection;
 class Worker;
+struct ConsoleSnapshot;
+struct SocketView;
 
 class ClientConnection final : public env::StreamHandler, public SessionOutput {
  public:
   ClientConnection(Worker& worker, env::Stream& stream, PortKind port, ClientLogin::Room room,
                    Handle self);
-  ~ClientConnection() override = default;
+  ~ClientConnection() override;
 
   Handle self() const { return self_; }
   PortKind port() const { return port_; }
@@ -78,10 +81,18 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   std::string describe() const;  // for messages: its address
   void sweep(MonoTime now);      // looks whether it has taken too long
 
+  // ---- The console's half; client_console.cc -------------------------------------------------
+  Console* console() const { return console_.get(); }
+  void show(SocketView& view) const;
+  void count(ConsoleSnapshot& out) const;
+  // Tells it why, if it can be told anything, and closes it.
+  void time_out(std::string_view sqlstate, std::string_view message);
+  const Pool* known_pool() const { return pool_; }  // null: not logged in yet
+
   void close();  // at once; the worker forgets it
 
  private:
-  enum class Phase { kLogin, kWaitingForParameters, kSession, kGone };
+  enum class Phase { kLogin, kWaitingForParameters, kSession, kConsole, kGone };
 
   size_t on_login_data(std::string_view bytes);
   void after_login_step(std::string& reply);
@@ -92,7 +103,9 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void welcome(ParametersRef parameters);
   void release();
   void say_goodbye();
-  void time_out(std::string_view sqlstate, std::string_view message);
+  bool begin_console();
+  size_t on_console_data(std::string_view bytes);
+  void account();
   size_t on_session_data(std::string_view bytes);
   void leave();  // the client is gone: what becomes of its server
   void finish(std::string_view last_words);
@@ -121,6 +134,12 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   ServerConnection* server_ = nullptr;
   Hold hold_;
   uint64_t transactions_seen_ = 0, errors_seen_ = 0;
+  std::unique_ptr<Console> console_;
+  // For the console: since when it is here, and since when the last statement and transaction run.
+  const MonoTime connected_;
+  MonoTime statement_began_{}, transaction_began_{};
+  uint32_t readies_counted_ = 0;
+  bool counting_statement_ = false, counting_transaction_ = false;
   // What it was seen doing by sweep(), and since when.
   enum class Doing : uint8_t { kNothing, kStatement, kIdleInTransaction };
   Doing doing_ = Doing::kNothing;

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/result.h"
 #include "base/time.h"
 #include "env/net.h"
 #include "proxy/access_config.h"
@@ -38,11 +40,21 @@ struct PoolRule {
   std::optional<int> pool_size;  // instead of default_pool_size
 };
 
+// What the console asks of the process that the proxy is a part of. Called on a worker's thread: to
+// be passed on, not waited for. Empty: the console refuses the command.
+struct ProcessHooks {
+  // Reads the configuration anew and calls Proxy::reload(); then `done`, once, on any thread.
+  std::function<void(std::function<void(Status)> done)> reload;
+  std::function<void()> shut_down;
+};
+
 struct ProxyConfig {
   std::string cluster = "bascule";  // for messages
   std::vector<ProxyListener> listeners;
   int workers = 1;
   AccessConfig access;  // can be replaced: Proxy::reload()
+  ProcessHooks process;
+  Nanos stats_period = 60s;  // of the averages that the console shows
 
   RoutingPolicy routing;
   // Where no cluster tells the route by publish(): the servers to find it out from.
@@ -52,12 +64,13 @@ struct ProxyConfig {
   Nanos catalog_expire = 300s;
   PoolMode pool_mode = PoolMode::kSession;
   std::vector<PoolRule> pools;
-  // Server connections of one user to one database, all workers together. 0: pool_size alone counts.
+  // Server connections of one user to one database, all workers together. 0: pool_size alone
+  // counts.
   int default_pool_size = 0;
-  int reserve_pool_size = 0;      // beyond that, for clients that have waited for
+  int reserve_pool_size = 0;  // beyond that, for clients that have waited for
   Nanos reserve_pool_timeout = 5s;
-  int max_db_connections = 0;    // to one database, 0: no limit
-  int max_user_connections = 0;  // of one user
+  int max_db_connections = 0;     // to one database, 0: no limit
+  int max_user_connections = 0;   // of one user
   Nanos server_lifetime = 3600s;  // then it is closed when it is free; 0: never
   // Each ends the connection of the client. 0: never. Checked now and then: up to a second late.
   Nanos query_timeout = 0s;             // from its first byte to its end
@@ -67,7 +80,7 @@ struct ProxyConfig {
   int pool_size = 100;       // server connections, all workers together
   int clients_max = 10'000;  // connected clients, logged in or not
   int hold_count_max = 10'000;
-  Nanos hold_timeout = 30s;      // how long a statement waits for a server
+  Nanos hold_timeout = 30s;  // how long a statement waits for a server
   // Clients of one address that are not logged in yet; 0: no limit. Those beyond it are closed
   // unheard.
   int logins_per_address_max = 0;

@@ -67,7 +67,7 @@ class Dispatcher::CancelRequest final : public env::StreamHandler, public Server
 };
 
 Dispatcher::Dispatcher(Worker& worker)
-    : worker_(worker), prng_(0), replicas_first_(worker.shared().config.routing) {
+    : worker_(worker), prng_(0), replicas_first_(worker.config().routing) {
   replicas_first_.primary_share = 0;
   uint64_t seed = 0;
   const std::string random = random_bytes(worker.entropy(), sizeof seed);
@@ -86,7 +86,8 @@ Pool& Dispatcher::pool(const std::string& user, const std::string& database, Par
     pool->database = database;
     pool->startup = std::move(startup);
     pool->mode = worker_.shared().mode(user, database);
-    pool->caps = worker_.shared().caps.of(worker_.shared().config, user, database);
+    pool->halt = worker_.controls().of(database);
+    pool->caps = worker_.shared().caps.of(worker_.config(), user, database);
   }
   return *pool;
 }
@@ -111,7 +112,7 @@ Dispatcher::Acquired Dispatcher::acquire(ClientConnection& client) {
   if (first && serve(pool, kind, client)) {
     // Attached, or its settings are being restored.
   } else {
-    const int max = worker_.shared().config.hold_count_max;
+    const int max = worker_.config().hold_count_max;
     if (worker_.shared().held.load() >= max) {
       client.give_up("53300", fmt::format("{} statements wait for a server already: the limit of "
                                           "the proxy",
@@ -131,7 +132,7 @@ void Dispatcher::enqueue(ClientConnection& client) {
   ClientConnection::Hold& hold = client.hold();
   hold.ticket = next_ticket_;
   hold.since = worker_.loop().now();
-  hold.timer = worker_.loop().call_after(worker_.shared().config.hold_timeout,
+  hold.timer = worker_.loop().call_after(worker_.config().hold_timeout,
                                          [this, handle = client.self()] { expire(handle); });
   client.pool().side(client.side()).waiting.push_back({client.self(), hold.ticket});
   worker_.shared().held.fetch_add(1);
@@ -150,7 +151,7 @@ void Dispatcher::stop_waiting(ClientConnection& client) {
 std::string Dispatcher::why_waiting(Pool& pool, PortKind kind, std::string_view& sqlstate) {
   sqlstate = "57P03";
   const Pool::Side& side = pool.side(kind);
-  const std::string& cluster = worker_.shared().config.cluster;
+  const std::string& cluster = worker_.config().cluster;
   const Route* route = worker_.route();
   if (route == nullptr || (!route->table.primary && !gate_open(kind))) {
     const std::string reason = route != nullptr ? route->table.reason : "nothing is known yet";
@@ -161,6 +162,7 @@ std::string Dispatcher::why_waiting(Pool& pool, PortKind kind, std::string_view&
     return fmt::format("the primary {} of cluster \"{}\" is not known to be in office any more",
                        route->table.primary->name, cluster);
   }
+  if (pool.halt != Halt::kNone) return fmt::format("database \"{}\" is paused", pool.database);
   if (!gate_open(kind)) return fmt::format("cluster \"{}\" is switching over", cluster);
   if (side.full != nullptr) {
     sqlstate = "53300";
@@ -209,12 +211,12 @@ void Dispatcher::expire(Handle handle) {
 bool Dispatcher::serve(Pool& pool, PortKind kind, ClientConnection& client) {
   if (ServerConnection* own = client.server()) {
     const bool open = own->target().role == PortKind::kReader || gate_open(PortKind::kWriter);
-    if (!open) return false;
+    if (!open || pool.halt == Halt::kSuspended) return false;
     stop_waiting(client);
     client.resume();
     return true;
   }
-  if (!gate_open(kind)) return false;
+  if (!gate_open(kind) || pool.halt != Halt::kNone) return false;
   ServerConnection* server = find_idle(pool, kind, client.session().wanted(), client.member());
   if (server == nullptr) {
     open_connections(pool, kind);
@@ -223,6 +225,10 @@ bool Dispatcher::serve(Pool& pool, PortKind kind, ClientConnection& client) {
     if (client.member().empty() || !(side.limited || side.failing)) return false;
     server = find_idle(pool, kind, client.session().wanted(), {});
     if (server == nullptr) return false;
+  }
+  ++pool.traffic.now.assignments;
+  if (client.hold().ticket != 0) {
+    pool.traffic.now.wait_time += worker_.loop().now() - client.hold().since;
   }
   stop_waiting(client);
   client.take(*server);
@@ -335,7 +341,7 @@ void Dispatcher::open_connections(Pool& pool, PortKind kind) {
     auto target = choose(kind, member_of_waiter(side, side.connecting));
     if (!target) return;
     const Nanos waited = worker_.loop().now() - since;
-    const ProxyConfig& config = worker_.shared().config;
+    const ProxyConfig& config = worker_.config();
     side.full = Caps::take(
         pool.caps,
         waited >= config.reserve_pool_timeout ? Caps::Reserve::kUse : Caps::Reserve::kKeep,
@@ -369,7 +375,7 @@ void Dispatcher::on_connected(ServerConnection& server) {
   remember_reported(pool, server.kind(), pool.startup, server.parameters());
   if (server.derived_keys()) worker_.credentials().derived(pool.user, *server.derived_keys());
   worker_.counters().servers_total.add();
-  if (const Nanos life = worker_.shared().config.server_lifetime; life > 0s) {
+  if (const Nanos life = worker_.config().server_lifetime; life > 0s) {
     // Not all at once.
     server.set_expires(worker_.loop().now() +
                        Nanos(prng_.between(life.count() / 10 * 9, life.count())));
@@ -418,7 +424,7 @@ void Dispatcher::fail_waiting(Pool& pool, PortKind kind, const ServerLogin::Fail
 void Dispatcher::schedule_retry(Pool& pool, PortKind kind) {
   Pool::Side& side = pool.side(kind);
   if (side.retry != env::TimerId::kNone) return;
-  const ProxyConfig& config = worker_.shared().config;
+  const ProxyConfig& config = worker_.config();
   const Nanos delay(prng_.between(config.retry_delay_min.count(), config.retry_delay_max.count()));
   side.retry = worker_.loop().call_after(delay, [this, &pool, kind] {
     pool.side(kind).retry = env::TimerId::kNone;
@@ -430,7 +436,8 @@ void Dispatcher::on_idle(ServerConnection& server) {
   Pool& pool = server.pool();
   // Somebody at another worker has waited longer than anybody here: the place is theirs.
   const MonoTime now = worker_.loop().now();
-  if (stale(server) || due_elsewhere(pool, now) || server.expires() < now) {
+  if (stale(server) || due_elsewhere(pool, now) || server.expires() < now ||
+      pool.halt == Halt::kPaused) {
     remove(server);
     for (const PortKind kind : kKinds) pump(pool, kind);
     return;
@@ -523,7 +530,7 @@ void Dispatcher::remove(ServerConnection& server) {
   servers_.remove(server.self());
   bury_later();
   if (const uint64_t waiting = Caps::give(server.pool().caps); waiting != 0) {
-    for (int i = 0; i < worker_.shared().config.workers; ++i) {
+    for (int i = 0; i < worker_.crew().size(); ++i) {
       if ((waiting & Caps::bit(i)) != 0) worker_.crew().wake(i);
     }
   }
@@ -582,16 +589,19 @@ void Dispatcher::on_route() {
 
 void Dispatcher::close_stale() {
   const MonoTime now = worker_.loop().now();
-  const MonoTime limit = now - worker_.shared().config.server_idle_timeout;
+  const MonoTime limit = now - worker_.config().server_idle_timeout;
   for (const Handle handle : servers_.handles()) {
     ServerConnection* server = servers_.find(handle);
     if (server == nullptr || !server->idle()) continue;
     if (server->idle_since() < limit || server->expires() < now) remove(*server);
   }
-  std::erase_if(pools_, [](const auto& entry) {
+  std::erase_if(pools_, [this](const auto& entry) {
     const Pool& pool = *entry.second;
-    return pool.clients == 0 && pool.servers == 0 && pool.sides[0].retry == env::TimerId::kNone &&
-           pool.sides[1].retry == env::TimerId::kNone;
+    const bool unused = pool.clients == 0 && pool.servers == 0 &&
+                        pool.sides[0].retry == env::TimerId::kNone &&
+                        pool.sides[1].retry == env::TimerId::kNone;
+    if (unused) retire(pool);
+    return unused;
   });
 }
 

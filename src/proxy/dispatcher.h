@@ -15,6 +15,7 @@ namespace bascule::proxy {
 
 class ClientConnection;
 class Worker;
+struct ConsoleSnapshot;
 
 class Dispatcher {
  public:
@@ -59,6 +60,14 @@ class Dispatcher {
   void close_all();
   void bury() { servers_.bury(); }
 
+  // ---- The console; dispatcher_console.cc. `database`: empty for all -------------------------
+  void on_controls();
+  // Server connections are closed once they are free, sessions moved between two statements.
+  void reconnect(const std::string& database);
+  enum class Sockets { kNo, kYes };
+  void show(ConsoleSnapshot& out, Sockets sockets) const;
+  void next_period();
+
  private:
   class CancelRequest;
 
@@ -94,6 +103,8 @@ class Dispatcher {
   void take_from_idle(ServerConnection& server);
   void fail_waiting(Pool& pool, PortKind kind, const ServerLogin::Failure& failure,
                     const std::string& who);
+  void leave_servers(Pool& pool);
+  void retire(const Pool& pool);
   std::string why_waiting(Pool& pool, PortKind kind, std::string_view& sqlstate);
   void bury_later();
 
@@ -104,6 +115,7 @@ class Dispatcher {
   static constexpr Nanos kHandOverMargin = 5ms, kHandOverInterval = 20ms;
   // Connections opened at once for one pool's queue: a promoted server has many clients to greet.
   static constexpr int kConnectBurst = 16;
+  static constexpr size_t kRetiredMax = 1'000;
 
   Worker& worker_;
   Prng prng_;
@@ -114,6 +126,7 @@ class Dispatcher {
   RoutingPolicy replicas_first_;           // of reader ports: the primary has no share
   std::map<std::string, MonoTime> avoid_;  // replicas that could not be reached, until when
   std::vector<std::unique_ptr<CancelRequest>> cancels_;
+  std::map<std::string, Traffic> retired_;  // by database: of pools that are gone
   uint32_t next_ticket_ = 0;
   MonoTime next_hand_over_{};
   bool claiming_ = false;  // in the queue for the limit of server connections

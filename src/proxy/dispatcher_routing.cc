@@ -22,7 +22,7 @@ bool Dispatcher::permitted() const {
 }
 
 bool Dispatcher::readable(const RouteMember& replica) const {
-  const RoutingPolicy& policy = worker_.shared().config.routing;
+  const RoutingPolicy& policy = worker_.config().routing;
   const auto avoided = avoid_.find(replica.name);
   Candidate candidate;
   candidate.member = &replica;
@@ -74,7 +74,7 @@ std::optional<Target> Dispatcher::choose_read(const RoutingPolicy& policy,
 }
 
 std::optional<std::string> Dispatcher::pick_reader(std::string_view affinity) {
-  auto target = choose_read(worker_.shared().config.routing, affinity);
+  auto target = choose_read(worker_.config().routing, affinity);
   if (!target || target->role == PortKind::kWriter) return std::nullopt;
   return std::move(target->name);
 }

@@ -13,6 +13,7 @@
 #include "proxy/server_login.h"
 #include "proxy/shared.h"
 #include "proxy/slot_map.h"
+#include "proxy/traffic.h"
 
 namespace bascule::proxy {
 
@@ -63,6 +64,8 @@ struct Pool {
   PoolMode mode = PoolMode::kSession;
   std::vector<Cap*> caps;
   std::vector<Handle> idle;  // most recently used last
+  Halt halt = Halt::kNone;
+  Traffic traffic;
 
   // It may be removed when both are 0.
   int clients = 0;

@@ -4,42 +4,13 @@
 #include <utility>
 
 #include "base/log.h"
-#include "proxy/shared.h"
-#include "proxy/worker.h"
+#include "proxy/crew.h"
 
 namespace bascule::proxy {
 
-namespace {
-
-class Workers final : public Crew {
- public:
-  explicit Workers(std::vector<std::unique_ptr<Worker>>& workers) : workers_(workers) {}
-
-  void cancel(int worker, uint32_t client, std::string secret) override {
-    if (worker < 0 || static_cast<size_t>(worker) >= workers_.size()) return;
-    Worker& target = *workers_[static_cast<size_t>(worker)];
-    target.post([&target, client, secret = std::move(secret)] { target.cancel(client, secret); });
-  }
-  void wake(int worker) override {
-    Worker& target = *workers_[static_cast<size_t>(worker)];
-    target.post([&target] { target.dispatcher().pump_all(); });
-  }
-  void make_room(int for_worker) override {
-    for (auto& worker : workers_) {
-      if (worker->index() == for_worker) continue;
-      worker->post([w = worker.get()] { w->dispatcher().make_room(); });
-    }
-  }
-
- private:
-  std::vector<std::unique_ptr<Worker>>& workers_;
-};
-
-}  // namespace
-
 struct Proxy::Impl {
   Impl(ProxyConfig config, env::EngineFactory& engines)
-      : shared(std::move(config)), factory(engines), crew(workers) {}
+      : shared(std::move(config)), factory(engines), crew(workers, shared.config) {}
   Shared shared;
   env::EngineFactory& factory;
   std::vector<std::unique_ptr<Worker>> workers;  // constant while they run
@@ -82,13 +53,13 @@ Status Proxy::start() {
   }
   for (auto& worker : p.workers) worker->start();
   if (!config.monitor.servers.empty()) {
-    p.monitor = std::make_unique<Monitor>(
-        config.monitor, p.factory.create("proxy-mon"), p.access, [this](RouteTable table) {
-          if (auto status = publish(std::move(table)); !status) {
-            log(LogLevel::kError, "proxy", "a route was refused",
-                {{"reason", status.error().to_string()}});
-          }
-        });
+    p.monitor = std::make_unique<Monitor>(config.monitor, p.factory.create("proxy-mon"), p.access,
+                                          [this](RouteTable table) {
+                                            if (auto status = publish(std::move(table)); !status) {
+                                              log(LogLevel::kError, "proxy", "a route was refused",
+                                                  {{"reason", status.error().to_string()}});
+                                            }
+                                          });
     p.monitor->start();
   }
   log(LogLevel::kInfo, "proxy", "listening",

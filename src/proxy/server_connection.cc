@@ -22,7 +22,8 @@ ServerConnection::ServerConnection(Worker& worker, Pool& pool, PortKind kind, Ta
       kind_(kind),
       target_(std::move(target)),
       load_(load),
-      self_(self) {}
+      self_(self),
+      opened_(worker.loop().now()) {}
 
 void ServerConnection::connect(ServerCredential credential) {
   if (!credential.unavailable.empty()) {
@@ -40,7 +41,7 @@ void ServerConnection::connect(ServerCredential credential) {
       pgwire::make_nonce(random_bytes(worker_.entropy(), pgwire::kScramNonceBytes)));
   dial_ = std::make_unique<ServerDial>(worker_.net(), worker_.access(), target_.endpoint, *this);
   dial_->dial();
-  deadline_ = worker_.loop().call_after(worker_.shared().config.connect_timeout, [this] {
+  deadline_ = worker_.loop().call_after(worker_.config().connect_timeout, [this] {
     deadline_ = env::TimerId::kNone;
     login_failed({"08001", "time-out"});
   });

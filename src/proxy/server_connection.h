@@ -15,6 +15,7 @@ namespace bascule::proxy {
 
 class ClientConnection;
 class Worker;
+struct SocketView;
 
 class ServerConnection final : public env::StreamHandler, public ServerDial::Owner {
  public:
@@ -41,6 +42,9 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   const Target& target() const { return target_; }
   MemberLoad& load() { return load_; }  // the dispatcher's account of that member
   ClientConnection* client() const { return client_; }
+  void show(SocketView& view) const;  // for the console; server_console.cc
+  bool being_canceled() const { return cancels_ > 0; }
+  bool testing() const { return phase_ == Phase::kResetting; }
   bool ready() const { return phase_ != Phase::kConnecting && phase_ != Phase::kLogin; }
   bool idle() const { return phase_ == Phase::kIdle; }
   // A script has made it what the client wants.
@@ -95,7 +99,7 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   pgwire::CancelKey cancel_key_;
   int ready_expected_ = 0;  // of our own statements
   std::string script_error_, script_sqlstate_;
-  MonoTime idle_since_{}, busy_since_{};
+  MonoTime idle_since_{}, busy_since_{}, opened_{};
   MonoTime expires_ = MonoTime::max();
   int cancels_ = 0;
   bool restored_ = false;

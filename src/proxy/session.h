@@ -166,6 +166,7 @@ class Session {
   static constexpr uint32_t kPipelineMax = 8'192;
   static constexpr size_t kFailedMax = 64;
   bool pipeline_full() const { return attached_ && tracker_.pending() >= kPipelineMax; }
+  size_t prepared_count() const { return memory_ ? memory_->prepared_count() : 0; }
   uint64_t readies() const { return readies_; }  // ReadyForQuery seen
   bool mid_message() const { return client_mid_message_; }
   uint64_t transactions() const { return transactions_; }

@@ -18,6 +18,11 @@ bool ServerLimit::acquire(int worker, MonoTime since) {
   return false;
 }
 
+int ServerLimit::used() {
+  const std::lock_guard lock(mutex_);
+  return used_;
+}
+
 void ServerLimit::claim(int worker, MonoTime since) {
   const std::lock_guard lock(mutex_);
   insert(worker, since);

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <deque>
+#include <functional>
 #include <limits>
 #include <map>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "proxy/address_limit.h"
 #include "proxy/catalogs.h"
 #include "proxy/config.h"
+#include "proxy/controls.h"
 #include "proxy/route_table.h"
 #include "proxy/server_login.h"
 #include "proxy/server_passwords.h"
@@ -61,6 +63,7 @@ class ServerLimit {
     return MonoTime(Nanos(waiting_since_.load(std::memory_order_relaxed)));
   }
   int max() const { return max_; }
+  int used();  // places taken or granted
 
  private:
   struct Entry {
@@ -141,8 +144,11 @@ struct Shared {
   ReportedParameters reported;
   CatalogTable catalogs;
   std::atomic<int> clients{0};
+  std::atomic<int> consoles{0};  // of these
   std::atomic<int> held{0};
 };
+
+class Worker;
 
 // How a worker reaches the others: work is posted to their loops.
 class Crew {
@@ -151,6 +157,13 @@ class Crew {
   virtual void cancel(int worker, uint32_t client, std::string secret) = 0;
   virtual void wake(int worker) = 0;           // a place for a server connection is free for it
   virtual void make_room(int for_worker) = 0;  // the others: close an idle server connection
+
+  // ---- For the console. Any thread -----------------------------------------------------------
+  virtual int size() const = 0;
+  virtual void post(int worker, std::move_only_function<void(Worker&)> work) = 0;
+  // Changes what all workers act by: each has it before anything that is posted to it afterwards.
+  virtual Status control(const std::function<Status(Controls&)>& change) = 0;
+  virtual Status configure(const std::function<Status(ProxyConfig&)>& change) = 0;
 };
 
 }  // namespace bascule::proxy

@@ -6,7 +6,14 @@
 namespace bascule::proxy {
 
 Worker::Worker(int index, Shared& shared, Crew& crew, std::unique_ptr<env::Engine> engine)
-    : index_(index), shared_(shared), crew_(crew), engine_(std::move(engine)), dispatcher_(*this) {}
+    : index_(index),
+      shared_(shared),
+      crew_(crew),
+      engine_(std::move(engine)),
+      // Not owned; the crew replaces it.
+      config_(&shared.config, [](const ProxyConfig*) {}),
+      controls_(std::make_shared<const Controls>()),
+      dispatcher_(*this) {}
 
 Worker::~Worker() { stop(); }
 
@@ -22,6 +29,8 @@ Status Worker::listen() {
 
 void Worker::start() {
   loop().call_after(sweep_interval(), [this] { sweep(); });
+  period_began_ = period_before_ = loop().now();
+  loop().call_after(config().stats_period, [this] { next_period(); });
   started_ = true;
   engine_->start();
 }
@@ -42,7 +51,7 @@ void Worker::stop() {
 
 Nanos Worker::sweep_interval() const {
   Nanos interval = kSweepInterval;
-  const ProxyConfig& c = shared_.config;
+  const ProxyConfig& c = config();
   for (const Nanos limit : {c.query_timeout, c.transaction_timeout, c.idle_transaction_timeout,
                             c.client_idle_timeout, c.reserve_pool_timeout, c.server_lifetime}) {
     const bool counts = limit > 0s && (limit != c.reserve_pool_timeout || c.reserve_pool_size > 0);
@@ -56,7 +65,7 @@ void Worker::sweep() {
   for (const Handle handle : clients_.handles()) {
     if (ClientConnection* client = clients_.find(handle)) client->sweep(now);
   }
-  if (shared_.config.reserve_pool_size > 0) dispatcher_.pump_all();
+  if (config().reserve_pool_size > 0) dispatcher_.pump_all();
   dispatcher_.close_stale();
   lookups_.sweep();
   loop().call_after(sweep_interval(), [this] { sweep(); });
@@ -71,7 +80,7 @@ WorkerStats Worker::stats() const {
 void Worker::accept(env::Stream& stream, PortKind kind) {
   counters_.clients_total.add();
   const int before = shared_.clients.fetch_add(1);
-  const int max = shared_.config.clients_max;
+  const int max = config().clients_max;
   if (before >= max + kRefusalsMax) {
     shared_.clients.fetch_sub(1);
     return stream.close();

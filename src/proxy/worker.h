@@ -10,6 +10,7 @@
 #include "proxy/access.h"
 #include "proxy/auth_lookup.h"
 #include "proxy/client_connection.h"
+#include "proxy/console_snapshot.h"
 #include "proxy/dispatcher.h"
 #include "proxy/refusal_log.h"
 #include "proxy/server_credentials.h"
@@ -38,6 +39,8 @@ class Worker {
   // On the worker's thread.
   void set_route(std::shared_ptr<const Route> route);
   void set_access(std::shared_ptr<const Access> access);
+  void set_config(std::shared_ptr<const ProxyConfig> config) { config_ = std::move(config); }
+  void set_controls(std::shared_ptr<const Controls> controls);
   void cancel(uint32_t client_index, std::string_view secret);
 
   int index() const { return index_; }
@@ -53,12 +56,27 @@ class Worker {
   const Route* route() const { return route_.get(); }
   // Who may come in, as of now. Whoever needs the same answer later keeps it.
   const std::shared_ptr<const Access>& access() const { return access_; }
+  // As of now: some settings can be changed.
+  const ProxyConfig& config() const { return *config_; }
+  const Controls& controls() const { return *controls_; }
   ServerCredentials& credentials() { return credentials_; }
   AuthLookup& lookups() { return lookups_; }
   RefusalLog& refusals() { return refusals_; }
 
   ClientConnection* client(Handle handle) const { return clients_.find(handle); }
   void remove_client(Handle handle);
+
+  // ---- For the console -----------------------------------------------------------------------
+  enum class Sockets { kNo, kYes };
+  ConsoleSnapshot snapshot(Sockets sockets) const;
+  // Clients of a database (empty: all) are told, and closed, and their servers with them.
+  void kill(const std::string& database);
+  bool kill_client(uint64_t id);
+  // Of clients, or of servers: never used again in this process.
+  uint64_t socket_id(Handle handle) const;
+  static int worker_of_socket(uint64_t id) {
+    return static_cast<int>(id >> kClientBits) & (kWorkersMax - 1);
+  }
 
   // BackendKeyData for a client, and the way back.
   uint32_t cancel_pid(Handle client) const;
@@ -72,6 +90,7 @@ class Worker {
   // The process id is a positive int32 for drivers: 7 bits for the worker, 24 for the client.
   static constexpr int kClientBits = 24;
   static constexpr Nanos kSweepInterval = 10s;
+  static constexpr Nanos kLeavingInterval = 50ms;
   // Clients beyond the limit that are heard at all, to be told so (or to cancel).
   static constexpr int kRefusalsMax = 100;
 
@@ -88,6 +107,8 @@ class Worker {
   void accept(env::Stream& stream, PortKind kind);
   void sweep();
   Nanos sweep_interval() const;
+  void next_period();
+  void watch_leaving();
 
   const int index_;
   Shared& shared_;
@@ -98,6 +119,8 @@ class Worker {
   WorkerCounters counters_;
   std::shared_ptr<const Route> route_;
   std::shared_ptr<const Access> access_;
+  std::shared_ptr<const ProxyConfig> config_;
+  std::shared_ptr<const Controls> controls_;
   ServerCredentials credentials_{shared_.server_passwords};
   AuthLookup lookups_{*this};
   RefusalLog refusals_;
@@ -107,6 +130,8 @@ class Worker {
   SplitRouter split_{*this};
   bool burying_ = false;
   bool started_ = false;
+  bool leaving_ = false;
+  MonoTime period_began_{}, period_before_{};  // of the averages
 };
 
 }  // namespace bascule::proxy

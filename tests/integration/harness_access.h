@@ -52,6 +52,8 @@ inline void set_client_access(proxy::AccessConfig& c, const std::string& key,
   }
   if (key == "password_in_clear") c.password_in_clear = value == "1";
   if (key == "proxy_from") c.proxy_protocol_from.push_back(value);
+  if (key == "console_admin") c.console_admins.push_back(value);
+  if (key == "console_stats") c.console_stats.push_back(value);
   if (key == "client_tls") c.client_tls = ssl_mode(value);
   if (key == "client_cert") c.client_tls_files.certificate_file = value;
   if (key == "client_key") c.client_tls_files.key_file = value;

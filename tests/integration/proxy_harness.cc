@@ -9,8 +9,12 @@
 // Each answers one line.
 #include <fmt/format.h>
 
+#include <signal.h>
+#include <unistd.h>
+
 #include <charconv>
 #include <iostream>
+#include <memory>
 #include <sstream>
 #include <string>
 
@@ -88,6 +92,9 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
     if (key == "socket_dir") {
       config.listeners.push_back({{value, config.listeners.front().endpoint.port}, {}});
     }
+    if (key == "console_admin") config.access.console_admins.push_back(value);
+    if (key == "console_stats") config.access.console_stats.push_back(value);
+    if (key == "stats_ms") config.stats_period = Millis(number(value));
     if (key == "user") {
       const auto [name, secret] = split(value, ':');
       config.access.users.push_back({name, secret});
@@ -127,9 +134,27 @@ std::string stats(const proxy::Proxy& proxy) {
   return out;
 }
 
+// What the daemon does for the console.
+void set_hooks(proxy::ProxyConfig& config, const std::string& access_file,
+               std::unique_ptr<proxy::Proxy>& proxy) {
+  config.process.shut_down = [] { ::kill(::getpid(), SIGTERM); };
+  if (access_file.empty()) return;
+  config.process.reload = [&proxy, access_file](const std::function<void(Status)>& done) {
+    done(proxy->reload(read_access(access_file)));
+  };
+}
+
 int run(int argc, char** argv) {
   posix::EpollEngineFactory factory;
-  proxy::Proxy proxy(parse_config(argc, argv), factory);
+  proxy::ProxyConfig config = parse_config(argc, argv);
+  std::string access_file;
+  for (int i = 1; i < argc; ++i) {
+    if (const auto [key, value] = split(argv[i], '='); key == "access") access_file = value;
+  }
+  std::unique_ptr<proxy::Proxy> owned;
+  set_hooks(config, access_file, owned);
+  owned = std::make_unique<proxy::Proxy>(std::move(config), factory);
+  proxy::Proxy& proxy = *owned;
   if (const Status status = proxy.start(); !status) {
     std::cout << status.error().to_string() << std::endl;
     return 1;
