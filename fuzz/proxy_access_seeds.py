@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzzers of rules, log-ins and user lists into fuzz/corpus/."""
+"""Writes the seeds of the fuzzers of rules, log-ins, lists, files and SQL into fuzz/corpus/."""
 
 import pathlib
 import struct
@@ -69,6 +69,30 @@ SEEDS = {
     "cli_userlist": {
         "two": b'"app" "SCRAM-SHA-256$4096:MDEy$AAAA:AAAA"\n; c\n"o""k" "p w"  # c\n',
         "bad": b'"app\n"x" "\n',
+    },
+    "cli_config": {
+        "node": b"cluster: {name: c}\nstore: file:/s.db\nnode:\n  name: n1\n  data_dir: d\n  run_dir: r\n"
+                b"  replication: {password_file: p}\ndefaults: {ttl: 5s, sync: on, maximum_lag: 1MB}\n",
+        "proxy": b"proxy:\n  writer: 0.0.0.0:6432\n  userlist_file: u\n  servers: [{host: a, port: 1, tags: [x]}]\n"
+                 b"  pools: [{user: a, pool_mode: transaction, pool_size: 3}]\n  routing: {primary_share: 0.5}\n",
+        "monitor": b"cluster: {name: c}\nstore: {type: etcd, endpoints: ['http://a:2379']}\n"
+                   b"monitor: {endpoints: [{name: a, url: 'postgres://u@h/d'}]}\napi: {tls: {cert: c, key: k}}\n",
+        "bad": b"cluster: [}\nnode: 3\n&a [*a]",
+    },
+    "cli_import": {
+        "small": b"[databases]\nshop = host=a port=5432 dbname=s password='it''s'\n* = host=b\n[users]\nu = pool_mode=statement\n"
+                 b"[pgbouncer]\nlisten_addr = *\nlisten_port = 6432\nauth_type = hba\npool_mode = transaction\n"
+                 b"default_pool_size = 20\nserver_idle_timeout = 600\nauth_query = select 1\n",
+        "bad": b"%include x\n[pgbouncer\na\n=\n[databases]\n\"a\"\"b\" = host=' x\n",
+    },
+    "sql_analysis": {
+        "read": b"select a, count(*) from t where b = 'x''y' and c in (1, 2) group by 1 order by 2 limit 3",
+        "cte": b"with x as (select harmless(1)) select * from x join t using (a) -- c",
+        "writes": b"with x as (insert into t values (1) returning *) select * from x for update",
+        "begin": b"begin isolation level repeatable read, read only",
+        "hints": b"/* bascule: affinity=game-42 */ select /* bascule: primary */ $1::int, $$a$$, E'\\n', U&'x'",
+        "several": b"select 1; select nextval('s'); set x = 1",
+        "deep": b"select ((((((((1+1)))))))) @#@ - - - 1",
     },
 }
 

@@ -28,8 +28,8 @@ class Output : public bascule::proxy::SessionOutput {
 struct World {
   Session::Limits limits{.retained_bytes = 256, .memory = {4, 512, 4}};
   bascule::proxy::Workspace workspace;
-  bascule::proxy::ServerState state{workspace.settings.parameters({}), workspace.settings.none(),
-                                    {}, {}, 0};
+  bascule::proxy::ServerState state{
+      workspace.settings.parameters({}), workspace.settings.none(), {}, {}, 0};
   Session session{PortKind::kWriter, bascule::proxy::PoolMode::kSession, limits, workspace,
                   workspace.settings.none()};
   bascule::pgwire::FrameScanner back{bascule::pgwire::kBackendPolicy};

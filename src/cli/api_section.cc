@@ -67,9 +67,9 @@ void read_api(MapReader reader, Problems& problems,
     reader.raw("tls");
   }
   read_tokens(reader, problems, out.tokens);
-  int anonymous = 0;
+  std::optional<int> anonymous;
   if (reader.choice("anonymous", anonymous, {"health", "read"})) {
-    out.anonymous = anonymous == 0 ? api::Anonymous::kHealth : api::Anonymous::kRead;
+    out.anonymous = *anonymous == 0 ? api::Anonymous::kHealth : api::Anonymous::kRead;
   }
   reader.finish();
 }

@@ -282,10 +282,13 @@ class Commands {
         ->check(CLI::IsMember({"admin", "viewer"}))
         ->capture_default_str();
     const auto file = options<std::string>();
-    add("validate-config", "Check a configuration file",
-        [this, file] { return validate_config_command(platform_, *file); })
-        ->add_option("file", *file, "Configuration file")
-        ->required();
+    const auto schema = options<bool>();
+    CLI::App* validate = add("validate-config", "Check a configuration file", [this, file, schema] {
+      return *schema ? config_schema_command() : validate_config_command(platform_, *file);
+    });
+    validate->add_option("file", *file, "Configuration file");
+    validate->add_flag("--schema", *schema, "Print the JSON schema of such files");
+    validate->require_option(1);
     const auto import = options<ImportOptions>();
     CLI::App* importer = add("import", "Turn a pgbouncer.ini into a bascule.yaml",
                              [this, import] { return import_command(platform_, *import); });

@@ -63,6 +63,8 @@ struct ImportOptions {
 // kExitFailed: written, and something could not be carried over.
 int import_command(const Platform& platform, const ImportOptions& options);
 
+// The JSON schema of bascule.yaml, for editors.
+int config_schema_command();
 int validate_config_command(const Platform& platform, const std::string& file);
 
 // Prints an error as people get to see it, and returns its exit code.

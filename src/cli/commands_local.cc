@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/config.h"
+#include "cli/config_schema.h"
 #include "cli/exit_code.h"
 #include "cli/signals.h"
 #include "cli/user.h"
@@ -123,6 +124,11 @@ int down_command(const Platform& platform, const DownOptions& options) {
   std::error_code error;
   std::filesystem::remove(dir, error);
   fmt::print("Deleted {}{}.\n", dir, error ? " (the empty directory itself is root's)" : "");
+  return kExitOk;
+}
+
+int config_schema_command() {
+  fmt::print("{}\n", config_schema(config_keys()));
   return kExitOk;
 }
 

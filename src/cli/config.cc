@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 namespace bascule::cli {
@@ -23,7 +24,10 @@ std::string resolve(const std::string& path, const std::string& file) {
 
 class Parser {
  public:
-  explicit Parser(const std::string& file) : file_(file) { config_.file = file; }
+  explicit Parser(const std::string& file, std::vector<KeyFact>* facts = nullptr) : file_(file) {
+    config_.file = file;
+    problems_.facts = facts;
+  }
 
   Result<DaemonConfig> parse(const YAML::Node& root) {
     MapReader top(problems_, root, "");
@@ -179,9 +183,8 @@ class Parser {
       PoolSection pool;
       entry.text("user", pool.user);
       entry.text("database", pool.database);
-      int mode = 0, size = 0;
-      if (entry.choice("pool_mode", mode, modes)) pool.pool_mode = mode;
-      if (entry.integer("pool_size", size, {.min = 0, .max = kMax})) pool.pool_size = size;
+      entry.choice("pool_mode", pool.pool_mode, modes);
+      entry.integer("pool_size", pool.pool_size, {.min = 0, .max = kMax});
       entry.finish();
       proxy.pools.push_back(std::move(pool));
     }
@@ -327,6 +330,27 @@ Result<DaemonConfig> parse_config(std::string_view yaml, const std::string& file
     return fail(ErrorCode::kInvalid, fmt::format("{}:{}:{}: {}", file, error.mark.line + 1,
                                                  error.mark.column + 1, error.msg));
   }
+}
+
+std::vector<KeyFact> config_keys() {
+  // Three files that nobody could run, but that lead the readers into each of their corners.
+  const char* const kEveryCorner[] = {
+      "{store: {}, node: {client_users: [{}]}, monitor: {endpoints: [{}]}, api: {tls: {}, tokens: "
+      "[{}]}, proxy: {pools: [{}], password_commands: [{}], auth_query: {}}}",
+      "{proxy: {servers: [{}]}}", "{}"};
+  std::vector<KeyFact> all, out;
+  for (const char* yaml : kEveryCorner) {
+    (void)Parser("", &all).parse(YAML::Load(yaml));
+  }
+  std::set<std::pair<std::string, KeyKind>> seen;
+  std::map<std::string, bool> mappings;
+  for (const KeyFact& fact : all) mappings[fact.path] |= fact.kind == KeyKind::kMap;
+  for (KeyFact& fact : all) {
+    // A list is also what a section is asked for as, so that its name is known.
+    if (fact.kind == KeyKind::kList && mappings[fact.path]) continue;
+    if (seen.emplace(fact.path, fact.kind).second) out.push_back(std::move(fact));
+  }
+  return out;
 }
 
 Result<DaemonConfig> load_config(const std::string& file) {

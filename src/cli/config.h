@@ -65,7 +65,7 @@ struct ProxySection {
   std::optional<HostPort> reader;
   int workers = 0;  // 0: min(cores, pool_size / 4), at least 1
   int clients_max = 10000;
-  int pool_mode = 0;    // proxy::PoolMode
+  int pool_mode = 0;  // proxy::PoolMode
   std::vector<PoolSection> pools;
   int default_pool_size = 0, reserve_pool_size = 0;  // of one user and database
   Millis reserve_pool_timeout{5000};
@@ -108,6 +108,9 @@ Result<DaemonConfig> parse_config(std::string_view yaml, const std::string& file
 Result<DaemonConfig> load_config(const std::string& file);
 // Without a file: a monitor of the databases that the environment names (docs/monitor.md).
 Result<DaemonConfig> config_from_environment(const Platform& platform);
+
+// Every key that the readers ask for, once each, in their order: what they say is what is true.
+std::vector<KeyFact> config_keys();
 
 // Presets of timing: "fast" (ttl 2 s), "default" (5 s), "wide" (30 s).
 void apply_timing(std::string_view preset, control::ClusterConfig& config);

@@ -189,34 +189,6 @@ TEST(Config, EveryExampleIsValid) {
   EXPECT_GE(seen, 3);
 }
 
-// The page lists every key that the parser knows, and the parser names the rest.
-TEST(Config, EveryKnownKeyIsDocumented) {
-  std::ifstream in(std::filesystem::path(__FILE__).parent_path() / "../../docs/configuration.md");
-  const std::string page{std::istreambuf_iterator<char>(in), {}};
-  const std::string problems = problems_of(
-      "zzzzzzzzzz: 1\nnode: {zzzzzzzzzz: 1, postgresql: {zzzzzzzzzz: 1}}\n"
-      "proxy: {zzzzzzzzzz: 1}\napi: {zzzzzzzzzz: 1}\nlog: {zzzzzzzzzz: 1}\n"
-      "defaults: {zzzzzzzzzz: 1}\n");
-  size_t checked = 0;
-  constexpr std::string_view kKnown = "known here: ";
-  for (size_t at = problems.find(kKnown); at != std::string::npos; at = problems.find(kKnown, at)) {
-    at += kKnown.size();
-    const std::string list = problems.substr(at, problems.find('\n', at) - at) + ",";
-    std::string word;
-    for (const char c : list) {
-      if (c == ' ') continue;
-      if (c != ',') {
-        word += c;
-        continue;
-      }
-      ++checked;
-      EXPECT_NE(page.find(word), std::string::npos) << word;
-      word.clear();
-    }
-  }
-  EXPECT_GE(checked, 50u);
-}
-
 TEST(Config, EveryTimingPresetPassesTheTimingRules) {
   for (const std::string& preset : kTimingPresets) {
     control::ClusterConfig config;

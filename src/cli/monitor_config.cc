@@ -32,12 +32,6 @@ void read_command(MapReader& reader, const std::string& key, std::vector<std::st
   }
 }
 
-void read_optional(MapReader& reader, const std::string& key, DurationRange range,
-                   std::optional<Millis>& out) {
-  Millis value{0};
-  if (reader.duration(key, value, range)) out = value;
-}
-
 MonitorEndpointSection read_endpoint(
     MapReader reader, const std::function<std::string(const std::string&)>& resolve) {
   MonitorEndpointSection out;
@@ -51,11 +45,10 @@ MonitorEndpointSection read_endpoint(
     if (!parsed) reader.problem("url", parsed.error().to_string());
   }
   reader.text("region", out.region);
-  int priority = 0;
-  if (reader.integer("priority", priority, {.min = 0, .max = 1000})) out.priority = priority;
+  reader.integer("priority", out.priority, {.min = 0, .max = 1000});
   reader.flag("nofailover", out.nofailover);
-  read_optional(reader, "health_interval", {.min = 100ms, .max = kHour}, out.health_interval);
-  read_optional(reader, "failover_timeout", {.min = 1s, .max = 24 * kHour}, out.failover_timeout);
+  reader.duration("health_interval", out.health_interval, {.min = 100ms, .max = kHour});
+  reader.duration("failover_timeout", out.failover_timeout, {.min = 1s, .max = 24 * kHour});
   read_command(reader, "promote_command", out.promote_command);
   read_command(reader, "fence_command", out.fence_command);
   reader.finish();
@@ -110,8 +103,8 @@ void read_monitor(MapReader reader, Problems& problems,
   reader.text("name", out.name);
   reader.flag("environment", out.environment);
   reader.flag("automatic", s.automatic);
-  read_optional(reader, "health_interval", {.min = 100ms, .max = kHour}, out.health_interval);
-  read_optional(reader, "failover_timeout", {.min = 1s, .max = 24 * kHour}, out.failover_timeout);
+  reader.duration("health_interval", out.health_interval, {.min = 100ms, .max = kHour});
+  reader.duration("failover_timeout", out.failover_timeout, {.min = 1s, .max = 24 * kHour});
   reader.integer("failure_threshold", s.failure_threshold, {.min = 1, .max = 100});
   reader.integer("recovery_threshold", s.recovery_threshold, {.min = 1, .max = 100});
   reader.duration("probe_timeout", s.probe_timeout, {.min = 50ms, .max = 60s});

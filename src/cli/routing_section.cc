@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "cli/secrets.h"
 
 namespace bascule::cli {
@@ -12,27 +10,9 @@ namespace {
 constexpr int64_t kPortMax = 65535;
 constexpr size_t kServersMax = 64;
 
-struct NumberRange {
-  double min = 0, max = 0;
-};
-void number(MapReader& reader, const std::string& key, double& out, NumberRange range) {
-  std::string text;
-  if (!reader.text(key, text)) return;
-  double value = 0;
-  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool good = error == std::errc() && stop == text.data() + text.size() &&
-                    value >= range.min && value <= range.max;
-  if (good) {
-    out = value;
-  } else {
-    reader.problem(key, fmt::format("expected a number from {} to {}, found \"{}\"", range.min,
-                                    range.max, text));
-  }
-}
-
 void read_policy(MapReader reader, RoutingSection& out) {
   proxy::RoutingPolicy& policy = out.policy;
-  number(reader, "primary_share", policy.primary_share, {.min = 0, .max = 1});
+  reader.number("primary_share", policy.primary_share, {.min = 0, .max = 1});
   reader.text("region", policy.region);
   reader.text_list("tags", policy.tags);
   reader.size("lag_max", policy.lag_bytes_max, 0);
@@ -64,7 +44,7 @@ void read_servers(MapReader& proxy, Problems& problems, RoutingSection& out) {
     entry.choice("role", role, {"auto", "primary", "replica"});
     spec.role = static_cast<proxy::ServerRole>(role);
     entry.text("region", spec.region);
-    number(entry, "weight", spec.weight, {.min = 0, .max = 1000});
+    entry.number("weight", spec.weight, {.min = 0, .max = 1000});
     entry.text_list("tags", spec.tags);
     entry.finish();
     out.monitor.servers.push_back(std::move(spec));

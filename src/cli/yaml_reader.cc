@@ -47,15 +47,22 @@ std::string MapReader::path_of(const std::string& key) const {
   return path_.empty() ? key : path_ + "." + key;
 }
 
-YAML::Node MapReader::take(const std::string& key, Need need) {
+YAML::Node MapReader::take(const std::string& key, Need need, KeyFact fact) {
   asked_.push_back(key);
+  if (problems_.facts) {
+    fact.path = path_of(key);
+    fact.required = need == Need::kRequired;
+    problems_.facts->push_back(std::move(fact));
+  }
   const auto found = values_.find(key);
   if (found != values_.end() && !found->second.IsNull()) return found->second;
   if (need == Need::kRequired) problems_.add(node_, path_of(key), "is missing");
   return YAML::Node(YAML::NodeType::Undefined);
 }
 
-YAML::Node MapReader::raw(const std::string& key) { return take(key, Need::kOptional); }
+YAML::Node MapReader::raw(const std::string& key) {
+  return take(key, Need::kOptional, {.kind = KeyKind::kList});
+}
 
 void MapReader::problem(const std::string& key, std::string what) {
   const auto found = values_.find(key);
@@ -63,7 +70,7 @@ void MapReader::problem(const std::string& key, std::string what) {
 }
 
 bool MapReader::text(const std::string& key, std::string& out, Need need) {
-  const YAML::Node value = take(key, need);
+  const YAML::Node value = take(key, need, {.kind = KeyKind::kText, .fallback = out});
   if (!value) return false;
   if (!value.IsScalar() || value.Scalar().empty()) {
     problem(key, fmt::format("expected a text, found {}", describe(value)));
@@ -74,7 +81,11 @@ bool MapReader::text(const std::string& key, std::string& out, Need need) {
 }
 
 bool MapReader::integer(const std::string& key, int64_t& out, IntRange range, Need need) {
-  const YAML::Node value = take(key, need);
+  const YAML::Node value = take(key, need,
+                                {.kind = KeyKind::kInteger,
+                                 .fallback = std::to_string(out),
+                                 .min = std::to_string(range.min),
+                                 .max = range.max == INT64_MAX ? "" : std::to_string(range.max)});
   if (!value) return false;
   int64_t number = 0;
   bool good = value.IsScalar();
@@ -103,8 +114,63 @@ bool MapReader::integer(const std::string& key, int& out, IntRange range, Need n
   return present;
 }
 
+bool MapReader::number(const std::string& key, double& out, NumberRange range) {
+  const YAML::Node value = take(key, Need::kOptional,
+                                {.kind = KeyKind::kNumber,
+                                 .fallback = fmt::format("{}", out),
+                                 .min = fmt::format("{}", range.min),
+                                 .max = fmt::format("{}", range.max)});
+  if (!value) return false;
+  double number = 0;
+  bool good = value.IsScalar();
+  if (good) {
+    const std::string& text = value.Scalar();
+    const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    good = error == std::errc() && stop == text.data() + text.size() && number >= range.min &&
+           number <= range.max;
+  }
+  if (!good) {
+    problem(key, fmt::format("expected a number from {} to {}, found {}", range.min, range.max,
+                             describe(value)));
+    return true;
+  }
+  out = number;
+  return true;
+}
+
+bool MapReader::integer(const std::string& key, std::optional<int>& out, IntRange range) {
+  int value = 0;
+  const bool there = integer(key, value, range);
+  forget_fallback();
+  if (there) out = value;
+  return there;
+}
+
+bool MapReader::duration(const std::string& key, std::optional<Millis>& out, DurationRange range) {
+  Millis value{0};
+  const bool there = duration(key, value, range);
+  forget_fallback();
+  if (there) out = value;
+  return there;
+}
+
+bool MapReader::choice(const std::string& key, std::optional<int>& out,
+                       const std::vector<std::string>& words) {
+  int value = 0;
+  const bool there = choice(key, value, words);
+  forget_fallback();
+  if (there) out = value;
+  return there;
+}
+
+// The variable that was read into was made for the reading: what it held is nobody's default.
+void MapReader::forget_fallback() {
+  if (problems_.facts) problems_.facts->back().fallback.clear();
+}
+
 bool MapReader::flag(const std::string& key, bool& out) {
-  const YAML::Node value = take(key, Need::kOptional);
+  const YAML::Node value =
+      take(key, Need::kOptional, {.kind = KeyKind::kFlag, .fallback = out ? "true" : "false"});
   if (!value) return false;
   bool flag = false;
   if (!value.IsScalar() || !YAML::convert<bool>::decode(value, flag)) {
@@ -116,7 +182,12 @@ bool MapReader::flag(const std::string& key, bool& out) {
 }
 
 bool MapReader::duration(const std::string& key, Millis& out, DurationRange range) {
-  const YAML::Node value = take(key, Need::kOptional);
+  const YAML::Node value =
+      take(key, Need::kOptional,
+           {.kind = KeyKind::kDuration,
+            .fallback = format_duration(out),
+            .min = format_duration(range.min),
+            .max = range.max == Millis::max() ? "" : format_duration(range.max)});
   if (!value) return false;
   if (!value.IsScalar()) {
     problem(key, fmt::format("expected a duration like 5s, found {}", describe(value)));
@@ -137,7 +208,9 @@ bool MapReader::duration(const std::string& key, Millis& out, DurationRange rang
 }
 
 bool MapReader::size(const std::string& key, uint64_t& out, uint64_t min) {
-  const YAML::Node value = take(key, Need::kOptional);
+  const YAML::Node value =
+      take(key, Need::kOptional,
+           {.kind = KeyKind::kSize, .fallback = format_size(out), .min = format_size(min)});
   if (!value) return false;
   if (!value.IsScalar()) {
     problem(key, fmt::format("expected a size like 16MB, found {}", describe(value)));
@@ -155,7 +228,8 @@ bool MapReader::size(const std::string& key, uint64_t& out, uint64_t min) {
 }
 
 bool MapReader::address(const std::string& key, HostPort& out, Need need) {
-  const YAML::Node value = take(key, need);
+  const YAML::Node value =
+      take(key, need, {.kind = KeyKind::kAddress, .fallback = out.port > 0 ? out.to_string() : ""});
   if (!value) return false;
   const auto parsed = parse_host_port(value.IsScalar() ? value.Scalar() : "");
   if (!parsed) {
@@ -168,7 +242,10 @@ bool MapReader::address(const std::string& key, HostPort& out, Need need) {
 }
 
 bool MapReader::choice(const std::string& key, int& out, const std::vector<std::string>& words) {
-  const YAML::Node value = take(key, Need::kOptional);
+  const YAML::Node value = take(key, Need::kOptional,
+                                {.kind = KeyKind::kChoice,
+                                 .fallback = out >= 0 ? words[static_cast<size_t>(out)] : "",
+                                 .words = words});
   if (!value) return false;
   const auto found = value.IsScalar() ? std::ranges::find(words, value.Scalar()) : words.end();
   if (found == words.end()) {
@@ -183,7 +260,7 @@ bool MapReader::choice(const std::string& key, int& out, const std::vector<std::
 }
 
 bool MapReader::text_map(const std::string& key, std::map<std::string, std::string>& out) {
-  const YAML::Node value = take(key, Need::kOptional);
+  const YAML::Node value = take(key, Need::kOptional, {.kind = KeyKind::kTextMap});
   if (!value) return false;
   if (!value.IsMap()) {
     problem(key, fmt::format("expected keys and values, found {}", describe(value)));
@@ -200,7 +277,7 @@ bool MapReader::text_map(const std::string& key, std::map<std::string, std::stri
 }
 
 bool MapReader::text_list(const std::string& key, std::vector<std::string>& out) {
-  const YAML::Node value = take(key, Need::kOptional);
+  const YAML::Node value = take(key, Need::kOptional, {.kind = KeyKind::kTextList});
   if (!value) return false;
   if (!value.IsSequence()) {
     problem(key, fmt::format("expected a list, found {}", describe(value)));
@@ -217,7 +294,7 @@ bool MapReader::text_list(const std::string& key, std::vector<std::string>& out)
 }
 
 MapReader MapReader::map(const std::string& key) {
-  return MapReader(problems_, take(key, Need::kOptional), path_of(key));
+  return MapReader(problems_, take(key, Need::kOptional, {.kind = KeyKind::kMap}), path_of(key));
 }
 
 void MapReader::finish() {

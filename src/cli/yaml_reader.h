@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,14 +27,43 @@ struct Problem {
   std::string what;  // what is wrong and what is expected
 };
 
+enum class KeyKind {
+  kText,
+  kInteger,
+  kNumber,
+  kFlag,
+  kDuration,
+  kSize,
+  kAddress,
+  kChoice,
+  kTextMap,
+  kTextList,
+  kMap,   // keys of its own: their paths begin with this one's
+  kList,  // of such mappings, or of what only the reader of this list knows
+};
+
+// What a reader asked for: the ground of the JSON schema and of the reference (config_schema.h).
+struct KeyFact {
+  std::string path = {};  // "proxy.pools.user", also for the entries of a list
+  KeyKind kind = KeyKind::kText;
+  bool required = false;
+  std::string fallback = {};       // the default as one would write it; empty: none
+  std::string min = {}, max = {};  // as one would write them; empty: no bound
+  std::vector<std::string> words = {};
+};
+
 struct Problems {
   std::vector<Problem> list;
+  std::vector<KeyFact>* facts = nullptr;  // when there: every key that is asked for is noted
   void add(const YAML::Node& at, std::string key, std::string what);
 };
 
 struct IntRange {
   int64_t min = 0;
   int64_t max = INT64_MAX;
+};
+struct NumberRange {
+  double min = 0, max = 0;
 };
 struct DurationRange {
   Millis min{0};
@@ -50,8 +80,14 @@ class MapReader {
   bool text(const std::string& key, std::string& out, Need need = Need::kOptional);
   bool integer(const std::string& key, int64_t& out, IntRange range, Need need = Need::kOptional);
   bool integer(const std::string& key, int& out, IntRange range, Need need = Need::kOptional);
+  bool number(const std::string& key, double& out, NumberRange range);
   bool flag(const std::string& key, bool& out);
   bool duration(const std::string& key, Millis& out, DurationRange range);
+  // For keys without a default.
+  bool integer(const std::string& key, std::optional<int>& out, IntRange range);
+  bool duration(const std::string& key, std::optional<Millis>& out, DurationRange range);
+  bool choice(const std::string& key, std::optional<int>& out,
+              const std::vector<std::string>& words);
   bool size(const std::string& key, uint64_t& out, uint64_t min);
   bool address(const std::string& key, HostPort& out, Need need = Need::kOptional);
   // One of the words; `out` is its index.
@@ -66,7 +102,8 @@ class MapReader {
   void finish();
 
  private:
-  YAML::Node take(const std::string& key, Need need);
+  YAML::Node take(const std::string& key, Need need, KeyFact fact);
+  void forget_fallback();
   std::string path_of(const std::string& key) const;
 
   Problems& problems_;
