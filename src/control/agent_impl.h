@@ -254,6 +254,7 @@ class Agent::Impl {
   bool release_on_down_ = false;
   bool sync_was_healthy_ = false;
   std::vector<std::string> known_slots_;
+  MonoTime slots_ensured_{};
   std::string standing_down_;
 
   // switchover

@@ -10,6 +10,7 @@ namespace {
 
 constexpr int kCrashesMax = 3;  // within kCrashWindow: then somebody else shall try
 constexpr std::chrono::seconds kCrashWindow{60};
+constexpr std::chrono::seconds kSlotsAgain{10};
 
 }  // namespace
 
@@ -253,8 +254,10 @@ void Agent::Impl::finish_start() {
   if (held_for_ == HeldFor::kBootstrap && pg_.system_id != 0) {
     extras.writes.push_back({keys_.init(), encode(InitRecord{pg_.system_id, config_.name})});
   }
+  // A failover that was asked for while nobody led has no progress: it was this promotion.
   if (held_for_ == HeldFor::kPromotion && view_.request && view_.request->value.outcome.empty() &&
-      !view_.request->value.progress.empty()) {
+      (!view_.request->value.progress.empty() ||
+       view_.request->value.kind == RequestKind::kFailover)) {
     RequestRecord request = view_.request->value;
     const bool wanted = request.candidate.empty() || request.candidate == config_.name;
     request.outcome = wanted ? "done"
@@ -373,10 +376,17 @@ void Agent::Impl::keep_roster() {
     leader_commit(held_->record, std::move(extras));
     return;
   }
-  if (!op_running() && may_retry() && known_slots_ != slots()) run(op::EnsureSlots{slots(), {}});
+  if (op_running() || !may_retry()) return;
+  // Who does not stream may want for a slot that somebody has dropped.
+  const bool again =
+      pg_.senders.size() + 1 < view_.members.size() && now_ >= slots_ensured_ + kSlotsAgain;
+  if (again || known_slots_ != slots()) run(op::EnsureSlots{slots(), {}});
 }
 
-void Agent::Impl::op_done(const op::EnsureSlots& o, const OpData&) { known_slots_ = o.slots; }
+void Agent::Impl::op_done(const op::EnsureSlots& o, const OpData&) {
+  known_slots_ = o.slots;
+  slots_ensured_ = now_;
+}
 
 void Agent::Impl::keep_sync() {
   if (op_running() || pg_.run != PgRun::kPrimary || !settled() || !may_retry()) return;

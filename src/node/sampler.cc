@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 namespace bascule::node {
 namespace {
 
@@ -17,7 +19,7 @@ constexpr char kQuery[] =
     "SELECT pg_is_in_recovery(),"
     " (SELECT timeline_id FROM pg_control_checkpoint()),"
     " coalesce(pg_last_wal_replay_lsn()::text, ''),"
-    " coalesce((SELECT status = 'streaming' FROM pg_stat_wal_receiver), false),"
+    " coalesce((SELECT pid FROM pg_stat_wal_receiver WHERE status = 'streaming'), 0),"
     " coalesce((SELECT latest_end_lsn::text FROM pg_stat_wal_receiver), ''),"
     " coalesce(current_setting('bascule.upstream', true), ''),"
     " current_setting('synchronous_standby_names'),"
@@ -115,7 +117,10 @@ Status Sampler::look_at_server(PgStatus& status, const Bound& bound) {
   status.flush_lsn = system->position.lsn;
   status.checkpoint_timeline.value =
       static_cast<uint32_t>(strtoul(row[1].value_or("0").c_str(), nullptr, 10));
-  status.receiver_streaming = is_true(row[3]);
+  // A receiver says "streaming" before it was served. One that is refused (no slot, WAL gone) is
+  // soon replaced by the next.
+  const int receiver = atoi(row[3].value_or("0").c_str());
+  status.receiver_streaming = receiver != 0 && receiver == std::exchange(receiver_, receiver);
   status.upstream_lsn = lsn_of(row[4]);
   if (row[5] && !row[5]->empty()) {
     if (auto name = NodeName::parse(*row[5])) status.upstream = *name;

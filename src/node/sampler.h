@@ -37,6 +37,7 @@ class Sampler {
   MonoTime session_since_{};
   env::Pid session_of_ = 0;  // postmaster that the session belongs to
   bool pending_restart_ = false;
+  int receiver_ = 0;             // process that streamed at the sample before
   bool connected_once_ = false;  // to that postmaster
   std::mutex mutex_;
   std::optional<ControlData> stopped_;  // guarded by mutex_
