@@ -164,6 +164,12 @@ class Parser {
     reader.integer("default_pool_size", proxy.default_pool_size, {.min = 0, .max = kMax});
     reader.integer("reserve_pool_size", proxy.reserve_pool_size, {.min = 0, .max = kMax});
     reader.duration("reserve_pool_timeout", proxy.reserve_pool_timeout, {.min = 0ms, .max = 1h});
+    reader.integer("min_pool_size", proxy.min_pool_size, {.min = 0, .max = kMax});
+    reader.text("server_reset_query", proxy.server_reset_query);
+    reader.flag("server_reset_query_always", proxy.server_reset_query_always);
+    reader.text("server_check_query", proxy.server_check_query);
+    reader.duration("server_check_delay", proxy.server_check_delay, {.min = 100ms, .max = 24h});
+    reader.duration("leave_timeout", proxy.leave_timeout, {.min = 0ms, .max = 24h});
     reader.integer("max_db_connections", proxy.max_db_connections, {.min = 0, .max = kMax});
     reader.integer("max_user_connections", proxy.max_user_connections, {.min = 0, .max = kMax});
     reader.integer("server_prepared_max", proxy.server_prepared_max, {.min = 1, .max = 100'000});
@@ -176,7 +182,9 @@ class Parser {
     const YAML::Node list = reader.raw("pools");
     if (!list) return;
     if (!list.IsSequence()) {
-      return reader.problem("pools", "expected a list of {user, database, pool_mode, pool_size}");
+      return reader.problem("pools",
+                            "expected a list of {user, database, pool_mode, pool_size, "
+                            "reserve_pool_size, max_user_connections}");
     }
     for (const auto& item : list) {
       MapReader entry(problems_, item, "proxy.pools");
@@ -185,6 +193,8 @@ class Parser {
       entry.text("database", pool.database);
       entry.choice("pool_mode", pool.pool_mode, modes);
       entry.integer("pool_size", pool.pool_size, {.min = 0, .max = kMax});
+      entry.integer("reserve_pool_size", pool.reserve_pool_size, {.min = 0, .max = kMax});
+      entry.integer("max_user_connections", pool.max_user_connections, {.min = 0, .max = kMax});
       entry.finish();
       proxy.pools.push_back(std::move(pool));
     }
@@ -209,6 +219,9 @@ class Parser {
     read_access(
         reader, problems_, [this](const std::string& path) { return resolve(path, file_); },
         proxy.access);
+    read_databases(
+        reader, problems_, [this](const std::string& path) { return resolve(path, file_); },
+        proxy.databases);
     read_routing(
         reader, problems_, [this](const std::string& path) { return resolve(path, file_); },
         proxy.routing);
@@ -336,7 +349,7 @@ std::vector<KeyFact> config_keys() {
   // Three files that nobody could run, but that lead the readers into each of their corners.
   const char* const kEveryCorner[] = {
       "{store: {}, node: {client_users: [{}]}, monitor: {endpoints: [{}]}, api: {tls: {}, tokens: "
-      "[{}]}, proxy: {pools: [{}], password_commands: [{}], auth_query: {}}}",
+      "[{}]}, proxy: {pools: [{}], databases: [{}], password_commands: [{}], auth_query: {}}}",
       "{proxy: {servers: [{}]}}", "{}"};
   std::vector<KeyFact> all, out;
   for (const char* yaml : kEveryCorner) {

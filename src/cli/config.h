@@ -13,6 +13,7 @@
 #include "base/types.h"
 #include "cli/access_section.h"
 #include "cli/api_section.h"
+#include "cli/databases_section.h"
 #include "cli/monitor_config.h"
 #include "cli/routing_section.h"
 #include "cli/store_at.h"
@@ -57,7 +58,7 @@ struct NodeSection {
 // What differs for a user, a database or both.
 struct PoolSection {
   std::string user, database;
-  std::optional<int> pool_mode, pool_size;
+  std::optional<int> pool_mode, pool_size, reserve_pool_size, max_user_connections;
 };
 
 struct ProxySection {
@@ -67,11 +68,17 @@ struct ProxySection {
   int clients_max = 10000;
   int pool_mode = 0;  // proxy::PoolMode
   std::vector<PoolSection> pools;
-  int default_pool_size = 0, reserve_pool_size = 0;  // of one user and database
+  std::vector<DatabaseSection> databases;
+  int default_pool_size = 0, reserve_pool_size = 0, min_pool_size = 0;  // of one user and database
   Millis reserve_pool_timeout{5000};
   int max_db_connections = 0, max_user_connections = 0;
   int server_prepared_max = 200;
   Millis server_lifetime{3600000};
+  std::string server_reset_query = "DISCARD ALL";
+  bool server_reset_query_always = false;
+  std::string server_check_query;  // empty: none
+  Millis server_check_delay{30000};
+  Millis leave_timeout{0};
   Millis query_timeout{0}, transaction_timeout{0}, idle_transaction_timeout{0};
   Millis client_idle_timeout{0};
   int pool_size = 100;  // server connections, all workers together

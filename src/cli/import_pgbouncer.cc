@@ -10,6 +10,7 @@
 #include <set>
 #include <utility>
 
+#include "cli/import_databases.h"
 #include "cli/import_settings.h"
 #include "cli/units.h"
 
@@ -17,34 +18,6 @@ namespace bascule::cli {
 namespace {
 
 using nlohmann::ordered_json;
-
-// A YAML scalar that can't be misread.
-std::string yaml_text(std::string_view text) {
-  return ordered_json(std::string(text))
-      .dump(-1, ' ', false, ordered_json::error_handler_t::replace);
-}
-
-std::optional<int64_t> whole(std::string_view text) {
-  int64_t value = 0;
-  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || stop != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
-// PgBouncer's times are seconds, with fractions.
-std::optional<int64_t> milliseconds(std::string_view text) {
-  double value = 0;
-  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || stop != text.data() + text.size()) return std::nullopt;
-  if (!(value >= 0) || value > 1e9) return std::nullopt;
-  return static_cast<int64_t>(value * 1000);
-}
-
-struct DatabaseServer {
-  std::string host;
-  int port = 5432;
-  bool operator==(const DatabaseServer&) const = default;
-};
 
 class Importer {
  public:
@@ -225,26 +198,57 @@ class Importer {
     proxy_["clients_max"] = fmt::format("{}", *count);
     note(entry, Fate::kKept, "proxy.clients_max");
   }
-  void pool_size(const IniEntry& entry) {
-    const auto count = whole(entry.value);
-    if (!count || *count < 0) return bad(entry, "a count");
-    if (*count == 0) return note(entry, Fate::kLost, "", "pools without limit are not supported");
-    note(entry, Fate::kChanged, "proxy.pool_size",
-         "one limit for all users and databases together: here the size times the databases");
+  // Limits that have the same name and meaning here.
+  void count(const IniEntry& entry) {
+    const auto value = whole(entry.value);
+    if (!value || *value < 0 || *value > 10'000) return bad(entry, "a count from 0 to 10000");
+    proxy_[entry.key] = fmt::format("{}", *value);
+    note(entry, Fate::kKept, "proxy." + entry.key);
   }
-  void max_db_connections(const IniEntry& entry) {
+  void time(const IniEntry& entry) {
+    const auto ms = milliseconds(entry.value);
+    if (!ms || *ms > 86'400'000) return bad(entry, "seconds, at most a day");
+    proxy_[entry.key] = format_duration(Millis(*ms));
+    note(entry, Fate::kKept, "proxy." + entry.key);
+  }
+  void query(const IniEntry& entry) {
+    proxy_[entry.key] = yaml_text(entry.value);
+    note(entry, Fate::kKept, "proxy." + entry.key);
+  }
+  void reset_query(const IniEntry& entry) {
+    if (!entry.value.empty()) return query(entry);
+    note(entry, Fate::kNoNeed, "", "DISCARD ALL where a session was not clean");
+  }
+  void check_query(const IniEntry& entry) {
+    if (entry.value.empty() || entry.value == "<empty>") {
+      return note(entry, Fate::kNoNeed, "", "a broken connection is noticed when it breaks");
+    }
+    query(entry);
+  }
+  void check_delay(const IniEntry& entry) {
+    if (value_of("server_check_query", "").empty()) {
+      return note(entry, Fate::kNoNeed, "", "without server_check_query it is not used");
+    }
+    time(entry);
+  }
+  void reset_always(const IniEntry& entry) {
     if (entry.value == "0") return note(entry, Fate::kNoNeed, "", "it is off");
-    note(entry, Fate::kChanged, "proxy.pool_size", "one limit for all databases together");
+    proxy_[entry.key] = "true";
+    note(entry, Fate::kKept, "proxy." + entry.key);
+  }
+  void console(const IniEntry& entry) {
+    std::string names;
+    for (const std::string& name : split_list(entry.value)) {
+      names += (names.empty() ? "" : ", ") + yaml_text(name);
+    }
+    if (names.empty()) return note(entry, Fate::kNoNeed, "", "it is off");
+    const std::string key = entry.key == "admin_users" ? "admins" : "stats";
+    console_[key] = "[" + names + "]";
+    note(entry, Fate::kKept, "proxy.console." + key);
   }
   void max_prepared(const IniEntry& entry) {
     note(entry, entry.value == "0" ? Fate::kChanged : Fate::kNoNeed, "",
          "prepared statements always work, also in transaction mode");
-  }
-  void reset_query(const IniEntry& entry) {
-    if (entry.value.empty() || entry.value == "DISCARD ALL" || entry.value == "DISCARD ALL;") {
-      return note(entry, Fate::kNoNeed, "", "DISCARD ALL where a session was not clean");
-    }
-    note(entry, Fate::kLost, "", "always DISCARD ALL, where a session was not clean");
   }
   struct Bounds {
     int64_t min_ms, max_ms;
@@ -317,57 +321,21 @@ class Importer {
 
   // ---- Databases and users ---------------------------------------------------------------------
   void database(const IniEntry& entry) {
-    const auto pairs = parse_connect_string(entry.value);
-    if (!pairs) return bad(entry, "key=value key=value ...");
-    DatabaseServer server{"/var/run/postgresql", 5432};
-    std::vector<std::string> lost;
-    for (const auto& [key, value] : *pairs) {
-      if (key == "host" && !value.empty()) {
-        server.host = value;
-      } else if (key == "port") {
-        const auto port = whole(value.substr(0, value.find(',')));
-        if (!port || *port < 1 || *port > 65535) return bad(entry, "a port");
-        server.port = static_cast<int>(*port);
-      } else if (key == "dbname" && (value == entry.key || entry.key == "*")) {
-        // The same name on both sides.
-      } else {
-        lost.push_back(key);
-      }
-    }
-    std::string note_text;
-    const auto add = [&](const std::string& what) {
-      note_text += (note_text.empty() ? "" : "; ") + what;
-    };
-    if (const size_t comma = server.host.find(','); comma != std::string::npos) {
-      server.host.resize(comma);
-      add("the first host only: list the servers under proxy.servers and give server_check.user");
-    }
-    if (databases_ == 0) {
-      server_ = server;
-    } else if (server != server_) {
-      add(fmt::format(
-          "it is on another server ({}:{}): a proxy serves the databases of one cluster; "
-          "run a second one for it",
-          server.host, server.port));
-    }
-    ++databases_;
-    if (!lost.empty()) add("not carried over: " + join(lost));
-    const Fate fate = note_text.empty() ? Fate::kKept : Fate::kLost;
-    note(entry, fate, "proxy.servers", std::move(note_text));
+    auto imported = import_database(entry);
+    if (!imported) return bad(entry, imported.error().message.c_str());
+    if (databases_.empty()) server_ = imported->hosts.front();
+    note(entry, imported->lost.empty() ? Fate::kKept : Fate::kLost, "proxy.databases",
+         imported->lost);
+    databases_.push_back(std::move(*imported));
   }
   void user(const IniEntry& entry) {
-    const auto pairs = parse_connect_string(entry.value);
-    if (!pairs) return bad(entry, "key=value key=value ...");
-    if (pairs->empty()) return note(entry, Fate::kNoNeed, "", "it says nothing");
-    std::vector<std::string> keys;
-    for (const auto& [key, value] : *pairs) keys.push_back(key);
-    note(entry, Fate::kLost, "", "no settings for single users in this version: " + join(keys));
-  }
-  // Names only: values may be secrets.
-  static std::string join(const std::vector<std::string>& names) {
-    std::string out;
-    for (const std::string& name : names) out += (out.empty() ? "" : ", ") + name;
-    return out;
+    auto imported = import_user(entry);
+    if (!imported) return bad(entry, imported.error().message.c_str());
+    if (imported->yaml.empty() && imported->lost.empty()) {
+      return note(entry, Fate::kNoNeed, "", "it says nothing");
+    }
+    note(entry, imported->lost.empty() ? Fate::kKept : Fate::kLost, "proxy.pools", imported->lost);
+    if (!imported->yaml.empty()) users_.push_back(std::move(imported->yaml));
   }
 
   // ---- The file --------------------------------------------------------------------------------
@@ -375,25 +343,33 @@ class Importer {
     std::string& out = import_.yaml;
     out = "# From a PgBouncer configuration, by `bascule import`.\n";
     for (const std::string& line : top_) out += line + "\n";
-    const int64_t size = whole(value_of("max_db_connections", "0")).value_or(0);
-    const int64_t each =
-        std::max<int64_t>(whole(value_of("default_pool_size", "20")).value_or(20), 1);
-    const int64_t all = size > 0 ? size : each * std::max(1, databases_);
-    proxy_["pool_size"] = fmt::format("{}", std::clamp<int64_t>(all, 1, 10'000));
+    // PgBouncer has no limit over all pools.
+    proxy_["pool_size"] = "1000";
     proxy_.try_emplace("userlist_file", "/etc/bascule/userlist.txt");
     // Defaults of PgBouncer that differ.
     proxy_.try_emplace("clients_max", "100");
     proxy_.try_emplace("pool_mode", "session");
     proxy_.try_emplace("hold_timeout", "2min");
+    proxy_.try_emplace("default_pool_size", "20");
+    proxy_.try_emplace("server_idle_timeout", "10min");
+    proxy_.try_emplace("connect_timeout", "15s");
+    proxy_.try_emplace("login_timeout", "1min");
     out += "proxy:\n";
     out += fmt::format("  writer: {}\n", yaml_text(HostPort{listen_, port_}.to_string()));
     for (const auto& [key, value] : proxy_) out += fmt::format("  {}: {}\n", key, value);
+    if (!users_.empty()) out += "  pools:\n";
+    for (const std::string& user : users_) out += "    - " + user + "\n";
+    section(out, "console", console_);
     section(out, "auth_query", auth_query_.contains("user") ? auth_query_ : Section());
     if (!client_tls_.empty() && !client_tls_.contains("mode")) client_tls_["mode"] = "\"disable\"";
     section(out, "client_tls", client_tls_);
     section(out, "server_tls", server_tls_);
     out += fmt::format("  servers:\n    - {{host: {}, port: {}, role: primary}}\n",
                        yaml_text(server_.host), server_.port);
+    if (!databases_.empty()) out += "  databases:\n";
+    for (const ImportedDatabase& database : databases_) {
+      out += "    - " + database.yaml(server_) + "\n";
+    }
   }
   static void section(std::string& out, const char* name, const Section& keys) {
     if (keys.empty()) return;
@@ -407,9 +383,10 @@ class Importer {
   std::string listen_ = "127.0.0.1";
   int port_ = 6432;
   std::vector<std::string> top_;
-  Section proxy_, auth_query_, client_tls_, server_tls_;
-  DatabaseServer server_{"/var/run/postgresql", 5432};
-  int databases_ = 0;
+  Section proxy_, auth_query_, client_tls_, server_tls_, console_;
+  HostPort server_{"/var/run/postgresql", 5432};
+  std::vector<ImportedDatabase> databases_;
+  std::vector<std::string> users_;
 };
 
 const Importer::Place Importer::kPlaces[] = {
@@ -429,8 +406,22 @@ const Importer::Place Importer::kPlaces[] = {
     {"auth_dbname", &Importer::auth_dbname},
     {"pool_mode", &Importer::pool_mode},
     {"max_client_conn", &Importer::max_client_conn},
-    {"default_pool_size", &Importer::pool_size},
-    {"max_db_connections", &Importer::max_db_connections},
+    {"default_pool_size", &Importer::count},
+    {"min_pool_size", &Importer::count},
+    {"reserve_pool_size", &Importer::count},
+    {"max_db_connections", &Importer::count},
+    {"max_user_connections", &Importer::count},
+    {"reserve_pool_timeout", &Importer::time},
+    {"server_lifetime", &Importer::time},
+    {"query_timeout", &Importer::time},
+    {"transaction_timeout", &Importer::time},
+    {"idle_transaction_timeout", &Importer::time},
+    {"client_idle_timeout", &Importer::time},
+    {"server_check_query", &Importer::check_query},
+    {"server_check_delay", &Importer::check_delay},
+    {"server_reset_query_always", &Importer::reset_always},
+    {"admin_users", &Importer::console},
+    {"stats_users", &Importer::console},
     {"max_prepared_statements", &Importer::max_prepared},
     {"server_reset_query", &Importer::reset_query},
     {"query_wait_timeout", &Importer::query_wait_timeout},

@@ -53,7 +53,7 @@ TEST(ImportPgbouncer, DebiansFileIsCarriedOverWhole) {
   ASSERT_TRUE(config.proxy);
   EXPECT_EQ(config.proxy->writer, (HostPort{"127.0.0.1", 6432}));
   EXPECT_EQ(config.proxy->clients_max, 100);
-  EXPECT_EQ(config.proxy->pool_size, 20);
+  EXPECT_EQ(config.proxy->default_pool_size, 20);
   EXPECT_EQ(config.proxy->access.userlist_file, "/etc/pgbouncer/userlist.txt");
   EXPECT_EQ(config.proxy->access.socket_dir, "/var/run/postgresql");
   EXPECT_EQ(config.proxy->access.config.auth_type, proxy::AuthMethod::kMd5);
@@ -92,7 +92,10 @@ so_reuseport = 1
   const ProxySection& proxy = *config.proxy;
   EXPECT_EQ(proxy.writer.host, "0.0.0.0");
   EXPECT_EQ(proxy.pool_mode, static_cast<int>(proxy::PoolMode::kTransaction));
-  EXPECT_EQ(proxy.pool_size, 50);
+  EXPECT_EQ(proxy.default_pool_size, 25);
+  ASSERT_EQ(proxy.databases.size(), 2u);
+  EXPECT_EQ(proxy.databases[0].rule.name, "shop");
+  EXPECT_TRUE(proxy.databases[0].rule.hosts.empty()) << "it is the proxy's own server";
   EXPECT_EQ(proxy.hold_timeout, 10s);
   EXPECT_EQ(proxy.connect_timeout, 1500ms);
   EXPECT_EQ(proxy.access.config.auth_query.user, "lookup");
@@ -100,7 +103,6 @@ so_reuseport = 1
   EXPECT_EQ(proxy.access.config.server_tls, proxy::SslMode::kVerifyFull);
   ASSERT_EQ(proxy.routing.monitor.servers.size(), 1u);
   EXPECT_EQ(proxy.routing.monitor.servers[0].endpoint, (env::Endpoint{"10.0.0.5", 5433}));
-  EXPECT_EQ(note_of(result, "pgbouncer.default_pool_size").fate, Fate::kChanged);
 }
 
 TEST(ImportPgbouncer, WhatIsLostIsSaidWithItsLineAndWithoutSecrets) {
@@ -113,7 +115,7 @@ TEST(ImportPgbouncer, WhatIsLostIsSaidWithItsLineAndWithoutSecrets) {
       "[pgbouncer]\n"
       "auth_file = u\n"
       "query_timeout = 30\n"
-      "client_idle_timeout = 0\n"
+      "peer_id = 3\n"
       "pool_mod = session\n"
       "listen_port = 70000\n"
       "[nonsense]\n"
@@ -121,13 +123,12 @@ TEST(ImportPgbouncer, WhatIsLostIsSaidWithItsLineAndWithoutSecrets) {
       "rubbish\n");
   EXPECT_FALSE(result.complete());
   EXPECT_EQ(note_of(result, "databases.a").fate, Fate::kLost);
-  EXPECT_NE(note_of(result, "databases.a").note.find("user, password, pool_size"),
-            std::string::npos);
-  EXPECT_EQ(note_of(result, "databases.b").fate, Fate::kLost);
-  EXPECT_EQ(note_of(result, "users.joe").fate, Fate::kLost);
-  EXPECT_EQ(note_of(result, "pgbouncer.query_timeout").fate, Fate::kLost);
+  EXPECT_NE(note_of(result, "databases.a").note.find("password_file"), std::string::npos);
+  EXPECT_EQ(note_of(result, "databases.b").fate, Fate::kKept);
+  EXPECT_EQ(note_of(result, "users.joe").fate, Fate::kKept);
+  EXPECT_EQ(note_of(result, "pgbouncer.query_timeout").fate, Fate::kKept);
   EXPECT_EQ(note_of(result, "pgbouncer.query_timeout").line, 8);
-  EXPECT_EQ(note_of(result, "pgbouncer.client_idle_timeout").fate, Fate::kNoNeed);
+  EXPECT_EQ(note_of(result, "pgbouncer.peer_id").fate, Fate::kLost);
   EXPECT_EQ(note_of(result, "pgbouncer.pool_mod").fate, Fate::kUnknown);
   EXPECT_NE(note_of(result, "pgbouncer.pool_mod").note.find("pool_mode"), std::string::npos);
   EXPECT_EQ(note_of(result, "pgbouncer.listen_port").fate, Fate::kLost);
@@ -137,6 +138,86 @@ TEST(ImportPgbouncer, WhatIsLostIsSaidWithItsLineAndWithoutSecrets) {
   EXPECT_NE(all.find("/etc/pgbouncer.ini:14: unknown"), std::string::npos) << all;
   EXPECT_TRUE(nlohmann::json::accept(import_json(result)));
   read(result);
+}
+
+TEST(ImportPgbouncer, DatabasesAndUsersKeepWhatIsTheirs) {
+  const Import result = import(R"([databases]
+shop = host=10.0.0.5
+ro = host=10.0.0.6,10.0.0.7 port=5432,5433 dbname=shop load_balance_hosts=disable
+forced = host=10.0.0.5 dbname='sh op' user=svc pool_size=3 min_pool_size=1 pool_mode=session connect_query='set x to ''y'''
+socket = host=/run/pg port=5440 max_db_connections=9 server_lifetime=60 timezone=UTC application_name=a
+* = host=10.0.0.5 auth_user=joe
+[users]
+joe = pool_mode=session max_user_connections=3
+)");
+  const DaemonConfig config = read(result);
+  const auto& databases = config.proxy->databases;
+  ASSERT_EQ(databases.size(), 5u);
+  const proxy::DatabaseRule& ro = databases[1].rule;
+  ASSERT_EQ(ro.hosts.size(), 2u);
+  EXPECT_EQ(ro.hosts[1], (env::Endpoint{"10.0.0.7", 5433}));
+  EXPECT_EQ(ro.dbname, "shop");
+  EXPECT_EQ(ro.balance, proxy::DatabaseRule::Balance::kFirst);
+  const proxy::DatabaseRule& forced = databases[2].rule;
+  EXPECT_TRUE(forced.hosts.empty());
+  EXPECT_EQ(forced.dbname, "sh op");
+  EXPECT_EQ(forced.user, "svc");
+  EXPECT_EQ(forced.pool_size, 3);
+  EXPECT_EQ(forced.min_pool_size, 1);
+  EXPECT_EQ(forced.mode, proxy::PoolMode::kSession);
+  EXPECT_EQ(forced.connect_query, "set x to 'y'");
+  const proxy::DatabaseRule& socket = databases[3].rule;
+  EXPECT_EQ(socket.hosts, (std::vector<env::Endpoint>{{"/run/pg", 5440}}));
+  EXPECT_EQ(socket.max_connections, 9);
+  EXPECT_EQ(socket.server_lifetime, 60s);
+  ASSERT_EQ(socket.settings.size(), 2u);
+  EXPECT_EQ(databases[4].rule.name, "*");
+  EXPECT_EQ(note_of(result, "databases.*").fate, Fate::kLost);
+  EXPECT_EQ(note_of(result, "databases.shop").fate, Fate::kKept);
+  ASSERT_EQ(config.proxy->pools.size(), 1u);
+  EXPECT_EQ(config.proxy->pools[0].user, "joe");
+  EXPECT_EQ(config.proxy->pools[0].max_user_connections, 3);
+}
+
+TEST(ImportPgbouncer, LimitsAndTimeOutsAreKeptWithTheirUnits) {
+  const Import result = import(R"([pgbouncer]
+auth_file = u
+admin_users = root, ops
+stats_users = exporter
+client_idle_timeout = 1.5
+idle_transaction_timeout = 60
+query_timeout = 30
+transaction_timeout = 90
+server_lifetime = 1200
+reserve_pool_size = 5
+reserve_pool_timeout = 3
+max_user_connections = 7
+max_db_connections = 50
+min_pool_size = 2
+server_reset_query = RESET ALL
+server_reset_query_always = 1
+server_check_query = select 1
+server_check_delay = 10
+)");
+  EXPECT_TRUE(result.complete()) << render_import(result);
+  const DaemonConfig config = read(result);
+  const ProxySection& proxy = *config.proxy;
+  EXPECT_EQ(proxy.client_idle_timeout, 1500ms);
+  EXPECT_EQ(proxy.idle_transaction_timeout, 60s);
+  EXPECT_EQ(proxy.query_timeout, 30s);
+  EXPECT_EQ(proxy.transaction_timeout, 90s);
+  EXPECT_EQ(proxy.server_lifetime, 1200s);
+  EXPECT_EQ(proxy.reserve_pool_size, 5);
+  EXPECT_EQ(proxy.reserve_pool_timeout, 3s);
+  EXPECT_EQ(proxy.max_user_connections, 7);
+  EXPECT_EQ(proxy.max_db_connections, 50);
+  EXPECT_EQ(proxy.min_pool_size, 2);
+  EXPECT_EQ(proxy.server_reset_query, "RESET ALL");
+  EXPECT_TRUE(proxy.server_reset_query_always);
+  EXPECT_EQ(proxy.server_check_query, "select 1");
+  EXPECT_EQ(proxy.server_check_delay, 10s);
+  EXPECT_EQ(proxy.access.config.console_admins, (std::vector<std::string>{"root", "ops"}));
+  EXPECT_EQ(proxy.access.config.console_stats, (std::vector<std::string>{"exporter"}));
 }
 
 TEST(ImportPgbouncer, OfOneKeyTheLastCounts) {

@@ -5,19 +5,14 @@
 namespace bascule::cli {
 
 constexpr std::string_view kLater = "no such limit or time-out in this version";
-constexpr std::string_view kByHand =
-    "not carried over: set the key of the same name under proxy by hand";
 constexpr std::string_view kKernel = "the kernel's defaults are used";
-constexpr std::string_view kConsole = "there is no such right in this version";
 
 const PlainSetting kPlainSettings[] = {
-    {"admin_users", Fate::kLost, kConsole},
     {"application_name_add_host", Fate::kLost, "application_name is passed on as it is"},
     {"auth_ldap_options", Fate::kLost, "no LDAP"},
     {"auth_ldap_parameter", Fate::kLost, "no LDAP"},
     {"autodb_idle_timeout", Fate::kNoNeed, "pools go when they are empty"},
     {"cancel_wait_timeout", Fate::kNoNeed, "cancel requests are not queued behind a pool"},
-    {"client_idle_timeout", Fate::kLost, kByHand},
     {"client_tls13_ciphers", Fate::kNoNeed, "those of OpenSSL are used"},
     {"client_tls_dheparams", Fate::kNoNeed, "chosen by OpenSSL"},
     {"client_tls_ecdhcurve", Fate::kNoNeed, "chosen by OpenSSL"},
@@ -26,7 +21,6 @@ const PlainSetting kPlainSettings[] = {
     {"dns_max_ttl", Fate::kNoNeed, "names are resolved by the system at each connection"},
     {"dns_nxdomain_ttl", Fate::kNoNeed, "names are resolved by the system at each connection"},
     {"dns_zone_check_period", Fate::kNoNeed, "names are resolved by the system at each connection"},
-    {"idle_transaction_timeout", Fate::kLost, kByHand},
     {"ignore_startup_parameters", Fate::kNoNeed,
      "every start-up parameter is taken and set on the servers"},
     {"job_name", Fate::kNoNeed, ""},
@@ -38,30 +32,19 @@ const PlainSetting kPlainSettings[] = {
     {"max_db_client_connections", Fate::kLost, kLater},
     {"max_packet_size", Fate::kNoNeed, "messages stream; PostgreSQL's own limit holds"},
     {"max_user_client_connections", Fate::kLost, kLater},
-    {"max_user_connections", Fate::kLost, kByHand},
-    {"min_pool_size", Fate::kLost, kLater},
     {"peer_id", Fate::kLost, "cancel requests find their worker, not another proxy"},
     {"pkt_buf", Fate::kNoNeed, "a connection holds a buffer only while its peer blocks"},
-    {"query_timeout", Fate::kLost, kByHand},
     {"query_wait_notify", Fate::kLost, kLater},
-    {"reserve_pool_size", Fate::kLost, kByHand},
-    {"reserve_pool_timeout", Fate::kLost, kByHand},
     {"resolv_conf", Fate::kLost, "the system's is used"},
     {"sbuf_loopcnt", Fate::kNoNeed, "the engine has a budget of its own"},
     {"scram_iterations", Fate::kNoNeed, "verifiers are made by PostgreSQL"},
-    {"server_check_delay", Fate::kNoNeed, "a broken connection is noticed when it breaks"},
-    {"server_check_query", Fate::kNoNeed, "a broken connection is noticed when it breaks"},
     {"server_fast_close", Fate::kNoNeed, "sessions move as soon as nothing runs"},
-    {"server_lifetime", Fate::kLost, kByHand},
     {"server_login_retry", Fate::kNoNeed, "attempts are 25 to 50 ms apart while a client waits"},
-    {"server_reset_query_always", Fate::kNoNeed,
-     "in transaction mode settings are compared and set, nothing leaks"},
     {"server_round_robin", Fate::kLost, "the connection used last is taken first"},
     {"server_tls13_ciphers", Fate::kNoNeed, "those of OpenSSL are used"},
     {"service_name", Fate::kNoNeed, ""},
     {"so_reuseport", Fate::kNoNeed, "always; one process has workers enough"},
     {"stats_period", Fate::kNoNeed, "metrics are counters: whoever reads them has the period"},
-    {"stats_users", Fate::kLost, kConsole},
     {"suspend_timeout", Fate::kNoNeed, ""},
     {"syslog", Fate::kLost, "standard error or a file; journald takes the first"},
     {"syslog_facility", Fate::kLost, "standard error or a file; journald takes the first"},
@@ -74,7 +57,6 @@ const PlainSetting kPlainSettings[] = {
     {"tcp_socket_buffer", Fate::kNoNeed, kKernel},
     {"tcp_user_timeout", Fate::kNoNeed, kKernel},
     {"track_extra_parameters", Fate::kNoNeed, "every SET is tracked"},
-    {"transaction_timeout", Fate::kLost, kByHand},
     {"unix_socket_group", Fate::kLost, "the socket belongs to the user that the daemon runs as"},
     {"unix_socket_mode", Fate::kLost, "the socket belongs to the user that the daemon runs as"},
 };

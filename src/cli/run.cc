@@ -82,6 +82,12 @@ void set_pools(const ProxySection& section, proxy::ProxyConfig& out) {
   out.default_pool_size = section.default_pool_size;
   out.reserve_pool_size = section.reserve_pool_size;
   out.reserve_pool_timeout = section.reserve_pool_timeout;
+  out.min_pool_size = section.min_pool_size;
+  out.server_reset_query = section.server_reset_query;
+  if (section.server_reset_query_always) out.server_reset = proxy::ProxyConfig::Reset::kAlways;
+  out.server_check_query = section.server_check_query;
+  out.server_check_delay = section.server_check_delay;
+  out.leave_timeout = section.leave_timeout;
   out.max_db_connections = section.max_db_connections;
   out.max_user_connections = section.max_user_connections;
   out.server_prepared_max = static_cast<size_t>(section.server_prepared_max);
@@ -91,7 +97,12 @@ void set_pools(const ProxySection& section, proxy::ProxyConfig& out) {
   out.idle_transaction_timeout = section.idle_transaction_timeout;
   out.client_idle_timeout = section.client_idle_timeout;
   for (const PoolSection& pool : section.pools) {
-    proxy::PoolRule rule{pool.user, pool.database, std::nullopt, pool.pool_size};
+    proxy::PoolRule rule;
+    rule.user = pool.user;
+    rule.database = pool.database;
+    rule.pool_size = pool.pool_size;
+    rule.reserve_pool_size = pool.reserve_pool_size;
+    rule.max_connections = pool.max_user_connections;
     if (pool.pool_mode) rule.mode = static_cast<proxy::PoolMode>(*pool.pool_mode);
     out.pools.push_back(std::move(rule));
   }
@@ -113,6 +124,9 @@ Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platfo
                                     : std::max(1, std::min(platform.cores, section.pool_size / 4));
   out.pool_size = section.pool_size;
   set_pools(section, out);
+  auto databases = load_databases(section.databases, platform.disk);
+  if (!databases) return std::unexpected(databases.error());
+  out.databases = std::move(*databases);
   out.clients_max = section.clients_max;
   out.hold_count_max = section.held_max;
   out.hold_timeout = section.hold_timeout;
@@ -358,8 +372,8 @@ class Daemon {
     node_pool_->submit([this] { notes_.write_pending(); });
   }
 
-  // SIGHUP: users, rules and certificates anew, from the file and those that it names. Its other
-  // settings stay as they were at start.
+  // SIGHUP, and RELOAD at the console: the proxy's part of the file and the files that it names.
+  // See Proxy::reload() for what stays as it was.
   void on_reload() {
     if (proxy_) (void)reload();
   }
@@ -369,9 +383,9 @@ class Daemon {
     const Status status = [&]() -> Status {
       if (!config) return std::unexpected(config.error());
       if (!config->proxy) return fail(ErrorCode::kInvalid, "the section proxy is gone");
-      auto access = load_access(config->proxy->access, platform_.disk);
-      if (!access) return std::unexpected(access.error());
-      return proxy_->reload(std::move(*access));
+      auto next = proxy_config(*config, platform_);
+      if (!next) return std::unexpected(next.error());
+      return proxy_->reload(std::move(*next));
     }();
     if (!status) {
       log(LogLevel::kError, who_, "not reloaded: everything stays as it was",

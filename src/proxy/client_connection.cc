@@ -154,8 +154,12 @@ void ClientConnection::on_authenticated() {
   if (worker_.controls().disabled.contains(database)) {
     return fail("55000", "database \"" + database + "\" is disabled");
   }
-  PoolMode mode = replication ? PoolMode::kSession : worker_.shared().mode(user, database);
-  if (port_ == PortKind::kSplit && !replication) {
+  const DatabaseRule* rule = find_database(worker_.config().databases, database);
+  if (rule == nullptr && !worker_.config().databases.empty()) {
+    return fail("3D000", "database \"" + database + "\" does not exist (proxy)");
+  }
+  PoolMode mode = replication ? PoolMode::kSession : pool_mode(worker_.config(), user, database);
+  if (port_ == PortKind::kSplit && !replication && (rule == nullptr || rule->hosts.empty())) {
     // Each statement has a server of its own; what a session can't share pins it to the primary.
     if (mode == PoolMode::kSession) mode = PoolMode::kTransaction;
     split_ = std::make_unique<SplitClient>();

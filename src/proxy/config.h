@@ -11,6 +11,7 @@
 #include "base/time.h"
 #include "env/net.h"
 #include "proxy/access_config.h"
+#include "proxy/databases.h"
 #include "proxy/monitor.h"
 #include "proxy/routing.h"
 
@@ -21,13 +22,6 @@ namespace bascule::proxy {
 // either, the rest to the primary. Clients of it are pooled by transaction at least.
 enum class PortKind { kWriter, kReader, kSplit };
 
-// When a client gives its server back.
-enum class PoolMode {
-  kSession,      // when it leaves
-  kTransaction,  // whenever no transaction is open
-  kStatement,    // the same; transactions of more than one message are refused
-};
-
 struct ProxyListener {
   env::Endpoint endpoint;
   PortKind kind = PortKind::kWriter;
@@ -37,7 +31,9 @@ struct ProxyListener {
 struct PoolRule {
   std::string user, database;  // empty: any
   std::optional<PoolMode> mode;
-  std::optional<int> pool_size;  // instead of default_pool_size
+  std::optional<int> pool_size;          // instead of default_pool_size
+  std::optional<int> reserve_pool_size;  // instead of the general one
+  std::optional<int> max_connections;    // instead of max_user_connections
 };
 
 // What the console asks of the process that the proxy is a part of. Called on a worker's thread: to
@@ -64,14 +60,28 @@ struct ProxyConfig {
   Nanos catalog_expire = 300s;
   PoolMode pool_mode = PoolMode::kSession;
   std::vector<PoolRule> pools;
+  // Not empty: others than these do not exist for clients.
+  std::vector<DatabaseRule> databases;
   // Server connections of one user to one database, all workers together. 0: pool_size alone
   // counts.
   int default_pool_size = 0;
   int reserve_pool_size = 0;  // beyond that, for clients that have waited for
   Nanos reserve_pool_timeout = 5s;
+  // Opened ahead, where a pool has clients: of one user to one database, all workers together.
+  int min_pool_size = 0;
   int max_db_connections = 0;     // to one database, 0: no limit
   int max_user_connections = 0;   // of one user
   Nanos server_lifetime = 3600s;  // then it is closed when it is free; 0: never
+  // What makes a server that a session has used fit for others. Where clients share servers between
+  // transactions, DISCARD ALL follows it; kAlways: after each of their transactions.
+  std::string server_reset_query = "DISCARD ALL";
+  enum class Reset { kWhereNeeded, kAlways } server_reset = Reset::kWhereNeeded;
+  // Empty: an idle server connection is believed to work. Else this is run on it whenever it has
+  // been idle for so long.
+  std::string server_check_query;
+  Nanos server_check_delay = 30s;
+  // How long clients may stay when nobody new is let in any more; 0: as long as they like.
+  Nanos leave_timeout = 0s;
   // Each ends the connection of the client. 0: never. Checked now and then: up to a second late.
   Nanos query_timeout = 0s;             // from its first byte to its end
   Nanos transaction_timeout = 0s;       // from its begin to its end

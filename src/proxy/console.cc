@@ -89,6 +89,11 @@ void Console::carry_out() {
     answer.table->rows = {{std::string(*session_setting(command.argument))}};
     return finish(std::move(answer));
   }
+  const auto& databases = worker_.config().databases;
+  if (command.verb != ConsoleVerb::kSet && !command.argument.empty() && !databases.empty() &&
+      find_database(databases, command.argument) == nullptr) {
+    return refuse("3D000", fmt::format("no such database: {}", command.argument));
+  }
   if (needs_admin(command)) {
     log(LogLevel::kInfo, "console", "command",
         {{"user", user_},

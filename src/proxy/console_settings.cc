@@ -16,35 +16,53 @@ struct Setting {
   std::string_view name;
   int ProxyConfig::* count = nullptr;
   Nanos ProxyConfig::* time = nullptr;
+  std::string ProxyConfig::* text = nullptr;
   Change change = Change::kYes;
   int64_t min = 0;  // of a count; of a time in milliseconds
   int64_t max = 1'000'000;
 };
 
+constexpr Setting count(std::string_view name, int ProxyConfig::* at, int64_t min, int64_t max,
+                        Setting::Change change = Setting::Change::kYes) {
+  return {.name = name, .count = at, .change = change, .min = min, .max = max};
+}
+constexpr Setting time(std::string_view name, Nanos ProxyConfig::* at, int64_t min, int64_t max) {
+  return {.name = name, .time = at, .min = min, .max = max};
+}
+constexpr Setting text(std::string_view name, std::string ProxyConfig::* at) {
+  return {.name = name, .text = at};
+}
+
 constexpr int64_t kDay = 24 * 3600 * 1000;
+constexpr int64_t kHour = 3600 * 1000;
 constexpr auto kNo = Setting::Change::kNo;
-constexpr auto kYes = Setting::Change::kYes;
+using P = ProxyConfig;
 
 constexpr Setting kSettings[] = {
-    {"client_idle_timeout", nullptr, &ProxyConfig::client_idle_timeout, kYes, 0, kDay},
-    {"client_login_timeout", nullptr, &ProxyConfig::auth_timeout, kYes, 100, 600'000},
-    {"default_pool_size", &ProxyConfig::default_pool_size, nullptr, kNo},
-    {"idle_transaction_timeout", nullptr, &ProxyConfig::idle_transaction_timeout, kYes, 0, kDay},
-    {"max_client_conn", &ProxyConfig::clients_max, nullptr, kYes, 1},
-    {"max_db_connections", &ProxyConfig::max_db_connections, nullptr, kNo},
-    {"max_user_connections", &ProxyConfig::max_user_connections, nullptr, kNo},
-    {"query_timeout", nullptr, &ProxyConfig::query_timeout, kYes, 0, kDay},
-    {"query_wait_timeout", nullptr, &ProxyConfig::hold_timeout, kYes, 1, 3'600'000},
-    {"reserve_pool_size", &ProxyConfig::reserve_pool_size, nullptr, kNo},
-    {"reserve_pool_timeout", nullptr, &ProxyConfig::reserve_pool_timeout, kYes, 0, 3'600'000},
-    {"server_connect_timeout", nullptr, &ProxyConfig::connect_timeout, kYes, 10, 60'000},
-    {"server_idle_timeout", nullptr, &ProxyConfig::server_idle_timeout, kYes, 1'000, kDay},
-    {"server_lifetime", nullptr, &ProxyConfig::server_lifetime, kYes, 0, kDay},
-    {"transaction_timeout", nullptr, &ProxyConfig::transaction_timeout, kYes, 0, kDay},
+    time("client_idle_timeout", &P::client_idle_timeout, 0, kDay),
+    time("client_login_timeout", &P::auth_timeout, 100, 600'000),
+    count("default_pool_size", &P::default_pool_size, 0, 10'000),
+    time("idle_transaction_timeout", &P::idle_transaction_timeout, 0, kDay),
+    count("max_client_conn", &P::clients_max, 1, 1'000'000),
+    count("max_db_connections", &P::max_db_connections, 0, 10'000),
+    count("max_user_connections", &P::max_user_connections, 0, 10'000),
+    count("min_pool_size", &P::min_pool_size, 0, 10'000),
+    time("query_timeout", &P::query_timeout, 0, kDay),
+    time("query_wait_timeout", &P::hold_timeout, 1, kHour),
+    count("reserve_pool_size", &P::reserve_pool_size, 0, 10'000),
+    time("reserve_pool_timeout", &P::reserve_pool_timeout, 0, kHour),
+    time("server_check_delay", &P::server_check_delay, 100, kDay),
+    text("server_check_query", &P::server_check_query),
+    time("server_connect_timeout", &P::connect_timeout, 10, 60'000),
+    time("server_idle_timeout", &P::server_idle_timeout, 1'000, kDay),
+    time("server_lifetime", &P::server_lifetime, 0, kDay),
+    text("server_reset_query", &P::server_reset_query),
+    time("transaction_timeout", &P::transaction_timeout, 0, kDay),
     // Ours.
-    {"held_max", &ProxyConfig::hold_count_max, nullptr, kYes},
-    {"pool_size", &ProxyConfig::pool_size, nullptr, kNo, 1, 10'000},
-    {"workers", &ProxyConfig::workers, nullptr, kNo, 1, 128},
+    count("held_max", &P::hold_count_max, 0, 1'000'000),
+    time("leave_timeout", &P::leave_timeout, 0, kDay),
+    count("pool_size", &P::pool_size, 1, 10'000),
+    count("workers", &P::workers, 1, 128, kNo),
 };
 
 // PgBouncer writes whole seconds where it can.
@@ -53,6 +71,7 @@ std::string seconds(Nanos time) {
 }
 
 std::string text_of(const Setting& setting, const ProxyConfig& config) {
+  if (setting.text != nullptr) return config.*setting.text;
   return setting.time != nullptr ? seconds(config.*setting.time)
                                  : fmt::format("{}", config.*setting.count);
 }
@@ -83,7 +102,7 @@ std::vector<std::vector<std::optional<std::string>>> config_rows(const ProxyConf
   std::vector<std::vector<std::optional<std::string>>> rows;
   for (const Setting& setting : kSettings) {
     rows.push_back({std::string(setting.name), text_of(setting, config), text_of(setting, defaults),
-                    setting.change == kYes ? "yes" : "no"});
+                    setting.change == kNo ? "no" : "yes"});
   }
   constexpr std::string_view kModes[] = {"session", "transaction", "statement"};
   const auto fixed = [&](std::string_view name, std::string value, std::string otherwise) {
@@ -110,6 +129,10 @@ Status set_config(ProxyConfig& config, std::string_view name, std::string_view v
   if (setting->change == kNo) {
     return fail(ErrorCode::kConflict,
                 fmt::format("{} can't be changed while the proxy runs", name));
+  }
+  if (setting->text != nullptr) {
+    config.*setting->text = value;
+    return {};
   }
   const auto given = number(value);
   if (!given) return out_of_range(*setting);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "proxy/console_settings.h"
+#include "proxy/shared.h"
 
 namespace bascule::proxy {
 namespace {
@@ -133,31 +134,68 @@ struct Connections {
   }
 };
 
+// Where the clients of a database are led to: its own servers, or the primary.
+std::pair<std::string, uint16_t> host_of(const ConsoleView& view, const DatabaseRule* rule) {
+  if (rule != nullptr && !rule->hosts.empty()) {
+    std::string hosts;
+    for (const env::Endpoint& host : rule->hosts) hosts += (hosts.empty() ? "" : ",") + host.host;
+    return {hosts, rule->hosts.front().port};
+  }
+  if (view.route == nullptr || !view.route->primary) return {"", 0};
+  return {view.route->primary->endpoint.host, view.route->primary->endpoint.port};
+}
+
+Row database_row(const ConsoleView& view, const std::string& name, const Connections& connections) {
+  const ProxyConfig& config = view.config;
+  const DatabaseRule none;
+  const DatabaseRule* known = find_database(config.databases, name);
+  const DatabaseRule& rule = known != nullptr ? *known : none;
+  const auto [host, port] = host_of(view, known);
+  std::optional<int> size;
+  std::optional<PoolMode> mode;
+  for (const PoolRule& r : config.pools) {
+    if (!r.user.empty() || r.database != name) continue;
+    if (!size) size = r.pool_size;
+    if (!mode) mode = r.mode;
+  }
+  if (!size) size = rule.pool_size.value_or(config.default_pool_size);
+  if (!mode) mode = rule.mode;
+  const auto lifetime = std::chrono::duration_cast<std::chrono::seconds>(
+      rule.server_lifetime.value_or(config.server_lifetime));
+  const bool first = rule.balance == DatabaseRule::Balance::kFirst;
+  const auto text = [](const std::string& value) {
+    return value.empty() ? std::optional<std::string>() : std::optional(value);
+  };
+  return {name,
+          text(host),
+          number(port),
+          rule.dbname.empty() ? name : rule.dbname,
+          text(rule.user),
+          number(*size),
+          number(min_pool_size(config, known)),
+          number(rule.reserve_pool_size.value_or(config.reserve_pool_size)),
+          number(lifetime.count()),
+          mode ? std::optional<std::string>(describe(*mode)) : std::nullopt,
+          rule.hosts.size() > 1 ? std::optional<std::string>(first ? "disable" : "round-robin")
+                                : std::nullopt,
+          number(rule.max_connections.value_or(config.max_db_connections)),
+          number(connections.servers),
+          "0",
+          number(connections.clients),
+          view.controls.of(name) == Halt::kPaused ? "1" : "0",
+          view.controls.disabled.contains(name) ? "1" : "0"};
+}
+
 void databases(const ConsoleView& view, ConsoleTable& table) {
   std::map<std::string, Connections> known;
   for (const std::string& name : view.controls.paused) known[name];
   for (const std::string& name : view.controls.disabled) known[name];
+  for (const DatabaseRule& rule : view.config.databases) {
+    if (rule.name != "*") known[rule.name];
+  }
   for (const auto& [key, pool] : view.snapshot.pools) known[key.first].add(pool);
-  const ProxyConfig& config = view.config;
-  const RouteMember* primary =
-      view.route != nullptr && view.route->primary ? &*view.route->primary : nullptr;
   for (const auto& [name, connections] : known) {
-    const PoolRule* rule = nullptr;
-    for (const PoolRule& r : config.pools) {
-      if (rule == nullptr && r.user.empty() && r.database == name) rule = &r;
-    }
-    const int size =
-        rule != nullptr && rule->pool_size ? *rule->pool_size : config.default_pool_size;
-    std::optional<std::string> mode;
-    if (rule != nullptr && rule->mode) mode = describe(*rule->mode);
-    const auto lifetime = std::chrono::duration_cast<std::chrono::seconds>(config.server_lifetime);
-    table.rows.push_back(
-        {name, primary != nullptr ? std::optional(primary->endpoint.host) : std::nullopt,
-         number(primary != nullptr ? primary->endpoint.port : 0), name, std::nullopt, number(size),
-         "0", number(config.reserve_pool_size), number(lifetime.count()), mode, std::nullopt,
-         number(config.max_db_connections), number(connections.servers), "0",
-         number(connections.clients), view.controls.of(name) == Halt::kPaused ? "1" : "0",
-         view.controls.disabled.contains(name) ? "1" : "0"});
+    table.rows.push_back(database_row(view, name, connections));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "proxy/cancel_request.h"
 #include "proxy/client_connection.h"
 #include "proxy/worker.h"
 
@@ -15,56 +16,6 @@ namespace {
 constexpr PortKind kKinds[] = {PortKind::kWriter, PortKind::kReader};
 
 }  // namespace
-
-// Opens a connection of its own, says what to cancel, and waits for the server to close it:
-// https://www.postgresql.org/docs/15/protocol-flow.html (canceling requests in progress)
-class Dispatcher::CancelRequest final : public env::StreamHandler, public ServerDial::Owner {
- public:
-  CancelRequest(Worker& worker, ServerConnection& server)
-      : worker_(worker),
-        server_(server.self()),
-        key_(server.cancel_key()),
-        dial_(worker.net(), worker.access(), server.target().endpoint, *this) {
-    server.cancel_begins();
-    dial_.dial();
-    timer_ = worker.loop().call_after(5s, [this] { end(); });
-  }
-  ~CancelRequest() override {
-    worker_.loop().cancel(timer_);
-    if (stream_ != nullptr) stream_->close();
-  }
-  size_t on_data(std::string_view bytes) override { return bytes.size(); }
-  void on_closed(int) override {
-    stream_ = nullptr;
-    end();
-  }
-  bool done() const { return done_; }
-
- private:
-  void end() {
-    if (std::exchange(done_, true)) return;
-    worker_.loop().cancel(timer_);
-    if (stream_ != nullptr) std::exchange(stream_, nullptr)->close();
-    Dispatcher& dispatcher = worker_.dispatcher();
-    if (ServerConnection* server = dispatcher.servers_.find(server_)) server->cancel_ended();
-    dispatcher.bury_later();
-  }
-  void on_dialed(env::Stream& stream) override {
-    stream_ = &stream;
-    stream.set_handler(*this);
-    std::string packet;
-    pgwire::append_cancel_request(packet, key_);
-    stream.send(packet);
-  }
-  void on_dial_failed(const ServerDial::Failure&) override { end(); }
-  Worker& worker_;
-  Handle server_;
-  pgwire::CancelKey key_;
-  ServerDial dial_;
-  env::Stream* stream_ = nullptr;
-  env::TimerId timer_ = env::TimerId::kNone;
-  bool done_ = false;
-};
 
 Dispatcher::Dispatcher(Worker& worker)
     : worker_(worker), prng_(0), replicas_first_(worker.config().routing) {
@@ -77,15 +28,23 @@ Dispatcher::Dispatcher(Worker& worker)
 
 Dispatcher::~Dispatcher() = default;
 
-Pool& Dispatcher::pool(const std::string& user, const std::string& database, Parameters startup) {
+Pool& Dispatcher::pool(const std::string& login, const std::string& database, Parameters startup) {
+  const DatabaseRule* rule = find_database(worker_.config().databases, database);
+  const std::string& user = rule != nullptr && !rule->user.empty() ? rule->user : login;
+  if (rule != nullptr) {
+    for (const auto& [name, value] : rule->settings) {
+      if (find_parameter(startup, name).empty()) set_parameter(startup, name, value);
+    }
+  }
   std::sort(startup.begin(), startup.end());
   auto& pool = pools_[{user, database, startup}];
   if (!pool) {
     pool = std::make_unique<Pool>();
+    if (rule != nullptr) pool->rule = std::make_shared<const DatabaseRule>(*rule);
     pool->user = user;
     pool->database = database;
     pool->startup = std::move(startup);
-    pool->mode = worker_.shared().mode(user, database);
+    pool->mode = pool_mode(worker_.config(), login, database);
     pool->halt = worker_.controls().of(database);
     pool->caps = worker_.shared().caps.of(worker_.config(), user, database);
   }
@@ -153,20 +112,21 @@ std::string Dispatcher::why_waiting(Pool& pool, PortKind kind, std::string_view&
   const Pool::Side& side = pool.side(kind);
   const std::string& cluster = worker_.config().cluster;
   const Route* route = worker_.route();
-  if (route == nullptr || (!route->table.primary && !gate_open(kind))) {
+  const bool here = !pool.elsewhere();
+  if (here && (route == nullptr || (!route->table.primary && !gate_open(kind)))) {
     const std::string reason = route != nullptr ? route->table.reason : "nothing is known yet";
     return fmt::format("cluster \"{}\" has no primary{}{}", cluster, reason.empty() ? "" : ": ",
                        reason);
   }
-  if (!permitted()) {
+  if (here && !permitted()) {
     return fmt::format("the primary {} of cluster \"{}\" is not known to be in office any more",
                        route->table.primary->name, cluster);
   }
   if (pool.halt != Halt::kNone) return fmt::format("database \"{}\" is paused", pool.database);
-  if (!gate_open(kind)) return fmt::format("cluster \"{}\" is switching over", cluster);
+  if (!gate_open(pool, kind)) return fmt::format("cluster \"{}\" is switching over", cluster);
   if (side.full != nullptr) {
     sqlstate = "53300";
-    return fmt::format("all {} server connections of {} are in use{}", side.full->max,
+    return fmt::format("all {} server connections of {} are in use{}", side.full->max.load(),
                        side.full->what, holders(pool));
   }
   if (side.limited) {
@@ -216,7 +176,7 @@ bool Dispatcher::serve(Pool& pool, PortKind kind, ClientConnection& client) {
     client.resume();
     return true;
   }
-  if (!gate_open(kind) || pool.halt != Halt::kNone) return false;
+  if (!gate_open(pool, kind) || pool.halt != Halt::kNone) return false;
   ServerConnection* server = find_idle(pool, kind, client.session().wanted(), client.member());
   if (server == nullptr) {
     open_connections(pool, kind);
@@ -288,7 +248,8 @@ void Dispatcher::pump_all() {
 }
 
 void Dispatcher::release(ServerConnection& server, ServerConnection::Use use) {
-  server.detach(use);
+  const bool always = worker_.config().server_reset == ProxyConfig::Reset::kAlways;
+  server.detach(always ? ServerConnection::Use::kDirty : use);
 }
 
 void Dispatcher::drop(ServerConnection& server) { remove(server); }
@@ -338,7 +299,7 @@ void Dispatcher::open_connections(Pool& pool, PortKind kind) {
     // The first in the queue have connections under way already.
     const MonoTime since = waiting_since(side, side.connecting);
     if (since == MonoTime::max()) return;
-    auto target = choose(kind, member_of_waiter(side, side.connecting));
+    auto target = choose(pool, kind, member_of_waiter(side, side.connecting));
     if (!target) return;
     const Nanos waited = worker_.loop().now() - since;
     const ProxyConfig& config = worker_.config();
@@ -357,14 +318,25 @@ void Dispatcher::open_connections(Pool& pool, PortKind kind) {
       return;
     }
     side.limited = false;
-    ++side.connecting;
-    ++pool.servers;
-    MemberLoad& load = loads_[target->name];
-    ++load.servers;
-    worker_.counters().servers.add();
-    ServerConnection& server = servers_.emplace(worker_, pool, kind, std::move(*target), load);
-    server.connect(worker_.credentials().get(*worker_.access(), pool.user));
+    open(pool, kind, std::move(*target));
   }
+}
+
+// Its place below all limits is taken.
+void Dispatcher::open(Pool& pool, PortKind kind, Target target) {
+  pool.opened_for = kind;
+  ++pool.side(kind).connecting;
+  ++pool.servers;
+  MemberLoad& load = loads_[target.name];
+  ++load.servers;
+  worker_.counters().servers.add();
+  ServerConnection& server = servers_.emplace(worker_, pool, kind, std::move(target), load);
+  if (pool.own_secret()) {
+    ServerCredential credential;
+    credential.password = pool.rule->secret;
+    return server.connect(std::move(credential));
+  }
+  server.connect(worker_.credentials().get(*worker_.access(), pool.user));
 }
 
 void Dispatcher::on_connected(ServerConnection& server) {
@@ -373,9 +345,13 @@ void Dispatcher::on_connected(ServerConnection& server) {
   --side.connecting;
   side.failing = false;
   remember_reported(pool, server.kind(), pool.startup, server.parameters());
-  if (server.derived_keys()) worker_.credentials().derived(pool.user, *server.derived_keys());
+  if (server.derived_keys() && !pool.elsewhere() && !pool.own_secret()) {
+    worker_.credentials().derived(pool.user, *server.derived_keys());
+  }
   worker_.counters().servers_total.add();
-  if (const Nanos life = worker_.config().server_lifetime; life > 0s) {
+  const Nanos general = worker_.config().server_lifetime;
+  const Nanos life = pool.rule ? pool.rule->server_lifetime.value_or(general) : general;
+  if (life > 0s) {
     // Not all at once.
     server.set_expires(worker_.loop().now() +
                        Nanos(prng_.between(life.count() / 10 * 9, life.count())));
@@ -392,10 +368,11 @@ void Dispatcher::on_connect_failed(ServerConnection& server, const ServerLogin::
   if (server.target().role == PortKind::kReader) {
     avoid_[server.target().name] = worker_.loop().now() + 1s;
   }
+  if (server.target().elsewhere) ++pool.next_host;
   --side.connecting;
   side.last_error = fmt::format("{}: {}", who, failure.message);
-  const bool again =
-      failure.sqlstate == "28P01" && worker_.credentials().refused(*worker_.access(), pool.user);
+  const bool again = failure.sqlstate == "28P01" && !pool.own_secret() &&
+                     worker_.credentials().refused(*worker_.access(), pool.user);
   remove(server);
   if (!failure.transient() && !again) return fail_waiting(pool, kind, failure, who);
   side.failing = true;
@@ -433,6 +410,11 @@ void Dispatcher::schedule_retry(Pool& pool, PortKind kind) {
 }
 
 void Dispatcher::on_idle(ServerConnection& server) {
+  server.touch_idle(worker_.loop().now());
+  place_idle(server);
+}
+
+void Dispatcher::place_idle(ServerConnection& server) {
   Pool& pool = server.pool();
   // Somebody at another worker has waited longer than anybody here: the place is theirs.
   const MonoTime now = worker_.loop().now();
@@ -442,7 +424,6 @@ void Dispatcher::on_idle(ServerConnection& server) {
     for (const PortKind kind : kKinds) pump(pool, kind);
     return;
   }
-  server.touch_idle(now);
   pool.idle.push_back(server.self());
   ++server.load().idle;
   worker_.counters().servers_idle.add();
@@ -529,7 +510,7 @@ void Dispatcher::remove(ServerConnection& server) {
   worker_.counters().servers.sub();
   servers_.remove(server.self());
   bury_later();
-  if (const uint64_t waiting = Caps::give(server.pool().caps); waiting != 0) {
+  if (const uint64_t waiting = Caps::give(server.caps()); waiting != 0) {
     for (int i = 0; i < worker_.crew().size(); ++i) {
       if ((waiting & Caps::bit(i)) != 0) worker_.crew().wake(i);
     }
@@ -587,29 +568,16 @@ void Dispatcher::on_route() {
   pump_all();
 }
 
-void Dispatcher::close_stale() {
-  const MonoTime now = worker_.loop().now();
-  const MonoTime limit = now - worker_.config().server_idle_timeout;
-  for (const Handle handle : servers_.handles()) {
-    ServerConnection* server = servers_.find(handle);
-    if (server == nullptr || !server->idle()) continue;
-    if (server->idle_since() < limit || server->expires() < now) remove(*server);
-  }
-  std::erase_if(pools_, [this](const auto& entry) {
-    const Pool& pool = *entry.second;
-    const bool unused = pool.clients == 0 && pool.servers == 0 &&
-                        pool.sides[0].retry == env::TimerId::kNone &&
-                        pool.sides[1].retry == env::TimerId::kNone;
-    if (unused) retire(pool);
-    return unused;
-  });
-}
-
 void Dispatcher::close_all() {
   for (const Handle handle : servers_.handles()) {
     if (ServerConnection* server = servers_.find(handle)) remove(*server);
   }
   cancels_.clear();
+}
+
+void Dispatcher::cancel_ended(Handle handle) {
+  if (ServerConnection* server = servers_.find(handle)) server->cancel_ended();
+  bury_later();
 }
 
 void Dispatcher::bury_later() {

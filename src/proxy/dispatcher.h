@@ -13,6 +13,7 @@
 
 namespace bascule::proxy {
 
+class CancelRequest;
 class ClientConnection;
 class Worker;
 struct ConsoleSnapshot;
@@ -49,13 +50,16 @@ class Dispatcher {
   void on_connected(ServerConnection& server);
   void on_connect_failed(ServerConnection& server, const ServerLogin::Failure& failure);
   void on_idle(ServerConnection& server);
+  void on_checked(ServerConnection& server);
+  void cancel_ended(Handle server);
   void on_lost(ServerConnection& server, Loss loss);
 
   // ---- The worker ----------------------------------------------------------------------------
   void on_route();
   void pump_all();
   void make_room();    // another worker waits for a place
-  void close_stale();  // idle for too long
+  void close_stale();  // idle for too long; opens what is to be there, checks what is
+  void on_config();
   bool gate_open(PortKind kind) const;
   void close_all();
   void bury() { servers_.bury(); }
@@ -69,10 +73,12 @@ class Dispatcher {
   void next_period();
 
  private:
-  class CancelRequest;
-
   bool permitted() const;
-  std::optional<Target> choose(PortKind kind, const std::string& member);
+  bool gate_open(const Pool& pool, PortKind kind) const {
+    return pool.elsewhere() || gate_open(kind);
+  }
+  std::optional<Target> choose(Pool& pool, PortKind kind, const std::string& member);
+  std::optional<Target> choose_elsewhere(Pool& pool);
   std::optional<Target> choose_read(const RoutingPolicy& policy, std::string_view affinity);
   // May serve reads: by its route, its lag and what the last attempts to reach it said.
   bool readable(const RouteMember& replica) const;
@@ -86,6 +92,11 @@ class Dispatcher {
   ServerConnection* find_idle(Pool& pool, PortKind kind, const SettingsRef& wanted,
                               const std::string& member);
   void open_connections(Pool& pool, PortKind kind);
+  void open(Pool& pool, PortKind kind, Target target);
+  void place_idle(ServerConnection& server);
+  bool wanted_at_least(const Pool& pool) const;
+  void keep_minimum(Pool& pool);
+  void check_idle();
   void remove(ServerConnection& server);
   // Since when the client waits that has `skip` others before it; max(): nobody.
   MonoTime waiting_since(const Pool::Side& side, int skip) const;

@@ -1,4 +1,5 @@
 // What the console orders the dispatcher to do, and what it shows of it.
+#include "proxy/cancel_request.h"
 #include "proxy/client_connection.h"
 #include "proxy/console_snapshot.h"
 #include "proxy/dispatcher.h"

@@ -6,6 +6,19 @@
 #include "proxy/worker.h"
 
 namespace bascule::proxy {
+namespace {
+
+Target target_of(const RouteMember& member, PortKind role, const Route& route) {
+  Target target;
+  target.name = member.name;
+  target.endpoint = member.endpoint;
+  target.role = role;
+  target.epoch = route.table.epoch;
+  if (role == PortKind::kWriter) target.permit = route.permit;
+  return target;
+}
+
+}  // namespace
 
 bool Dispatcher::gate_open(PortKind kind) const {
   const Route* route = worker_.route();
@@ -66,11 +79,7 @@ std::optional<Target> Dispatcher::choose_read(const RoutingPolicy& policy,
       proxy::choose(candidates_, policy, {.affinity = affinity, .min_lsn = {}}, prng_);
   if (!chosen) return std::nullopt;
   const Candidate& best = candidates_[*chosen];
-  if (best.primary) {
-    return Target{best.member->name, best.member->endpoint, PortKind::kWriter, table.epoch,
-                  route->permit};
-  }
-  return Target{best.member->name, best.member->endpoint, PortKind::kReader, table.epoch, nullptr};
+  return target_of(*best.member, best.primary ? PortKind::kWriter : PortKind::kReader, *route);
 }
 
 std::optional<std::string> Dispatcher::pick_reader(std::string_view affinity) {
@@ -79,23 +88,46 @@ std::optional<std::string> Dispatcher::pick_reader(std::string_view affinity) {
   return std::move(target->name);
 }
 
-std::optional<Target> Dispatcher::choose(PortKind kind, const std::string& member) {
+// The next in turn that could be reached lately; if none could, the next.
+std::optional<Target> Dispatcher::choose_elsewhere(Pool& pool) {
+  const DatabaseRule& rule = *pool.rule;
+  const bool turns = rule.balance == DatabaseRule::Balance::kRoundRobin;
+  std::erase_if(avoid_, [now = worker_.loop().now()](const auto& a) { return a.second <= now; });
+  const size_t first = pool.next_host % rule.hosts.size();
+  size_t at = first;
+  for (size_t i = 0; i < rule.hosts.size(); ++i) {
+    const size_t candidate = (first + i) % rule.hosts.size();
+    if (avoid_.contains(rule.hosts[candidate].to_string())) continue;
+    at = candidate;
+    break;
+  }
+  pool.next_host = turns ? at + 1 : at;
+  Target target;
+  target.name = rule.hosts[at].to_string();
+  target.endpoint = rule.hosts[at];
+  target.elsewhere = true;
+  target.role = PortKind::kReader;
+  return target;
+}
+
+std::optional<Target> Dispatcher::choose(Pool& pool, PortKind kind, const std::string& member) {
+  if (pool.elsewhere()) return choose_elsewhere(pool);
   const Route* route = worker_.route();
   if (route == nullptr) return std::nullopt;
   const RouteTable& table = route->table;
   if (kind == PortKind::kReader) {
     for (const RouteMember& replica : table.replicas) {
       if (replica.name != member || !readable(replica)) continue;
-      return Target{replica.name, replica.endpoint, PortKind::kReader, table.epoch, nullptr};
+      return target_of(replica, PortKind::kReader, *route);
     }
     if (auto target = choose_read(replicas_first_, {})) return target;
   }
   if (!table.primary || table.state != RouteState::kOpen) return std::nullopt;
-  return Target{table.primary->name, table.primary->endpoint, PortKind::kWriter, table.epoch,
-                route->permit};
+  return target_of(*table.primary, PortKind::kWriter, *route);
 }
 
 bool Dispatcher::stale(const ServerConnection& server) const {
+  if (server.target().elsewhere) return false;
   const RouteTable& table = worker_.route()->table;
   const Target& target = server.target();
   if (target.role == PortKind::kWriter) {
@@ -108,7 +140,7 @@ bool Dispatcher::stale(const ServerConnection& server) const {
 
 bool Dispatcher::usable(const ServerConnection& server, PortKind kind) const {
   if (stale(server)) return false;
-  if (server.target().role == kind) return true;
+  if (server.target().role == kind || server.target().elsewhere) return true;
   // The primary serves readers only if nobody else does; a replica never serves writers.
   return kind == PortKind::kReader && !any_readable();
 }

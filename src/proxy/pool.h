@@ -20,6 +20,7 @@ namespace bascule::proxy {
 struct Target {
   std::string name;
   env::Endpoint endpoint;
+  bool elsewhere = false;             // a database's own server: its role is kReader
   PortKind role = PortKind::kWriter;  // kReader: a replica
   Epoch epoch;                        // of the route by which it was chosen
   std::shared_ptr<Permit> permit;     // of the primary's epoch; see Route
@@ -44,7 +45,16 @@ struct Waiter {
 struct Pool {
   using Key = std::tuple<std::string, std::string, Parameters>;
 
-  std::string user, database;
+  std::string user, database;  // as clients call it
+  // What leads its clients elsewhere; null: nothing does. shared_ptr: of a configuration that may
+  // have been replaced.
+  std::shared_ptr<const DatabaseRule> rule;
+  size_t next_host = 0;  // of the rule's
+  bool elsewhere() const { return rule && !rule->hosts.empty(); }
+  bool own_secret() const { return rule && !rule->secret.empty(); }
+  const std::string& server_database() const {
+    return rule && !rule->dbname.empty() ? rule->dbname : database;
+  }
   Parameters startup;  // what its servers are started with, without user and database
 
   // What happens for one kind of port.
@@ -62,6 +72,7 @@ struct Pool {
   Side& side(PortKind kind) { return sides[static_cast<size_t>(kind)]; }
 
   PoolMode mode = PoolMode::kSession;
+  PortKind opened_for = PortKind::kWriter;  // the last time that a server was
   std::vector<Cap*> caps;
   std::vector<Handle> idle;  // most recently used last
   Halt halt = Halt::kNone;

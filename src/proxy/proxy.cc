@@ -114,6 +114,20 @@ Status Proxy::reload(AccessConfig config) {
   return {};
 }
 
+Status Proxy::reload(ProxyConfig next) {
+  if (auto status = reload(std::move(next.access)); !status) return status;
+  return impl_->crew.configure([&](ProxyConfig& config) -> Status {
+    next.access = {};
+    next.listeners = config.listeners;
+    next.workers = config.workers;
+    next.process = config.process;
+    next.routing = config.routing;
+    next.monitor = config.monitor;
+    config = std::move(next);
+    return {};
+  });
+}
+
 void Proxy::extend_permit(Epoch epoch, MonoTime until) {
   Impl& p = *impl_;
   const std::lock_guard lock(p.mutex);

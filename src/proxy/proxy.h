@@ -38,6 +38,9 @@ class Proxy {
   // Replaces users, rules and certificates; who is connected stays. Blocking: reads certificates.
   // An error changes nothing.
   Status reload(AccessConfig access);
+  // Besides, limits, time-outs, pools and databases; workers, ports, routing and `monitor` stay as
+  // they are until the next start.
+  Status reload(ProxyConfig config);
   // See ServerPasswords::set(). Before start() too.
   void set_server_password(const std::string& user, Result<std::string> password);
   // Ignored if `epoch` is not the current table's.

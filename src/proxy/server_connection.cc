@@ -23,6 +23,7 @@ ServerConnection::ServerConnection(Worker& worker, Pool& pool, PortKind kind, Ta
       target_(std::move(target)),
       load_(load),
       self_(self),
+      caps_(pool.caps),
       opened_(worker.loop().now()) {}
 
 void ServerConnection::connect(ServerCredential credential) {
@@ -34,7 +35,7 @@ void ServerConnection::connect(ServerCredential credential) {
     });
     return;
   }
-  Parameters startup = {{"user", pool_.user}, {"database", pool_.database}};
+  Parameters startup = {{"user", pool_.user}, {"database", pool_.server_database()}};
   startup.insert(startup.end(), pool_.startup.begin(), pool_.startup.end());
   login_ = std::make_unique<ServerLogin>(
       std::move(startup), std::move(credential),
@@ -96,9 +97,11 @@ size_t ServerConnection::on_data(std::string_view bytes) {
       return on_login_data(bytes);
     case Phase::kAttached:
       return on_attached_data(bytes);
+    case Phase::kPreparing:
     case Phase::kIdle:
     case Phase::kRestoring:
     case Phase::kResetting:
+    case Phase::kChecking:
       return on_own_data(bytes);
     case Phase::kClosed:
       return bytes.size();
@@ -126,10 +129,45 @@ size_t ServerConnection::on_login_data(std::string_view bytes) {
   }
   login_.reset();
   dial_.reset();
+  if (pool_.rule && !pool_.rule->connect_query.empty()) {
+    begin_own(Phase::kPreparing, {pool_.rule->connect_query});
+  } else {
+    logged_in();
+  }
+  return done;
+}
+
+void ServerConnection::logged_in() {
   worker_.loop().cancel(std::exchange(deadline_, env::TimerId::kNone));
   phase_ = Phase::kIdle;
   worker_.dispatcher().on_connected(*this);
-  return done;
+}
+
+void ServerConnection::begin_own(Phase phase, const std::vector<std::string>& queries) {
+  phase_ = phase;
+  ready_expected_ = static_cast<int>(queries.size());
+  script_error_.clear();
+  std::string bytes;
+  for (const std::string& query : queries) pgwire::append_query(bytes, query);
+  stream_->send(bytes);
+}
+
+void ServerConnection::check(const std::string& query) {
+  begin_own(Phase::kChecking, {query});
+  deadline_ = worker_.loop().call_after(worker_.config().connect_timeout, [this] {
+    deadline_ = env::TimerId::kNone;
+    worker_.dispatcher().on_lost(*this, Loss::kConnection);
+  });
+}
+
+// What is known of a server that others share is true after DISCARD ALL only.
+std::vector<std::string> ServerConnection::reset_queries() const {
+  const std::string discard = "DISCARD ALL";
+  const std::string& query = worker_.config().server_reset_query;
+  const bool alone = pool_.mode == PoolMode::kSession;
+  if (query == discard || (query.empty() && !alone)) return {discard};
+  if (alone) return query.empty() ? std::vector<std::string>() : std::vector{query};
+  return {query, discard};
 }
 
 void ServerConnection::attach(ClientConnection& client, const SessionMemory::Script& script) {
@@ -149,13 +187,9 @@ void ServerConnection::attach(ClientConnection& client, const SessionMemory::Scr
 void ServerConnection::detach(Use use) {
   client_ = nullptr;
   stream_->resume();
-  if (use == Use::kClean) return become_idle();
-  phase_ = Phase::kResetting;
-  ready_expected_ = 1;
-  script_error_.clear();
-  std::string reset;
-  pgwire::append_query(reset, "DISCARD ALL");
-  stream_->send(reset);
+  const auto reset = use == Use::kClean ? std::vector<std::string>() : reset_queries();
+  if (reset.empty()) return become_idle();
+  begin_own(Phase::kResetting, reset);
 }
 
 void ServerConnection::become_idle() {
@@ -190,6 +224,10 @@ size_t ServerConnection::on_own_data(std::string_view bytes) {
       }
     } else if (piece.type == 'E') {
       const pgwire::ErrorView error = pgwire::parse_error_prefix(piece.payload());
+      if (error.fatal() && phase_ == Phase::kPreparing) {
+        login_failed({std::string(error.sqlstate), std::string(error.message)});
+        return bytes.size();
+      }
       if (error.fatal() || phase_ == Phase::kIdle) {
         worker_.dispatcher().on_lost(*this, Loss::kShutdown);
         return bytes.size();
@@ -205,6 +243,21 @@ size_t ServerConnection::on_own_data(std::string_view bytes) {
 }
 
 void ServerConnection::own_script_done() {
+  if (phase_ == Phase::kPreparing) {
+    if (script_error_.empty()) return logged_in();
+    return login_failed({script_sqlstate_, "connect_query: " + script_error_});
+  }
+  if (phase_ == Phase::kChecking) {
+    worker_.loop().cancel(std::exchange(deadline_, env::TimerId::kNone));
+    if (!script_error_.empty()) {
+      log(LogLevel::kWarn, "proxy", "server connection failed its check",
+          {{"server", target_.name}, {"error", script_error_}});
+      return worker_.dispatcher().on_lost(*this, Loss::kProtocol);
+    }
+    phase_ = Phase::kIdle;
+    checked_ = worker_.loop().now();
+    return worker_.dispatcher().on_checked(*this);
+  }
   if (phase_ == Phase::kResetting) {
     if (!script_error_.empty()) {
       log(LogLevel::kWarn, "proxy", "server connection could not be reset",
@@ -232,8 +285,8 @@ size_t ServerConnection::on_attached_data(std::string_view bytes) {
   const bool expires = target_.permit && target_.permit->until() != MonoTime::max();
   const bool expired = expires && worker_.loop().now() >= target_.permit->until();
   ClientConnection& client = *client_;
-  const bool read_only =
-      client.port() != PortKind::kReader && find_parameter(parameters(), "in_hot_standby") == "on";
+  const bool read_only = client.port() != PortKind::kReader && !target_.elsewhere &&
+                         find_parameter(parameters(), "in_hot_standby") == "on";
   const Session::Relayed relayed = client.session().on_server(
       bytes, scanner_, expired ? Session::Permit::kExpired : Session::Permit::kValid,
       read_only ? Session::Writable::kNo : Session::Writable::kYes, client);

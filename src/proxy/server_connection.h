@@ -29,6 +29,8 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   // The client has gone or gives it back; only at a message boundary. kDirty: reset it first.
   enum class Use { kClean, kDirty };
   void detach(Use use);
+  // From idle, out of the pool: Dispatcher::on_checked() or on_lost() follows.
+  void check(const std::string& query);
   void close();  // the stream; the object is the dispatcher's to remove
 
   void send(std::string_view bytes) { stream_->send(bytes); }
@@ -44,8 +46,10 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   ClientConnection* client() const { return client_; }
   void show(SocketView& view) const;  // for the console; server_console.cc
   bool being_canceled() const { return cancels_ > 0; }
-  bool testing() const { return phase_ == Phase::kResetting; }
-  bool ready() const { return phase_ != Phase::kConnecting && phase_ != Phase::kLogin; }
+  bool testing() const { return phase_ == Phase::kResetting || phase_ == Phase::kChecking; }
+  bool ready() const {
+    return phase_ != Phase::kConnecting && phase_ != Phase::kLogin && phase_ != Phase::kPreparing;
+  }
   bool idle() const { return phase_ == Phase::kIdle; }
   // A script has made it what the client wants.
   bool restored() const { return restored_; }
@@ -63,13 +67,26 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   void cancel_begins() { ++cancels_; }
   void cancel_ended();
   void touch_idle(MonoTime now) { idle_since_ = now; }
+  MonoTime checked() const { return checked_; }
+  // The limits below which it has a place: those of its pool when it was opened.
+  const std::vector<Cap*>& caps() const { return caps_; }
 
   size_t on_data(std::string_view bytes) override;
   void on_drained() override;
   void on_closed(int error) override;
 
  private:
-  enum class Phase { kConnecting, kLogin, kIdle, kRestoring, kAttached, kResetting, kClosed };
+  enum class Phase {
+    kConnecting,
+    kLogin,
+    kPreparing,  // the database's connect_query runs
+    kIdle,
+    kRestoring,
+    kAttached,
+    kResetting,
+    kChecking,
+    kClosed,
+  };
 
   void on_dialed(env::Stream& stream) override;
   void on_dial_failed(const ServerDial::Failure& failure) override;
@@ -80,6 +97,9 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   void own_script_done();
   void login_failed(ServerLogin::Failure failure);
   void become_idle();
+  void logged_in();
+  void begin_own(Phase phase, const std::vector<std::string>& queries);
+  std::vector<std::string> reset_queries() const;
 
   Worker& worker_;
   Pool& pool_;
@@ -87,6 +107,7 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   const Target target_;
   MemberLoad& load_;
   const Handle self_;
+  const std::vector<Cap*> caps_;
   Phase phase_ = Phase::kConnecting;
   env::Stream* stream_ = nullptr;
   ClientConnection* client_ = nullptr;
@@ -99,7 +120,7 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   pgwire::CancelKey cancel_key_;
   int ready_expected_ = 0;  // of our own statements
   std::string script_error_, script_sqlstate_;
-  MonoTime idle_since_{}, busy_since_{}, opened_{};
+  MonoTime idle_since_{}, busy_since_{}, opened_{}, checked_{};
   MonoTime expires_ = MonoTime::max();
   int cancels_ = 0;
   bool restored_ = false;

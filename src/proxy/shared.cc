@@ -18,6 +18,21 @@ bool ServerLimit::acquire(int worker, MonoTime since) {
   return false;
 }
 
+bool ServerLimit::try_acquire() {
+  const std::lock_guard lock(mutex_);
+  if (used_ >= max_ || !waiting_.empty()) return false;
+  ++used_;
+  return true;
+}
+
+std::vector<int> ServerLimit::set_max(int max) {
+  const std::lock_guard lock(mutex_);
+  max_ = max;
+  std::vector<int> woken;
+  while (const auto next = grant_next()) woken.push_back(*next);
+  return woken;
+}
+
 int ServerLimit::used() {
   const std::lock_guard lock(mutex_);
   return used_;
@@ -73,6 +88,8 @@ std::optional<Parameters> ReportedParameters::find(const Key& key) {
 
 namespace {
 
+constexpr int kUnlimited = 1'000'000;
+
 bool fits(const PoolRule& rule, const std::string& user, const std::string& database) {
   return (rule.user.empty() || rule.user == user) &&
          (rule.database.empty() || rule.database == database);
@@ -80,33 +97,48 @@ bool fits(const PoolRule& rule, const std::string& user, const std::string& data
 
 }  // namespace
 
-PoolMode Shared::mode(const std::string& user, const std::string& database) const {
+PoolMode pool_mode(const ProxyConfig& config, const std::string& user,
+                   const std::string& database) {
   for (const PoolRule& rule : config.pools) {
     if (rule.mode && fits(rule, user, database)) return *rule.mode;
   }
-  return config.pool_mode;
+  const DatabaseRule* known = find_database(config.databases, database);
+  return known != nullptr && known->mode ? *known->mode : config.pool_mode;
+}
+
+int min_pool_size(const ProxyConfig& config, const DatabaseRule* rule) {
+  return rule != nullptr && rule->min_pool_size ? *rule->min_pool_size : config.min_pool_size;
 }
 
 std::vector<Cap*> Caps::of(const ProxyConfig& config, const std::string& user,
                            const std::string& database) {
   const std::lock_guard lock(mutex_);
-  int size = config.default_pool_size;
-  for (const PoolRule& rule : config.pools) {
-    if (!rule.pool_size || !fits(rule, user, database)) continue;
-    size = *rule.pool_size;
-    break;
+  const DatabaseRule* known = find_database(config.databases, database);
+  int size = config.default_pool_size, reserve = config.reserve_pool_size;
+  int of_database = config.max_db_connections, of_user = config.max_user_connections;
+  if (known != nullptr) {
+    size = known->pool_size.value_or(size);
+    reserve = known->reserve_pool_size.value_or(reserve);
+    of_database = known->max_connections.value_or(of_database);
   }
+  const auto first = [&](std::optional<int> PoolRule::* value, int& out) {
+    for (const PoolRule& rule : config.pools) {
+      if (!(rule.*value) || !fits(rule, user, database)) continue;
+      out = *(rule.*value);
+      return;
+    }
+  };
+  first(&PoolRule::pool_size, size);
+  first(&PoolRule::reserve_pool_size, reserve);
+  first(&PoolRule::max_connections, of_user);
   std::vector<Cap*> caps;
-  if (size > 0) {
-    const std::string what = "pool \"" + user + "\"/\"" + database + "\"";
-    caps.push_back(get(what, size, config.reserve_pool_size));
+  // Counted also where only a minimum is asked for.
+  if (size > 0 || min_pool_size(config, known) > 0) {
+    caps.push_back(get("pool \"" + user + "\"/\"" + database + "\"", size > 0 ? size : kUnlimited,
+                       size > 0 ? reserve : 0));
   }
-  if (config.max_db_connections > 0) {
-    caps.push_back(get("database \"" + database + "\"", config.max_db_connections, 0));
-  }
-  if (config.max_user_connections > 0) {
-    caps.push_back(get("user \"" + user + "\"", config.max_user_connections, 0));
-  }
+  if (of_database > 0) caps.push_back(get("database \"" + database + "\"", of_database, 0));
+  if (of_user > 0) caps.push_back(get("user \"" + user + "\"", of_user, 0));
   return caps;
 }
 
@@ -115,15 +147,15 @@ Cap* Caps::get(const std::string& what, int max, int reserve) {
   if (!cap) {
     cap = std::make_unique<Cap>();
     cap->what = what;
-    cap->max = max;
-    cap->reserve = reserve;
   }
+  cap->max = max;
+  cap->reserve = reserve;
   return cap.get();
 }
 
 Cap* Caps::take(const std::vector<Cap*>& caps, Reserve reserve, int worker) {
   for (size_t i = 0; i < caps.size(); ++i) {
-    const int max = caps[i]->max + (reserve == Reserve::kUse ? caps[i]->reserve : 0);
+    const int max = caps[i]->max.load() + (reserve == Reserve::kUse ? caps[i]->reserve.load() : 0);
     if (caps[i]->used.fetch_add(1) < max) continue;
     caps[i]->wanted.fetch_or(bit(worker));
     for (size_t j = 0; j <= i; ++j) caps[j]->used.fetch_sub(1);

@@ -54,6 +54,8 @@ class ServerLimit {
   bool acquire(int worker, MonoTime since);
   // The worker's oldest client has changed; max(): it does not wait any more.
   void claim(int worker, MonoTime since);
+  // Only if one is free and nobody waits.
+  bool try_acquire();
   // Gives a place back. The worker to wake, if one waits.
   std::optional<int> release();
   // A woken worker that needs no place any more. The next worker to wake.
@@ -62,7 +64,9 @@ class ServerLimit {
   MonoTime waiting_since() const {
     return MonoTime(Nanos(waiting_since_.load(std::memory_order_relaxed)));
   }
-  int max() const { return max_; }
+  int max() const { return max_.load(std::memory_order_relaxed); }
+  // More takes effect at once (the workers to wake), less as connections are closed.
+  std::vector<int> set_max(int max);
   int used();  // places taken or granted
 
  private:
@@ -74,7 +78,7 @@ class ServerLimit {
   void insert(int worker, MonoTime since);
   void publish_front();
 
-  const int max_;
+  std::atomic<int> max_;  // written under mutex_
   std::mutex mutex_;
   int used_ = 0;               // guarded by mutex_; granted places count
   std::deque<Entry> waiting_;  // guarded by mutex_; oldest first
@@ -85,14 +89,15 @@ class ServerLimit {
 // A limit beside pool_size, over all workers: of a pool, a database or a user. Never removed.
 struct Cap {
   std::string what;  // for messages: `pool "app"/"shop"`
-  int max = 0, reserve = 0;
+  std::atomic<int> max{0}, reserve{0};
   std::atomic<int> used{0};
   std::atomic<uint64_t> wanted{0};  // bits of workers whose clients wait for a place below it
 };
 
 class Caps {
  public:
-  // The limits that apply to these server connections.
+  // The limits that apply to these server connections; those known before are changed to what
+  // `config` says.
   std::vector<Cap*> of(const ProxyConfig& config, const std::string& user,
                        const std::string& database);
   // Takes a place below each, or none. Null: done; else the one that is full. `with_reserve`: of
@@ -124,6 +129,10 @@ class ReportedParameters {
   std::map<Key, Parameters> known_;  // guarded by mutex_
 };
 
+// Of the clients of a user to a database. A rule for pools counts before one for the database.
+PoolMode pool_mode(const ProxyConfig& config, const std::string& user, const std::string& database);
+int min_pool_size(const ProxyConfig& config, const DatabaseRule* rule);
+
 struct Shared {
   Shared(ProxyConfig c)
       : config(std::move(c)),
@@ -134,7 +143,6 @@ struct Shared {
                .server_statements = config.server_prepared_max},
         servers(config.pool_size),
         catalogs({.refresh = config.catalog_refresh, .expire = config.catalog_expire}) {}
-  PoolMode mode(const std::string& user, const std::string& database) const;
   const ProxyConfig config;
   const Session::Limits limits;
   ServerLimit servers;

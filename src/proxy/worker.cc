@@ -57,6 +57,14 @@ Nanos Worker::sweep_interval() const {
     const bool counts = limit > 0s && (limit != c.reserve_pool_timeout || c.reserve_pool_size > 0);
     if (counts) interval = std::min(interval, std::clamp<Nanos>(limit / 4, 50ms, 1s));
   }
+  const bool ahead =
+      c.min_pool_size > 0 || std::ranges::any_of(c.databases, [](const DatabaseRule& rule) {
+        return rule.min_pool_size.value_or(0) > 0;
+      });
+  if (ahead) interval = std::min<Nanos>(interval, 1s);
+  if (!c.server_check_query.empty()) {
+    interval = std::min(interval, std::clamp<Nanos>(c.server_check_delay / 4, 50ms, 1s));
+  }
   return interval;
 }
 
@@ -112,6 +120,12 @@ void Worker::set_route(std::shared_ptr<const Route> route) {
   route_ = std::move(route);
   dispatcher_.on_route();
   counters_.route_version.set(route_->version);
+}
+
+void Worker::set_config(std::shared_ptr<const ProxyConfig> config) {
+  config_ = std::move(config);
+  for (const int worker : shared_.servers.set_max(config_->pool_size)) crew_.wake(worker);
+  dispatcher_.on_config();
 }
 
 void Worker::set_access(std::shared_ptr<const Access> access) {

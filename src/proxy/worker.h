@@ -39,7 +39,7 @@ class Worker {
   // On the worker's thread.
   void set_route(std::shared_ptr<const Route> route);
   void set_access(std::shared_ptr<const Access> access);
-  void set_config(std::shared_ptr<const ProxyConfig> config) { config_ = std::move(config); }
+  void set_config(std::shared_ptr<const ProxyConfig> config);
   void set_controls(std::shared_ptr<const Controls> controls);
   void cancel(uint32_t client_index, std::string_view secret);
 

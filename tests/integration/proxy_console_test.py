@@ -516,6 +516,72 @@ def refused(proxy):
     return False
 
 
+# ---- Two workers, one server connection ----------------------------------------------------------
+
+def on_both_workers(proxy, count=2):
+    """`count` clients of each worker, in turns; their number is their application_name."""
+    a, found, i = console(proxy), {0: [], 1: []}, 0
+    while min(map(len, found.values())) < count:
+        c = proxy.connect(application_name=f"n{i}")
+        worker = [r["worker"] for r in rows(a, "show clients") if r["application_name"] == f"n{i}"][0]
+        found[worker].append(c)
+        i += 1
+    return [c for pair in zip(found[0], found[1]) for c in pair]
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_server_idle_at_one_worker_serves_the_client_of_another(make_proxy, mode):
+    proxy = make_proxy(f"mode={mode}", "workers=2", "pool=1")
+    clients = on_both_workers(proxy, 1)
+    for _ in range(5):
+        for c in clients:
+            if mode == "session":
+                # Its server is free when it has left only.
+                c = proxy.connect()
+            began = time.monotonic()
+            assert run(c, "select 1") == [(1,)]
+            assert time.monotonic() - began < 2
+            if mode == "session":
+                c.close()
+    assert proxy.stats["servers"] == 1
+
+
+def test_clients_of_two_workers_are_served_in_turn(make_proxy, server):
+    proxy = make_proxy("mode=transaction", "workers=2", "pool=1")
+    first, *others = on_both_workers(proxy, 4)
+    run(first, "begin")
+    waiting = []
+    for i, c in enumerate(others):
+        waiting.append(in_thread(lambda c=c, i=i: run(
+            c, "insert into t select count(*), %s from t", (i,))))
+        wait_for(lambda i=i: proxy.stats["held"] == i + 1, what="waiter")
+    run(first, "commit")
+    for w in waiting:
+        w()
+    order = [int(n) for n, in server.query("select note from t order by id")]
+    # A place goes to another worker at most every 20 ms: neighbours may change places, nobody starves.
+    assert sorted(order) == list(range(len(others)))
+    assert max(abs(i - n) for i, n in enumerate(order)) <= 3, order
+
+
+def test_two_workers_that_compete_for_one_server_both_go_on(make_proxy):
+    proxy = make_proxy("mode=transaction", "workers=2", "pool=1")
+    clients = on_both_workers(proxy, 3)
+    counts, end = [0] * len(clients), time.monotonic() + 3
+
+    def work(i):
+        while time.monotonic() < end:
+            run(clients[i], "select 1")
+            counts[i] += 1
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(clients))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(30)
+    assert min(counts) > max(counts) / 5, counts
+
+
 # ---- Load and nonsense ---------------------------------------------------------------------------
 
 def test_console_that_leaves_while_it_waits_harms_nothing(pooled):

@@ -37,6 +37,12 @@ std::pair<std::string, std::string> split(const std::string& text, char at) {
   return {text.substr(0, i), i == std::string::npos ? "" : text.substr(i + 1)};
 }
 
+proxy::PoolMode pool_mode(std::string_view word) {
+  return word == "transaction" ? proxy::PoolMode::kTransaction
+         : word == "statement" ? proxy::PoolMode::kStatement
+                               : proxy::PoolMode::kSession;
+}
+
 proxy::RouteMember member(const std::string& text) {
   const auto [name, address] = split(text, '@');
   const size_t colon = address.rfind(':');
@@ -45,6 +51,35 @@ proxy::RouteMember member(const std::string& text) {
   m.endpoint = {address.substr(0, colon),
                 static_cast<uint16_t>(number(std::string_view(address).substr(colon + 1)))};
   return m;
+}
+
+// NAME;host=HOST:PORT|HOST:PORT;dbname=...;...
+proxy::DatabaseRule database(const std::string& text) {
+  proxy::DatabaseRule rule;
+  std::istringstream parts(text);
+  std::getline(parts, rule.name, ';');
+  for (std::string part; std::getline(parts, part, ';');) {
+    const auto [key, value] = split(part, '=');
+    const int count = static_cast<int>(number(value));
+    if (key == "host") {
+      std::istringstream hosts(value);
+      for (std::string host; std::getline(hosts, host, '|');) {
+        const auto [address, port] = split(host, ':');
+        rule.hosts.push_back({address, static_cast<uint16_t>(number(port))});
+      }
+    }
+    if (key == "first") rule.balance = proxy::DatabaseRule::Balance::kFirst;
+    if (key == "dbname") rule.dbname = value;
+    if (key == "user") rule.user = value;
+    if (key == "secret") rule.secret = value;
+    if (key == "mode") rule.mode = pool_mode(value);
+    if (key == "pool") rule.pool_size = count;
+    if (key == "min") rule.min_pool_size = count;
+    if (key == "max") rule.max_connections = count;
+    if (key == "connect_query") rule.connect_query = value;
+    if (key == "app") rule.settings.emplace_back("application_name", value);
+  }
+  return rule;
 }
 
 proxy::ProxyConfig parse_config(int argc, char** argv) {
@@ -64,11 +99,15 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
     if (key == "catalog_ms") config.catalog_refresh = Millis(number(value));
     if (key == "workers") config.workers = static_cast<int>(number(value));
     if (key == "pool") config.pool_size = static_cast<int>(number(value));
-    if (key == "mode") {
-      config.pool_mode = value == "transaction" ? proxy::PoolMode::kTransaction
-                         : value == "statement" ? proxy::PoolMode::kStatement
-                                                : proxy::PoolMode::kSession;
-    }
+    if (key == "mode") config.pool_mode = pool_mode(value);
+    if (key == "database") config.databases.push_back(database(value));
+    if (key == "min_pool") config.min_pool_size = static_cast<int>(number(value));
+    if (key == "reset") config.server_reset_query = value;
+    if (key == "reset_always") config.server_reset = proxy::ProxyConfig::Reset::kAlways;
+    if (key == "check") config.server_check_query = value;
+    if (key == "check_ms") config.server_check_delay = Millis(number(value));
+    if (key == "server_idle_ms") config.server_idle_timeout = Millis(number(value));
+    if (key == "leave_ms") config.leave_timeout = Millis(number(value));
     if (key == "prepared") config.server_prepared_max = static_cast<size_t>(number(value));
     if (key == "pool_each") config.default_pool_size = static_cast<int>(number(value));
     if (key == "reserve") config.reserve_pool_size = static_cast<int>(number(value));
@@ -81,7 +120,10 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
     if (key == "idle_transaction_ms") config.idle_transaction_timeout = Millis(number(value));
     if (key == "client_idle_ms") config.client_idle_timeout = Millis(number(value));
     if (key == "session_pool") {  // of this database
-      config.pools.push_back({"", value, proxy::PoolMode::kSession, std::nullopt});
+      proxy::PoolRule rule;
+      rule.database = value;
+      rule.mode = proxy::PoolMode::kSession;
+      config.pools.push_back(std::move(rule));
     }
     if (key == "clients") config.clients_max = static_cast<int>(number(value));
     if (key == "hold_ms") config.hold_timeout = Millis(number(value));
