@@ -8,8 +8,9 @@
 
 namespace bascule::proxy {
 
-CancelRequest::CancelRequest(Worker& worker, ServerConnection& server)
+CancelRequest::CancelRequest(Worker& worker, ServerConnection& server, env::Callback done)
     : worker_(worker),
+      on_end_(std::move(done)),
       server_(server.self()),
       key_(server.cancel_key()),
       dial_(worker.net(), worker.access(), server.target().endpoint, *this) {
@@ -33,6 +34,7 @@ void CancelRequest::end() {
   worker_.loop().cancel(timer_);
   if (stream_ != nullptr) std::exchange(stream_, nullptr)->close();
   worker_.dispatcher().cancel_ended(server_);
+  if (on_end_) std::exchange(on_end_, {})();
 }
 
 void CancelRequest::on_dialed(env::Stream& stream) {

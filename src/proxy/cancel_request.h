@@ -11,10 +11,11 @@ namespace bascule::proxy {
 class ServerConnection;
 class Worker;
 
-// Of one worker, on its thread. Dispatcher::cancel_ended() is called when it is over.
+// Of one worker, on its thread. Dispatcher::cancel_ended() is called when it is over, and then
+// `done`.
 class CancelRequest final : public env::StreamHandler, public ServerDial::Owner {
  public:
-  CancelRequest(Worker& worker, ServerConnection& server);
+  CancelRequest(Worker& worker, ServerConnection& server, env::Callback done);
   ~CancelRequest() override;
   size_t on_data(std::string_view bytes) override { return bytes.size(); }
   void on_closed(int error) override;
@@ -26,6 +27,7 @@ class CancelRequest final : public env::StreamHandler, public ServerDial::Owner 
   void on_dial_failed(const ServerDial::Failure&) override { end(); }
 
   Worker& worker_;
+  env::Callback on_end_;
   Handle server_;
   pgwire::CancelKey key_;
   ServerDial dial_;

@@ -97,6 +97,7 @@ void ClientConnection::end_login() {
 }
 
 void ClientConnection::login_timed_out() {
+  if (login_->state() == ClientLogin::State::kCancel) return close();
   worker_.counters().logins_failed.add();
   if (login_->state() != ClientLogin::State::kLookup) {
     return fail("57014", "canceling authentication due to timeout");
@@ -118,12 +119,9 @@ void ClientConnection::after_login_step(std::string& reply) {
       stream_->send(reply);
       on_authenticated();
       break;
-    case ClientLogin::State::kCancel: {
-      const pgwire::CancelKey key = login_->cancel_key();
-      worker_.crew().cancel(Worker::worker_of(key.pid), Worker::client_of(key.pid), key.secret);
-      close();
+    case ClientLogin::State::kCancel:
+      pass_cancel();
       break;
-    }
     case ClientLogin::State::kFailed:
       worker_.counters().logins_failed.add();
       worker_.refusals().note(worker_.loop().now(), stream_->peer(), login_->failure());
@@ -134,6 +132,18 @@ void ClientConnection::after_login_step(std::string& reply) {
       if (!reply.empty()) stream_->send(reply);
       break;
   }
+}
+
+// Closed when the cancel has been delivered, as PostgreSQL does: libpq waits for that, and what it
+// sends next is not to be hit.
+void ClientConnection::pass_cancel() {
+  const pgwire::CancelKey key = login_->cancel_key();
+  worker_.crew().cancel(Worker::worker_of(key.pid), Worker::client_of(key.pid), key.secret,
+                        [&worker = worker_, self = self_] {
+                          worker.post([&worker, self] {
+                            if (ClientConnection* c = worker.client(self)) c->close();
+                          });
+                        });
 }
 
 void ClientConnection::on_authenticated() {
@@ -213,6 +223,7 @@ Session::Gate ClientConnection::gate() const {
 }
 
 size_t ClientConnection::on_session_data(std::string_view bytes) {
+  if (terminating_) return bytes.size();
   size_t done = 0;
   for (;;) {
     const Session::Intake intake = session_->on_client(bytes.substr(done), gate(), *this);
@@ -280,6 +291,7 @@ void ClientConnection::after_server_data() {
     if (session_->idle() || !session_->in_flight()) leave();
     return;
   }
+  if (terminating_ && (!session_->owed_ready() || session_->reads_copy())) return end_goodbye();
   if (pipeline_full_ && !session_->pipeline_full()) {
     pipeline_full_ = false;
     stream_->resume();
@@ -411,6 +423,7 @@ void ClientConnection::on_server_lost(Loss loss, const std::string& who) {
     worker_.counters().clients_dropped.add();
     return finish({});
   }
+  if (terminating_ && !session_->wants_retry()) return end_goodbye();
   if (hold_.ticket != 0) return;  // waits already: for the gate, now for a server too
   if (restoring || session_->wants_retry()) {
     stream_->pause();
@@ -444,7 +457,7 @@ bool ClientConnection::cancel(std::string_view secret) {
     give_up("57014", "canceling statement due to user request");
     return false;
   }
-  return server_ != nullptr && !server_->restoring();
+  return server_ != nullptr && !server_->restoring() && session_->in_flight();
 }
 
 std::string ClientConnection::describe() const {
@@ -508,11 +521,18 @@ void ClientConnection::finish(std::string_view last_words) {
   stream->close_after_flush();
 }
 
-// What was sent before it is carried out, as PostgreSQL does.
+// What was sent before it is carried out and answered, as PostgreSQL does.
 void ClientConnection::say_goodbye() {
-  if (server_ == nullptr || server_->restoring() || !session_->in_flight()) return close();
-  std::exchange(stream_, nullptr)->close();
-  server_->resume();
+  const bool runs = server_ != nullptr && !server_->restoring() && session_->owed_ready();
+  if (!runs || session_->reads_copy()) return end_goodbye();
+  terminating_ = true;
+  stream_->pause();
+}
+
+void ClientConnection::end_goodbye() {
+  env::Stream* stream = std::exchange(stream_, nullptr);
+  leave();
+  stream->close_after_flush();
 }
 
 void ClientConnection::close() {
@@ -565,6 +585,8 @@ void ClientConnection::on_closed(int error) {
                             "TLS handshake: " + stream_->tls_error());
   }
   stream_ = nullptr;
+  // It said goodbye and did not wait for the answers.
+  if (terminating_ && server_ != nullptr && session_->in_flight()) return server_->resume();
   leave();
 }
 

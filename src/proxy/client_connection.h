@@ -106,6 +106,8 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   bool begin_console();
   size_t on_console_data(std::string_view bytes);
   void account();
+  void end_goodbye();
+  void pass_cancel();
   size_t on_session_data(std::string_view bytes);
   void leave();  // the client is gone: what becomes of its server
   void finish(std::string_view last_words);
@@ -125,6 +127,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   bool pipeline_full_ = false;  // not read until the server has answered more
   bool had_server_ = false;
   bool leaving_server_ = false;  // as soon as nothing runs on it
+  bool terminating_ = false;     // the client said goodbye: what it sent before is answered
   std::unique_ptr<ClientLogin> login_;
   env::TimerId login_timer_ = env::TimerId::kNone;
   Pool* pool_ = nullptr;

@@ -9,9 +9,11 @@ Workers::Workers(std::vector<std::unique_ptr<Worker>>& workers, const ProxyConfi
   config_.access = {};  // it is kept elsewhere, with its secrets
 }
 
-void Workers::cancel(int worker, uint32_t client, std::string secret) {
-  if (worker < 0 || worker >= size()) return;
-  post(worker, [client, secret = std::move(secret)](Worker& w) { w.cancel(client, secret); });
+void Workers::cancel(int worker, uint32_t client, std::string secret, env::Callback done) {
+  if (worker < 0 || worker >= size()) return done();
+  post(worker, [client, secret = std::move(secret), done = std::move(done)](Worker& w) mutable {
+    w.cancel(client, secret, std::move(done));
+  });
 }
 
 void Workers::wake(int worker) {

@@ -254,9 +254,9 @@ void Dispatcher::release(ServerConnection& server, ServerConnection::Use use) {
 
 void Dispatcher::drop(ServerConnection& server) { remove(server); }
 
-void Dispatcher::cancel(ServerConnection& server) {
+void Dispatcher::cancel(ServerConnection& server, env::Callback done) {
   worker_.counters().cancels.add();
-  cancels_.push_back(std::make_unique<CancelRequest>(worker_, server));
+  cancels_.push_back(std::make_unique<CancelRequest>(worker_, server, std::move(done)));
 }
 
 // ---- Servers -----------------------------------------------------------------------------------

@@ -43,8 +43,9 @@ class Dispatcher {
   std::optional<std::string> pick_reader(std::string_view affinity);
   void release(ServerConnection& server, ServerConnection::Use use);
   void drop(ServerConnection& server);  // with whatever runs on it; its client is not told
-  // Sends a cancel request for what runs on the server.
-  void cancel(ServerConnection& server);
+  // Sends a cancel request for what runs on the server. `done` runs when it has been delivered, or
+  // can't be.
+  void cancel(ServerConnection& server, env::Callback done = {});
 
   // ---- Servers -------------------------------------------------------------------------------
   void on_connected(ServerConnection& server);

@@ -18,7 +18,9 @@ namespace {
 const FramePolicy& client_policy() {
   static const FramePolicy policy = [] {
     FramePolicy p = pgwire::kFrontendPolicy;
-    for (const char type : {'P', 'B', 'D'}) p[static_cast<size_t>(type)].prefix = 512;
+    for (const char type : {'B', 'D', 'E'}) p[static_cast<size_t>(type)].prefix = 512;
+    // Whole, as far as they are read.
+    for (const char type : {'Q', 'P'}) p[static_cast<size_t>(type)].prefix = kFollowedMax;
     p['C'].prefix = p['C'].max_payload;
     return p;
   }();
@@ -194,7 +196,7 @@ void Session::live_piece(const Scan& piece) {
 
 Session::Batch& Session::open_batch() {
   if (batches_.empty() || batches_.back().ended) {
-    batches_.push_back({.effects = {}, .from_transaction = open_after_, .ended = false});
+    batches_.push_back({.effects = {}, .from_transaction = open_after_});
   }
   return batches_.back();
 }
@@ -219,8 +221,8 @@ void Session::live_message(const Scan& piece) {
       begin_text(piece);
       break;
     case 'B':
-      open_batch();
-      on_bind(piece.payload());
+      open_batch().binds = true;
+      on_bind(piece);
       break;
     case 'C':
       open_batch();
@@ -230,8 +232,11 @@ void Session::live_message(const Scan& piece) {
       }
       break;
     case 'D':
-    case 'E':
       open_batch();
+      break;
+    case 'E':
+      open_batch().binds = true;
+      if (!bound_.empty()) on_execute(piece.payload());
       break;
     default:
       break;  // H, d, c, f
@@ -256,14 +261,29 @@ void Session::begin_text(const Scan& piece) {
   if (piece.ends) end_text(piece);
 }
 
-// The SET, RESET and DEALLOCATE of a statement; it pins if they can't be told apart.
-std::vector<StateChange> Session::changes_of(Effects& effects,
-                                             std::optional<std::string_view> sql) {
-  if (!effects.sets && !effects.deallocates) return {};
-  std::optional<std::vector<StateChange>> parsed;
-  if (sql && sql->size() <= 4096) parsed = parse_state_changes(*sql);
-  if (parsed) return std::move(*parsed);
-  if (effects.pin == Pin::kNone) effects.pin = Pin::kSettings;
+// Whether the words of a text may change what is remembered.
+bool Session::must_follow(const Effects& effects, Of of) const {
+  if (effects.sets || effects.deallocates || effects.pin != Pin::kNone) return true;
+  const bool later = of != Of::kQuery;  // it runs when more may have happened
+  if (effects.executes) return shares();
+  if (effects.undoes && (later || (memory_ && (memory_->pinned() || memory_->open())))) return true;
+  const bool open = memory_ && memory_->open();
+  if (effects.savepoints && (later || open)) return true;
+  return effects.transaction != TransactionEffect::kNone && (of == Of::kNamed || open);
+}
+
+// What a text changes; it pins if that can't be told.
+std::vector<StateChange> Session::changes_of(Effects& effects, std::optional<std::string_view> sql,
+                                             Of of) {
+  if (!must_follow(effects, of)) return {};
+  if (sql && sql->size() <= kFollowedMax) {
+    if (auto parsed = parse_state_changes(*sql)) {
+      effects.pin = Pin::kNone;
+      return std::move(*parsed);
+    }
+  }
+  const bool changes = effects.sets || effects.deallocates || effects.savepoints;
+  if (changes && effects.pin == Pin::kNone) effects.pin = Pin::kSettings;
   return {};
 }
 
@@ -277,8 +297,14 @@ void Session::end_text(const Scan& piece) {
     if (parse) sql->remove_prefix(std::min(sql->size(), parse_name_.size() + 1));
     sql = until_nul(*sql);
   }
-  std::vector<StateChange> changes = changes_of(effects, sql);
-  if (!parse) return apply(effects, &changes);
+  const Of of = !parse ? Of::kQuery : parse_name_.empty() ? Of::kUnnamed : Of::kNamed;
+  std::vector<StateChange> changes = changes_of(effects, sql, of);
+  if (!parse) {
+    apply(effects);
+    if (changes.empty()) return;
+    std::vector<NameAction> actions = names_as_sent(*sql, changes, effects);
+    return follow(tracker_.sent_count() - 1, changes, actions);
+  }
   if (!parse_name_.empty()) {
     memory().parse_sent(tracker_.sent_count() - 1, parse_name_,
                         {std::exchange(parse_message_, {}), effects, std::move(changes), nullptr});
@@ -289,32 +315,39 @@ void Session::end_text(const Scan& piece) {
   if (shares()) std::swap(unnamed_message_, parse_message_);
 }
 
-void Session::on_bind(std::string_view payload) {
-  const auto bind = pgwire::parse_bind(payload);
-  if (bind && bind->statement.empty()) return apply(unnamed_, &unnamed_changes_);
-  const SessionMemory::Prepared* named = bind && memory_ ? memory_->find(bind->statement) : nullptr;
-  if (named != nullptr) return apply(named->effects, &named->changes);
-  Effects unknown;
-  unknown.may_write = unknown.has_effect = unknown.not_atomic = true;
-  apply(unknown, nullptr);
+void Session::on_bind(const Scan& piece, std::vector<NameAction> actions) {
+  const auto bind = pgwire::parse_bind(piece.payload());
+  if (bind && !bound_.empty()) unbind(bind->portal);
+  const Effects* effects = nullptr;
+  const std::vector<StateChange>* changes = nullptr;
+  if (bind && bind->statement.empty()) {
+    effects = &unnamed_;
+    changes = &unnamed_changes_;
+  } else if (const auto* named = bind && memory_ ? memory_->find(bind->statement) : nullptr) {
+    effects = &named->effects;
+    changes = &named->changes;
+  }
+  if (effects == nullptr) {
+    Effects unknown;
+    unknown.may_write = unknown.has_effect = unknown.not_atomic = true;
+    return apply(unknown);
+  }
+  apply(*effects);
+  if (changes->empty()) return;
+  std::optional<std::string_view> values;
+  if (piece.ends) values = bind->rest;
+  if (!shares()) {
+    actions = names_as_sent(prepared_sql(bind->statement).value_or(""), *changes, *effects);
+  }
+  bound(bind->portal, *changes, std::move(actions), values);
 }
 
-void Session::apply(const Effects& effects, const std::vector<StateChange>* changes) {
+void Session::apply(const Effects& effects) {
   Batch& batch = batches_.back();
   batch.effects.merge(effects);
   open_after_ = batch.opens();
-  if (effects.deallocates && shares()) {
-    const auto all = [](const StateChange& c) {
-      return c.kind == StateChange::Kind::kDeallocateAll ||
-             c.kind == StateChange::Kind::kDiscardAll;
-    };
-    if (changes == nullptr || effects.pin == Pin::kSettings ||
-        std::any_of(changes->begin(), changes->end(), all)) {
-      server_->statements.clear();
-    }
-  }
+  if (effects.deallocates && effects.pin != Pin::kNone && shares()) server_->statements.clear();
   if (pin_ == Pin::kNone) pin_ = effects.pin;
-  if (changes != nullptr && !changes->empty()) memory().stage(tracker_.sent_count() - 1, *changes);
 }
 
 void Session::skip_piece(const Scan& piece, SessionOutput& out) {

@@ -153,6 +153,9 @@ class Session {
   // A statement in flight or a transaction open on the server.
   bool active() const { return attached_ && mode_ == Mode::kLive && !idle(); }
   bool in_flight() const { return attached_ && tracker_.in_flight(); }
+  // A ReadyForQuery is to come for what was sent.
+  bool owed_ready() const { return attached_ && tracker_.ready_outstanding() > 0; }
+  bool reads_copy() const { return attached_ && tracker_.copy() == pgwire::CopyState::kIn; }
   bool movable() const { return pin() == Pin::kNone; }
   Pin pin() const;
   bool wants_retry() const { return !retry_.empty(); }
@@ -165,6 +168,7 @@ class Session {
   // could wait forever.
   static constexpr uint32_t kPipelineMax = 8'192;
   static constexpr size_t kFailedMax = 64;
+  static constexpr size_t kBoundMax = 256;  // portals whose execution changes the session
   bool pipeline_full() const { return attached_ && tracker_.pending() >= kPipelineMax; }
   size_t prepared_count() const { return memory_ ? memory_->prepared_count() : 0; }
   uint64_t readies() const { return readies_; }  // ReadyForQuery seen
@@ -183,6 +187,7 @@ class Session {
     Effects effects;
     bool from_transaction = false;
     bool ended = false;
+    bool binds = false;  // or does more than parsing, describing and closing statements
     bool opens() const;  // a transaction is open after it, if all went well
   };
   enum class Text : uint8_t { kNone, kQuery, kParse };
@@ -190,9 +195,14 @@ class Session {
   // A reply that the client does not get as it comes: its message was not the client's, or was
   // changed.
   enum class EditKind : uint8_t {
-    kSettings,       // a Query of ours: nothing of its answer is for the client
+    kSettings,  // a Query of ours: nothing of its answer is for the client
+    kOwnQuery,  // ... that may fail: its error is told instead of what follows from it
+    kOwnParse,  // likewise, with a Sync of ours behind it
+    kOwnSync,
     kInjectedParse,  // as serial
     kInjectedClose,
+    kInjected,      // anything else that has one answer
+    kPrepared,      // by the client's PREPARE, the `number`th statement of its message, as serial
     kParse,         // the client's, as serial
     kParsedBefore,  // the client's Parse of what the server has: a Close that does nothing
     kRefused,       // made to fail: the error is `text`
@@ -203,6 +213,30 @@ class Session {
     uint32_t serial = 0;
     StatementRef statement = nullptr;  // kParse
     std::string text = {};             // kParse: the client's name; kRefused: "SQLSTATE:message"
+    uint16_t number = 0;
+    bool own() const { return kind <= EditKind::kOwnSync; }
+  };
+  // What a statement does to the client's names of prepared statements.
+  struct NameAction {
+    enum class Kind : uint8_t { kPrepare, kDeallocate, kDeallocateAll } kind = Kind::kPrepare;
+    uint16_t number = 0;
+    std::string name = {};
+    uint32_t serial = 0;
+    SessionMemory::Prepared prepared = {};
+  };
+  // A statement whose text names others.
+  struct StatementText {
+    std::string_view sql, types;
+    const Effects* effects;
+    const std::vector<StateChange>* changes;
+    StatementRef keep;
+  };
+  // A portal whose execution changes what is remembered.
+  struct Bound {
+    std::string portal;
+    uint64_t message = 0;
+    std::vector<StateChange> changes;
+    std::vector<NameAction> actions;
   };
   enum class Reply : uint8_t { kRelay, kSwallow, kReplace };
   // What becomes of the client's current message.
@@ -213,9 +247,11 @@ class Session {
   void live_message(const pgwire::Scan& piece);
   void begin_text(const pgwire::Scan& piece);
   void end_text(const pgwire::Scan& piece);
-  std::vector<StateChange> changes_of(Effects& effects, std::optional<std::string_view> sql);
-  void on_bind(std::string_view payload);
-  void apply(const Effects& effects, const std::vector<StateChange>* changes);
+  enum class Of { kQuery, kNamed, kUnnamed };
+  bool must_follow(const Effects& effects, Of of) const;
+  std::vector<StateChange> changes_of(Effects& effects, std::optional<std::string_view> sql, Of of);
+  void on_bind(const pgwire::Scan& piece, std::vector<NameAction> actions = {});
+  void apply(const Effects& effects);
   Batch& open_batch();
   void skip_piece(const pgwire::Scan& piece, SessionOutput& out);
   void retain(std::string_view bytes);
@@ -232,8 +268,12 @@ class Session {
   void parse_named(const pgwire::ParseView& parse, const Effects& effects,
                    std::vector<StateChange> changes);
   void send_parse(uint32_t serial, std::string_view sql, std::string_view types);
-  std::string translate_sql(std::string_view sql);
+  void append_parse(std::string_view name, std::string_view sql, std::string_view types);
+  void append_bind(const pgwire::BindView& bind, std::string_view statement);
+  std::optional<StatementText> text_with_names(std::string_view name,
+                                               const SessionMemory::Prepared* named) const;
   bool refuse_transaction(char type, const Effects& effects);
+  Effects scan(std::string_view sql);
   void send_refused(char type, std::string error);
   const StatementRef& statement_of(std::string_view name, SessionMemory::Prepared& prepared);
   uint32_t ensure(const StatementRef& statement);
@@ -242,12 +282,43 @@ class Session {
   void replace_unnamed(uint64_t id);
   void close_doomed();
   bool surely_healthy() const;
+  // session_names.cc
+  void follow(uint64_t message, const std::vector<StateChange>& changes,
+              std::vector<NameAction>& actions);
+  void take_names(uint64_t message, std::vector<NameAction>& actions);
+  std::vector<NameAction> names_as_sent(std::string_view sql,
+                                        const std::vector<StateChange>& changes,
+                                        const Effects& effects);
+  enum class Within { kQuery, kBatch };
+  void bring_statements(const std::vector<StateChange>& changes, Within within);
+  std::string translate(std::string_view sql, const std::vector<StateChange>& changes,
+                        const Effects& effects, std::vector<NameAction>& actions);
+  std::string server_name_for(const StateChange& change, std::string_view sql,
+                              const Effects& effects, std::vector<NameAction>& actions,
+                              size_t& placeholders);
+  void bring(const StatementRef& statement, Within within);
+  void inject_prepare(uint32_t serial, const SharedStatement& statement);
+  void inject_close(std::string_view name);
+  void send_temporary(std::string_view name, std::string_view sql, std::string_view types);
+  bool bind_translated(const pgwire::BindView& bind, const StatementText& text,
+                       std::optional<std::string_view> values, std::vector<NameAction>& actions);
+  bool describe_translated(std::string_view name, const StatementText& text);
+  void unbind(std::string_view portal);
+  void bound(std::string_view portal, const std::vector<StateChange>& changes,
+             std::vector<NameAction> actions, std::optional<std::string_view> values);
+  void on_execute(std::string_view payload);
+  void drop_bound(uint64_t before);
   bool settings_open() const { return memory_ && memory_->settings_open(); }
   // session_server.cc
   std::optional<Loss> server_message(const pgwire::Scan& piece, Permit permit, Writable writable,
                                      SessionOutput& out);
   std::optional<Loss> server_error(const pgwire::Scan& piece, Writable writable);
+  std::optional<Loss> own_reply(const pgwire::Scan& piece, Writable writable, SessionOutput& out);
+  void tell_own_error(std::string_view sqlstate);
+  void on_tag(uint64_t message, std::string_view payload);
   void on_ready();
+  bool only_prepared() const;
+  void send_own_sync(SessionOutput& out);
   void settle();
   void on_parameter(std::string_view payload, SessionOutput& out);
   void edit_reply(const pgwire::Scan& piece);
@@ -318,6 +389,9 @@ class Session {
   std::string replacement_;
   std::string retained_, retry_;
   std::string parse_message_, parse_name_;
+  std::string temporary_for_;  // the client's name of what was translated last
+  std::string own_error_;      // of an exchange of ours: an ErrorResponse
+  std::vector<Bound> bound_;
   // The unnamed statement. Where servers are shared it is kept, to be prepared again elsewhere, and
   // so are the ones before it up to the next ReadyForQuery: the server may skip what replaces them.
   Effects unnamed_;

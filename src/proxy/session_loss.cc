@@ -76,6 +76,8 @@ void Session::forget_server() {
   failed_.clear();
   doomed_.clear();
   observed_.clear();
+  bound_.clear();
+  own_error_.clear();
   tracker_ = pgwire::SessionTracker();
   if (shares()) {
     unnamed_sent_ = unnamed_touched_ = 0;
@@ -159,7 +161,9 @@ void Session::append_loss(std::string& reply, const Batch& batch, Whole whole, L
 
 void Session::report_lost(Loss loss, std::string_view who, SessionOutput& out) {
   uint32_t owed = tracker_.ready_outstanding();
-  if (!edits_.empty() && edits_.front().kind == EditKind::kSettings) --owed;  // ours
+  for (size_t i = 0; i < edits_.size(); ++i) {
+    if (edits_[i].own() && edits_[i].kind != EditKind::kOwnParse) --owed;
+  }
   const bool half_query = !front_.at_boundary() && (front_type_ == 'Q' || front_type_ == 'F');
   if (half_query && owed > 0) --owed;
   if (batches_.empty()) open_batch();

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "pgwire/messages.h"
+#include "proxy/sql_tokens.h"
 #include "proxy/statements.h"
 
 namespace bascule::proxy {
@@ -11,112 +12,10 @@ namespace {
 
 using Kind = StateChange::Kind;
 
-constexpr std::string_view kSpace = " \t\r\n\f\v";
-
-std::string_view trim(std::string_view s) {
-  const size_t from = s.find_first_not_of(kSpace);
-  if (from == std::string_view::npos) return {};
-  return s.substr(from, s.find_last_not_of(kSpace) - from + 1);
-}
-
-std::string lower(std::string_view s) {
-  std::string out(s);
-  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c | 32) : c;
-  return out;
-}
-
-// Takes the next word off the front: up to white space or '='.
-std::string_view take_word(std::string_view& rest) {
-  rest = trim(rest);
-  const size_t end = std::min(rest.find_first_of(" \t\r\n\f\v="), rest.size());
-  const std::string_view word = rest.substr(0, end);
-  rest.remove_prefix(end);
-  return word;
-}
-
-std::string unquote(std::string_view name) {
-  if (name.size() >= 2 && name.front() == '"' && name.back() == '"') {
-    return std::string(name.substr(1, name.size() - 2));
-  }
-  return lower(name);
-}
-
-// "= DEFAULT", "TO DEFAULT", "TIME ZONE LOCAL", "ROLE NONE": a RESET in effect.
-bool is_default(std::string_view name, std::string_view rest) {
-  std::string word = lower(take_word(rest));
-  if (word == "to" || (name == "timezone" && word == "zone")) word = lower(take_word(rest));
-  if (word.empty() && !rest.empty() && rest.front() == '=') {
-    rest.remove_prefix(1);
-    word = lower(take_word(rest));
-  }
-  if (name == "role" && word == "none") return true;
-  return word == "default" || (name == "timezone" && word == "local");
-}
-
-StateChange parse_set(std::string_view statement, std::string_view rest) {
-  std::string word = lower(take_word(rest));
-  if (word == "local" || word == "transaction" || word == "constraints") return {};
-  if (word == "session") {
-    word = lower(take_word(rest));
-    if (word == "transaction" || word == "constraints") return {};
-    if (word == "characteristics" || word == "authorization") word = "session " + word;
-  }
-  if (word == "time") {
-    word = "timezone";
-  } else if (word == "names") {
-    word = "client_encoding";
-  } else if (word == "schema") {
-    word = "search_path";
-  } else if (word == "xml") {
-    word = "xmloption";
-  }
-  word = unquote(word);
-  if (is_default(word, rest)) return {.kind = Kind::kReset, .name = word};
-  return {.kind = Kind::kSet, .name = word, .text = std::string(statement)};
-}
-
-StateChange parse_reset(std::string_view rest) {
-  std::string word = lower(take_word(rest));
-  if (word == "all") return {.kind = Kind::kResetAll};
-  if (word == "session") word = "session authorization";
-  if (word == "time") word = "timezone";
-  return {.kind = Kind::kReset, .name = unquote(word)};
-}
-
-StateChange parse_deallocate(std::string_view rest) {
-  std::string_view word = take_word(rest);
-  if (lower(word) == "prepare" && !trim(rest).empty()) word = take_word(rest);
-  if (lower(word) == "all") return {.kind = Kind::kDeallocateAll};
-  return {.kind = Kind::kDeallocate, .name = unquote(word)};
-}
+// Undone by a rollback.
+bool transactional(Pin pin) { return pin != Pin::kAdvisoryLock && pin != Pin::kLoad; }
 
 }  // namespace
-
-std::optional<std::vector<StateChange>> parse_state_changes(std::string_view sql) {
-  std::vector<StateChange> changes;
-  // Comments and dollar quotes are left to PostgreSQL: such a text is not followed.
-  for (const std::string_view sign : {"--", "/*", "$"}) {
-    if (sql.find(sign) != std::string_view::npos) return std::nullopt;
-  }
-  sql = trim(sql);
-  while (!sql.empty() && sql.back() == ';') sql = trim(sql.substr(0, sql.size() - 1));
-  const bool quoted = sql.find_first_of("'\"\\") != std::string_view::npos;
-  if (quoted && sql.find(';') != std::string_view::npos) return std::nullopt;
-  while (!sql.empty()) {
-    const size_t end = std::min(sql.find(';'), sql.size());
-    const std::string_view statement = trim(sql.substr(0, end));
-    sql.remove_prefix(std::min(end + 1, sql.size()));
-    std::string_view rest = statement;
-    const std::string word = lower(take_word(rest));
-    if (word == "set") changes.push_back(parse_set(statement, rest));
-    if (word == "reset") changes.push_back(parse_reset(rest));
-    if (word == "deallocate") changes.push_back(parse_deallocate(rest));
-    if (word == "discard" && lower(take_word(rest)) == "all") {
-      changes.push_back({.kind = Kind::kDiscardAll});
-    }
-  }
-  return changes;
-}
 
 void SessionMemory::parse_sent(uint64_t message, std::string_view name, Prepared statement,
                                NameIs name_is) {
@@ -128,11 +27,22 @@ void SessionMemory::parse_sent(uint64_t message, std::string_view name, Prepared
   pending_bytes_ += statement.message.size();
   pending_.push_back({message,
                       name_is == NameIs::kTaken ? Pending::Kind::kUnlikely : Pending::Kind::kParse,
-                      std::string(name), std::move(statement)});
+                      0, std::string(name), std::move(statement)});
 }
 
 void SessionMemory::close_sent(uint64_t message, std::string_view name) {
-  if (!name.empty()) pending_.push_back({message, Pending::Kind::kClose, std::string(name), {}});
+  if (!name.empty()) pending_.push_back({message, Pending::Kind::kClose, 0, std::string(name), {}});
+}
+
+void SessionMemory::prepare_sent(uint64_t message, uint16_t number, std::string_view name,
+                                 Prepared statement) {
+  pending_bytes_ += statement.message.size();
+  pending_.push_back(
+      {message, Pending::Kind::kPrepare, number, std::string(name), std::move(statement)});
+}
+
+void SessionMemory::deallocate_sent(uint64_t message, uint16_t number, std::string_view name) {
+  pending_.push_back({message, Pending::Kind::kGone, number, std::string(name), {}});
 }
 
 SessionMemory::Pending SessionMemory::take_pending() {
@@ -143,10 +53,7 @@ SessionMemory::Pending SessionMemory::take_pending() {
 }
 
 void SessionMemory::answered(uint64_t message) {
-  while (!pending_.empty() && pending_.front().kind == Pending::Kind::kGone &&
-         pending_.front().message < message) {
-    take_pending();
-  }
+  while (!pending_.empty() && pending_.front().message < message) take_pending();
   if (pending_.empty() || pending_.front().message != message) return;
   Pending done = take_pending();
   if (done.kind == Pending::Kind::kClose) {
@@ -156,8 +63,27 @@ void SessionMemory::answered(uint64_t message) {
   }
 }
 
+void SessionMemory::confirm_names(uint64_t message, uint16_t number) {
+  while (!pending_.empty()) {
+    const Pending& first = pending_.front();
+    const bool by_sql = first.kind == Pending::Kind::kPrepare || first.kind == Pending::Kind::kGone;
+    if (!by_sql || first.message != message || first.number > number) return;
+    Pending done = take_pending();
+    if (done.number < number) continue;
+    if (done.kind == Pending::Kind::kPrepare) {
+      remember(done.name, std::move(done.statement));
+    } else if (!done.name.empty()) {
+      forget(done.name);
+    } else {
+      prepared_.clear();
+      prepared_bytes_ = 0;
+    }
+  }
+}
+
 void SessionMemory::skipped(uint64_t next) {
   while (!pending_.empty() && pending_.front().message < next) take_pending();
+  while (!staged_.empty() && staged_.front().message < next) staged_.pop_front();
 }
 
 void SessionMemory::remember(std::string_view name, Prepared statement) {
@@ -185,7 +111,9 @@ SessionMemory::Prepared* SessionMemory::find(std::string_view name) {
     Pending& p = pending_[i];
     if (p.kind == Pending::Kind::kUnlikely) continue;
     if (p.kind == Pending::Kind::kGone && p.name.empty()) return nullptr;
-    if (p.name == name) return p.kind == Pending::Kind::kParse ? &p.statement : nullptr;
+    if (p.name != name) continue;
+    const bool made = p.kind == Pending::Kind::kParse || p.kind == Pending::Kind::kPrepare;
+    return made ? &p.statement : nullptr;
   }
   const auto it = prepared_.find(name);
   return it == prepared_.end() ? nullptr : &it->second;
@@ -202,14 +130,8 @@ std::string_view SessionMemory::name_of(uint32_t statement_id) const {
   return {};
 }
 
-void SessionMemory::stage(uint64_t message, const std::vector<StateChange>& changes) {
-  for (const StateChange& change : changes) {
-    const bool all = change.kind == Kind::kDeallocateAll || change.kind == Kind::kDiscardAll;
-    if (all || change.kind == Kind::kDeallocate) {
-      pending_.push_back({message, Pending::Kind::kGone, change.name, {}});
-    }
-    if (change.kind != Kind::kDiscardAll) staged_.push_back(change);  // its tag says it all
-  }
+void SessionMemory::stage(uint64_t message, const StateChange& change) {
+  staged_.push_back({message, change});
 }
 
 void SessionMemory::set(Setting setting) {
@@ -257,45 +179,83 @@ void SessionMemory::apply(const StateChange& change) {
       });
       lose_base(change);
       break;
-    case Kind::kDeallocate:
-      forget(change.name);
+    case Kind::kPin:
+      add_pin(change.pin, change.name);
       break;
-    case Kind::kDeallocateAll:
-      prepared_.clear();
-      prepared_bytes_ = 0;
+    case Kind::kUnpin:
+      remove_pin(change.pin, change.name);
       break;
-    case Kind::kDiscardAll:
-    case Kind::kNothing:
+    default:
       break;
   }
 }
 
-void SessionMemory::on_tag(std::string_view tag) {
-  if (tag == "SET" || tag == "RESET") {
-    if (staged_.empty()) {
-      pin_ = Pin::kSettings;
-      return;
+void SessionMemory::add_pin(Pin pin, const std::string& name) {
+  const bool counted = pin == Pin::kAdvisoryLock && !name.empty();
+  const bool full = pins_.size() >= kPinsMax;
+  std::pair<Pin, std::string> entry(pin, full ? std::string() : name);
+  if (!counted && std::find(pins_.begin(), pins_.end(), entry) != pins_.end()) return;
+  if (full)
+    pin_ = pin;
+  else
+    pins_.push_back(std::move(entry));
+}
+
+void SessionMemory::remove_pin(Pin pin, const std::string& name) {
+  if (name.empty()) {
+    std::erase_if(pins_, [&](const auto& p) { return p.first == pin; });
+    return;
+  }
+  const auto hides_temporary = [](const std::vector<Setting>& list) {
+    return std::any_of(list.begin(), list.end(), [](const Setting& s) {
+      return s.name == "search_path" && s.sql.find("pg_temp") != std::string::npos;
+    });
+  };
+  if (pin == Pin::kTemporary && (hides_temporary(settings_) || hides_temporary(base_->list)))
+    return;
+  const auto it = std::find(pins_.begin(), pins_.end(), std::pair(pin, name));
+  if (it != pins_.end()) pins_.erase(it);
+}
+
+bool SessionMemory::settings_open() const {
+  const auto is = [](const StateChange& c) { return c.is_setting(); };
+  for (size_t i = 0; i < staged_.size(); ++i) {
+    if (is(staged_[i].change)) return true;
+  }
+  return std::any_of(transaction_.begin(), transaction_.end(), is);
+}
+
+uint16_t SessionMemory::on_tag(uint64_t message, std::string_view tag) {
+  if (tag_message_ != message) {
+    tag_message_ = message;
+    tag_count_ = 0;
+  }
+  const uint16_t number = tag_count_++;
+  if (!pending_.empty()) confirm_names(message, number);
+  bool known = false;
+  while (!staged_.empty()) {
+    Staged& first = staged_.front();
+    if (first.message > message) break;
+    const bool same = first.message == message;
+    if (same && first.change.statement > number) break;
+    if (same && first.change.statement == number) {
+      known = true;
+      confirm(std::move(first.change), tag);
     }
-    transaction_.push_back(std::move(staged_.front()));
     staged_.pop_front();
-  } else if (tag == "DEALLOCATE" || tag == "DEALLOCATE ALL") {
-    // Not undone by a rollback, unlike settings.
-    if (staged_.empty()) {
-      apply({.kind = Kind::kDeallocateAll});
-    } else {
-      apply(staged_.front());
-      staged_.pop_front();
-    }
-  } else if (tag == "DISCARD ALL") {
-    prepared_.clear();
-    prepared_bytes_ = 0;
-    settings_.clear();
-    transaction_.clear();
-    pin_ = Pin::kNone;
-    changed_ = true;
-    applied_.emplace_back();
-    lost_base_.clear();
-    for (const Setting& s : base_->list) lost_base_.push_back(s.name);
+  }
+  if (tag == "DISCARD ALL") {
+    on_discard_all();
+  } else if (!known) {
+    unfollowed(tag);
+  }
+  return number;
+}
+
+// Of a text that was not read, or did not need to be.
+void SessionMemory::unfollowed(std::string_view tag) {
+  if (tag == "SET" || tag == "RESET") {
+    pin_ = Pin::kSettings;
   } else if (tag == "ROLLBACK") {
     rolled_back_ = true;
   } else if (tag == "COMMIT") {
@@ -303,24 +263,96 @@ void SessionMemory::on_tag(std::string_view tag) {
   }
 }
 
-void SessionMemory::on_error(Block transaction) {
-  staged_.clear();
-  if (transaction == Block::kNone) transaction_.clear();
+void SessionMemory::on_discard_all() {
+  prepared_.clear();
+  prepared_bytes_ = 0;
+  settings_.clear();
+  transaction_.clear();
+  pins_.clear();
+  pin_ = Pin::kNone;
+  changed_ = true;
+  applied_.emplace_back();
+  lost_base_.clear();
+  for (const Setting& s : base_->list) lost_base_.push_back(s.name);
 }
 
-void SessionMemory::on_ready(Block transaction, bool last_outstanding) {
-  if (last_outstanding) staged_.clear();
+void SessionMemory::confirm(StateChange change, std::string_view tag) {
+  switch (change.kind) {
+    case Kind::kCommit:
+      if (tag == "ROLLBACK") {
+        transaction_.clear();
+      } else {
+        commit();
+      }
+      break;
+    case Kind::kRollback:
+      transaction_.clear();
+      break;
+    case Kind::kRelease:
+    case Kind::kRollbackTo:
+      to_savepoint(change.name, change.kind);
+      break;
+    case Kind::kPin:
+    case Kind::kUnpin:
+      if (transactional(change.pin)) {
+        transaction_.push_back(std::move(change));
+      } else {
+        apply(change);
+      }
+      break;
+    default:
+      transaction_.push_back(std::move(change));
+      break;
+  }
+}
+
+// One that is not known was made before anything changed in the transaction.
+void SessionMemory::to_savepoint(const std::string& name, Kind kind) {
+  size_t at = transaction_.size();
+  while (at > 0 &&
+         !(transaction_[at - 1].kind == Kind::kSavepoint && transaction_[at - 1].name == name)) {
+    --at;
+  }
+  if (kind == Kind::kRollbackTo) {
+    transaction_.resize(at);  // with the savepoint, which stays
+    return;
+  }
+  const auto from = transaction_.begin() + static_cast<std::ptrdiff_t>(at > 0 ? at - 1 : 0);
+  transaction_.erase(
+      std::remove_if(from, transaction_.end(),
+                     [](const StateChange& c) { return c.kind == Kind::kSavepoint; }),
+      transaction_.end());
+}
+
+void SessionMemory::commit() {
+  for (const StateChange& change : transaction_) apply(change);
+  transaction_.clear();
+}
+
+void SessionMemory::on_error(uint64_t message) {
+  failed_ = true;
+  const uint16_t number = tag_message_ == message ? tag_count_ : uint16_t{0};
+  while (!staged_.empty() && staged_.front().message <= message) {
+    const Staged& first = staged_.front();
+    const StateChange& c = first.change;
+    // It may have happened before the error, and stays.
+    const bool ran = first.message == message && c.statement == number;
+    if (ran && c.kind == Kind::kPin && !transactional(c.pin)) apply(c);
+    staged_.pop_front();
+  }
+}
+
+void SessionMemory::on_ready(Block transaction) {
   if (transaction == Block::kNone) {
-    if (!rolled_back_) {
-      for (const StateChange& change : transaction_) apply(change);
-    }
+    if (!rolled_back_ && !failed_) commit();
     transaction_.clear();
   } else if (rolled_back_ &&
-             std::any_of(transaction_.begin(), transaction_.end(),
-                         [](const StateChange& c) { return c.kind != Kind::kNothing; })) {
+             std::any_of(transaction_.begin(), transaction_.end(), [](const StateChange& c) {
+               return c.kind != Kind::kNothing && c.kind != Kind::kSavepoint;
+             })) {
     pin_ = Pin::kSettings;  // ROLLBACK TO a savepoint before or after the SET: unknown
   }
-  rolled_back_ = false;
+  rolled_back_ = failed_ = false;
 }
 
 void SessionMemory::forget_unconfirmed() {
@@ -329,7 +361,8 @@ void SessionMemory::forget_unconfirmed() {
   staged_.clear();
   transaction_.clear();
   lost_base_.clear();
-  rolled_back_ = false;
+  rolled_back_ = failed_ = false;
+  tag_message_ = UINT64_MAX;
 }
 
 void SessionMemory::observe(std::string_view name, std::string_view value) {
@@ -338,13 +371,13 @@ void SessionMemory::observe(std::string_view name, std::string_view value) {
 }
 
 bool SessionMemory::explains(std::string_view name) const {
-  const std::string key = lower(name);
+  const std::string key = lower_case(name);
   return std::any_of(applied_.begin(), applied_.end(),
                      [&](const std::string& a) { return a.empty() || a == key; });
 }
 
 bool SessionMemory::resets(std::string_view name) const {
-  const std::string key = lower(name);
+  const std::string key = lower_case(name);
   if (base_->find(key) == nullptr) return false;
   bool lost = std::find(lost_base_.begin(), lost_base_.end(), key) != lost_base_.end();
   for (const StateChange& c : transaction_) {
@@ -400,8 +433,17 @@ SessionMemory::Script SessionMemory::script() const {
     pgwire::append_query(script.bytes, sql);
     ++script.ready_count;
   }
-  if (!prepared_.empty()) {
-    for (const auto& [name, statement] : prepared_) script.bytes += statement.message;
+  // A Parse that fails would make the server skip a Query behind it.
+  for (const auto& [name, statement] : prepared_) {
+    if (!statement.message.starts_with('Q')) continue;
+    script.bytes += statement.message;
+    ++script.ready_count;
+  }
+  const size_t parsed_from = script.bytes.size();
+  for (const auto& [name, statement] : prepared_) {
+    if (statement.message.starts_with('P')) script.bytes += statement.message;
+  }
+  if (script.bytes.size() > parsed_from) {
     pgwire::append_sync(script.bytes);
     ++script.ready_count;
   }

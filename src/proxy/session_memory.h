@@ -14,31 +14,10 @@
 #include <vector>
 
 #include "proxy/front_queue.h"
+#include "proxy/session_changes.h"
 #include "proxy/settings.h"
-#include "proxy/statement_scanner.h"
 
 namespace bascule::proxy {
-
-// One statement that changes what is remembered.
-struct StateChange {
-  enum class Kind {
-    kSet,
-    kReset,
-    kResetAll,
-    kDeallocate,
-    kDeallocateAll,
-    kDiscardAll,
-    kNothing,
-  };
-  Kind kind =
-      Kind::kNothing;     // kNothing: SET LOCAL, SET TRANSACTION, ...: over with the transaction
-  std::string name = {};  // of setting or statement, lower case unless quoted
-  std::string text = {};  // kSet
-  bool restored = false;  // kReset, kResetAll: the client's own defaults have been set again since
-  bool operator==(const StateChange&) const = default;
-};
-// The SET, RESET and DEALLOCATE of `sql` in order. Nothing if they can't be told apart for sure.
-std::optional<std::vector<StateChange>> parse_state_changes(std::string_view sql);
 
 struct SharedStatement;
 
@@ -51,7 +30,8 @@ class SessionMemory {
   SessionMemory(const Limits& limits, SettingsRef base) : limits_(limits), base_(std::move(base)) {}
 
   struct Prepared {
-    std::string message;  // the whole Parse, unless `statement` has it
+    // The whole Parse, or the Query with its PREPARE, unless `statement` has it.
+    std::string message;
     Effects effects;
     std::vector<StateChange> changes;
     std::shared_ptr<const SharedStatement> statement;  // where clients share servers
@@ -64,6 +44,10 @@ class SessionMemory {
   void parse_sent(uint64_t message, std::string_view name, Prepared statement,
                   NameIs name_is = NameIs::kFree);
   void close_sent(uint64_t message, std::string_view name);
+  // By SQL: PREPARE, and DEALLOCATE (of all if `name` is empty), as the `number`th statement of the
+  // message. Its tag is what counts in the end: a rollback does not undo it.
+  void prepare_sent(uint64_t message, uint16_t number, std::string_view name, Prepared statement);
+  void deallocate_sent(uint64_t message, uint16_t number, std::string_view name);
   void answered(uint64_t message);  // ParseComplete, CloseComplete
   void skipped(uint64_t next);      // what was sent before `next` is not answered any more
   void forget(std::string_view name);
@@ -78,13 +62,13 @@ class SessionMemory {
   // The client's name for a statement; empty if it has none.
   std::string_view name_of(uint32_t statement_id) const;
 
-  // ---- Settings ------------------------------------------------------------------------------
-  void stage(uint64_t message, const std::vector<StateChange>& changes);
-  void on_tag(std::string_view tag);  // CommandComplete
-  // ErrorResponse; `in_transaction`: one was open before this batch.
+  // ---- Settings, pins and the transaction that they depend on --------------------------------
+  void stage(uint64_t message, const StateChange& change);
+  // CommandComplete or PortalSuspended: which statement of the message that was, from 0.
+  uint16_t on_tag(uint64_t message, std::string_view tag);
+  void on_error(uint64_t message);  // ErrorResponse
   enum class Block { kNone, kOpen };
-  void on_error(Block transaction);
-  void on_ready(Block transaction, bool last_outstanding);
+  void on_ready(Block transaction);
   // The server was lost: what was not confirmed did not happen.
   void forget_unconfirmed();
   // A setting has another value than before, and no statement said so.
@@ -103,10 +87,12 @@ class SessionMemory {
   // SET of a start-up value that a RESET in the open transaction took away; empty: none.
   std::string restore_base();
   // Sent or confirmed in the open transaction: the server has settings that wanted() does not tell.
-  bool settings_open() const { return !staged_.empty() || !transaction_.empty(); }
-
-  // Something could not be followed, or is too much.
-  Pin pin() const { return pin_; }
+  bool settings_open() const;
+  // Something was sent that depends on how the transaction goes on.
+  bool open() const { return !staged_.empty() || !transaction_.empty(); }
+  bool pinned() const { return pin() != Pin::kNone; }
+  // Something could not be followed, is too much, or can't be moved.
+  Pin pin() const { return pin_ != Pin::kNone || pins_.empty() ? pin_ : pins_.front().first; }
   bool empty() const { return prepared_.empty() && settings_.empty(); }
   // Messages that set up a new server, and how many ReadyForQuery answer them.
   struct Script {
@@ -119,13 +105,26 @@ class SessionMemory {
   struct Pending {
     uint64_t message = 0;
     // kUnlikely: a Parse of a name that seems to be taken.
-    // kGone: a DEALLOCATE, of all if `name` is empty. Its tag is what counts in the end.
-    enum class Kind : uint8_t { kParse, kUnlikely, kClose, kGone } kind = Kind::kParse;
+    // kPrepare, kGone: by SQL; kGone: of all if `name` is empty.
+    enum class Kind : uint8_t { kParse, kUnlikely, kClose, kPrepare, kGone } kind = Kind::kParse;
+    uint16_t number = 0;  // of the statement in the message
     std::string name;
     Prepared statement;
   };
   Pending take_pending();
+  struct Staged {
+    uint64_t message = 0;
+    StateChange change;
+  };
+  void confirm_names(uint64_t message, uint16_t number);
+  void confirm(StateChange change, std::string_view tag);
+  void unfollowed(std::string_view tag);
+  void on_discard_all();
+  void to_savepoint(const std::string& name, StateChange::Kind kind);
+  void commit();
   void apply(const StateChange& change);
+  void add_pin(Pin pin, const std::string& name);
+  void remove_pin(Pin pin, const std::string& name);
   void set(Setting setting);
   void lose_base(const StateChange& reset);
 
@@ -137,12 +136,18 @@ class SessionMemory {
   size_t pending_bytes_ = 0;
   std::vector<Setting> settings_;         // committed, in order
   std::vector<StateChange> transaction_;  // confirmed, of the open transaction
-  FrontQueue<StateChange> staged_;        // sent
+  FrontQueue<Staged> staged_;             // sent
   std::vector<std::string> applied_;      // names changed since settled(); "": all
   std::vector<std::string> lost_base_;    // names of base_ that the server does not have
   bool changed_ = false;
-  bool rolled_back_ = false;
-  Pin pin_ = Pin::kNone;
+  bool rolled_back_ = false;  // by a ROLLBACK that was not looked into
+  bool failed_ = false;       // an error since the last ReadyForQuery
+  uint64_t tag_message_ = UINT64_MAX;
+  uint16_t tag_count_ = 0;  // tags of that message
+  Pin pin_ = Pin::kNone;    // until DISCARD ALL
+  static constexpr size_t kPinsMax = 100;
+  // What can be undone, by name; empty: by all of its kind only.
+  std::vector<std::pair<Pin, std::string>> pins_;
 };
 
 }  // namespace bascule::proxy

@@ -109,7 +109,7 @@ Session::Relayed Session::on_server(std::string_view bytes, pgwire::FrameScanner
       result.lost = server_message(piece, permit, writable, out);
       if (result.lost) break;
     } else if (piece.kind == ScanKind::kRun) {
-      const bool ours = !edits_.empty() && edits_.front().kind == EditKind::kSettings &&
+      const bool ours = !edits_.empty() && edits_.front().own() &&
                         edits_.front().message == tracker_.answered_count();
       reply_ = ours || again_ ? Reply::kSwallow : Reply::kRelay;
     }
@@ -132,7 +132,26 @@ Session::Relayed Session::on_server(std::string_view bytes, pgwire::FrameScanner
   // Not before: what follows may send to the client by itself.
   if (std::exchange(synced_, false) && !result.lost) out.on_synced();
   if (again_ && !result.lost && !tracker_.in_flight()) send_again(out);
+  if (only_prepared() && !result.lost) send_own_sync(out);
   return result;
+}
+
+// Prepared and flushed, as asyncpg does: nothing is open that the client could notice, and others
+// may have the server before its Sync comes.
+bool Session::only_prepared() const {
+  return shares() && batches_.size() == 1 && !batches_.front().ended && !batches_.front().binds &&
+         !batches_.front().from_transaction && !tracker_.in_flight() &&
+         !tracker_.skipping_until_sync() && front_.at_boundary() &&
+         tracker_.transaction() == TransactionStatus::kIdle;
+}
+
+void Session::send_own_sync(SessionOutput& out) {
+  batches_.pop_front();
+  edits_.push_back({tracker_.sent_count(), EditKind::kOwnSync});
+  tracker_.sent('S');
+  std::string sync;
+  pgwire::append_sync(sync);
+  out.to_server(sync);
 }
 
 std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Writable writable,
@@ -141,23 +160,13 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
   if (claims && permit == Permit::kExpired) return Loss::kPermit;
   const uint64_t message = tracker_.answered_count();
   const bool edited = !edits_.empty() && edits_.front().message == message;
-  const bool of_settings = edited && edits_.front().kind == EditKind::kSettings;
-  if (of_settings && piece.type != 'A') reply_ = Reply::kSwallow;
+  if (edited && edits_.front().own()) return own_reply(piece, writable, out);
   if (piece.type == 'E') {
-    if (of_settings) return Loss::kSettings;
     if (auto loss = server_error(piece, writable)) return loss;
   }
   if (tracker_.received(piece.type, piece.payload()) ==
       pgwire::SessionTracker::Verdict::kViolation) {
     return Loss::kProtocol;
-  }
-  if (of_settings) {
-    if (piece.type == 'S') on_parameter(piece.payload(), out);
-    if (piece.type == 'Z') {
-      edits_.pop_front();
-      synced_ = true;
-    }
-    return std::nullopt;
   }
   switch (piece.type) {
     case 'Z':
@@ -170,11 +179,8 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
       }
       break;
     case 'C':
-      if (memory_) {
-        if (const auto tag = pgwire::parse_command_complete(piece.payload())) {
-          memory_->on_tag(*tag);
-        }
-      }
+    case 's':
+      if (memory_) on_tag(message, piece.payload());
       // DISCARD ALL undoes whatever pinned the session.
       if (pin_ != Pin::kNone && piece.payload() == std::string_view("DISCARD ALL\0", 12)) {
         pin_ = Pin::kNone;
@@ -211,6 +217,44 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
   return std::nullopt;
 }
 
+// To a message of our own: nothing of it is for the client.
+std::optional<Loss> Session::own_reply(const Scan& piece, Writable writable, SessionOutput& out) {
+  const EditKind kind = edits_.front().kind;
+  if (piece.type != 'A') reply_ = Reply::kSwallow;
+  if (piece.type == 'E') {
+    if (kind == EditKind::kSettings) return Loss::kSettings;
+    if (pgwire::parse_error_prefix(piece.payload()).fatal()) {
+      reply_ = Reply::kRelay;
+      return server_error(piece, writable);
+    }
+    if (piece.ends) own_error_ = piece.bytes;
+  }
+  if (tracker_.received(piece.type, piece.payload()) ==
+      pgwire::SessionTracker::Verdict::kViolation) {
+    return Loss::kProtocol;
+  }
+  if (piece.type == 'S') on_parameter(piece.payload(), out);
+  if (piece.type == 'E') {
+    // Not there. The first edit of an exchange stays until it is over: see drop_edits().
+    Edit& edit = edits_.front();
+    server_->statements.remove_serial(edit.serial);
+    server_->closing.push_back(std::exchange(edit.serial, 0));
+    if (kind == EditKind::kOwnParse) edits_.pop_front();
+  } else if (piece.type == 'Z' || (piece.type == '1' && kind == EditKind::kOwnParse)) {
+    synced_ |= kind == EditKind::kSettings;
+    edits_.pop_front();
+  }
+  return std::nullopt;
+}
+
+void Session::on_tag(uint64_t message, std::string_view payload) {
+  const uint16_t number = memory_->on_tag(message, until_nul(payload));
+  const auto confirmed = [&](const Edit& e) {
+    return e.message == message && e.kind == EditKind::kPrepared && e.number == number;
+  };
+  while (!edits_.empty() && confirmed(edits_.front())) edits_.pop_front();
+}
+
 // The first answer to the message of the first edit.
 void Session::edit_reply(const Scan& piece) {
   if (piece.type == 'S' || piece.type == 'A') return;
@@ -226,6 +270,9 @@ void Session::edit_reply(const Scan& piece) {
     return;  // drop_edits() goes on
   }
   switch (edit.kind) {
+    case EditKind::kPrepared:
+      return;  // see on_tag()
+    case EditKind::kInjected:
     case EditKind::kInjectedParse:
     case EditKind::kInjectedClose:
       reply_ = Reply::kSwallow;
@@ -308,10 +355,18 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
       again_ = !again_ && may_prepare_again();
     }
     if (piece.ends) name_as_client(piece, error);
+    if (!own_error_.empty()) tell_own_error(error.sqlstate);
   }
   if (!again_) error_forwarded_ = true;
-  if (memory_) memory_->on_error(block(tracker_.transaction()));
+  if (memory_) memory_->on_error(tracker_.answered_count());
   return std::nullopt;
+}
+
+// The client did not see that its statement could not be prepared again.
+void Session::tell_own_error(std::string_view sqlstate) {
+  if (sqlstate != "26000" && sqlstate != "25P02") return;
+  replacement_ = std::exchange(own_error_, {});
+  reply_ = Reply::kReplace;
 }
 
 // The server skips what follows the message that failed.
@@ -342,11 +397,15 @@ void Session::name_as_client(const Scan& piece, const pgwire::ErrorView& error) 
   const char* digits = payload.data() + at + kServerNamePrefix.size();
   const char* end = std::from_chars(digits, payload.data() + payload.size(), serial).ptr;
   std::string_view name;
+  if (end == digits && payload.substr(at).starts_with(kTemporaryName)) {
+    name = temporary_for_;
+    end = payload.data() + at + kTemporaryName.size();
+  }
   if (!edits_.empty() && edits_.front().kind == EditKind::kParse &&
       edits_.front().serial == serial && error.sqlstate == "42P05") {
     name = edits_.front().text;
     taken_serial_ = serial;  // it stays what it was
-  } else if (memory_) {
+  } else if (memory_ && serial != 0) {
     const uint32_t id = server_->statements.id_of(serial);
     name = memory_->name_of(id == 0 && serial == used_serial_ ? used_id_ : id);
   }
@@ -391,16 +450,20 @@ void Session::on_ready() {
   const bool last = tracker_.ready_outstanding() == 0;
   ++readies_;
   if (again_) {
-    if (memory_) memory_->on_ready(block(status), last);
+    if (memory_) memory_->on_ready(block(status));
     return;
   }
-  if (status == TransactionStatus::kIdle) ++transactions_;
+  if (status == TransactionStatus::kIdle) {
+    ++transactions_;
+    if (!bound_.empty()) drop_bound(tracker_.answered_count());
+  }
   if (!batches_.empty()) batches_.pop_front();
   // A Sync that a COPY swallowed left a batch that nothing will answer.
   while (last && !batches_.empty() && batches_.front().ended) batches_.pop_front();
-  if (memory_) memory_->on_ready(block(status), last && batches_.empty());
+  if (memory_) memory_->on_ready(block(status));
   if (status == TransactionStatus::kIdle) settle();
   error_forwarded_ = false;
+  own_error_.clear();
   if (batches_.empty()) failed_.clear();
   if (batches_.empty()) open_after_ = status != TransactionStatus::kIdle;
   retaining_ = false;

@@ -17,63 +17,7 @@ using pgwire::TransactionStatus;
 
 namespace {
 
-constexpr std::string_view kSpace = " \t\r\n\f\v";
-
 std::string_view until_nul(std::string_view text) { return text.substr(0, text.find('\0')); }
-
-bool is_name_char(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-         c == '$' || (static_cast<unsigned char>(c) & 0x80) != 0;
-}
-
-bool equals_word(std::string_view text, std::string_view lower_word) {
-  return std::equal(text.begin(), text.end(), lower_word.begin(), lower_word.end(),
-                    [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a | 32 : a) == b; });
-}
-
-// Where the name of a statement stands in "EXECUTE name ..." or "DEALLOCATE [PREPARE] name".
-struct NamedStatement {
-  size_t from = 0, to = 0;
-  std::string name;
-  bool deallocates = false;
-};
-std::optional<NamedStatement> find_name(std::string_view sql) {
-  size_t at = 0;
-  const auto word = [&] {
-    at = std::min(sql.find_first_not_of(kSpace, at), sql.size());
-    const size_t from = at;
-    while (at < sql.size() && is_name_char(sql[at])) ++at;
-    return sql.substr(from, at - from);
-  };
-  const std::string_view verb = word();
-  const bool deallocates = equals_word(verb, "deallocate");
-  if (!deallocates && !equals_word(verb, "execute")) return std::nullopt;
-  NamedStatement found;
-  found.deallocates = deallocates;
-  std::string_view name = word();
-  if (deallocates && equals_word(name, "prepare")) name = word();
-  if (!name.empty()) {
-    if (equals_word(name, "all")) return std::nullopt;
-    found.to = at;
-    found.from = at - name.size();
-    for (const char c : name) {
-      found.name += c >= 'A' && c <= 'Z' ? static_cast<char>(c | 32) : c;
-    }
-    return found;
-  }
-  if (at >= sql.size() || sql[at] != '"') return std::nullopt;
-  found.from = at;
-  const size_t end = sql.find('"', at + 1);
-  if (end == std::string_view::npos) return std::nullopt;
-  found.name = sql.substr(at + 1, end - at - 1);
-  found.to = end + 1;
-  return found;
-}
-
-bool may_name_statement(std::string_view sql) {
-  const size_t at = sql.find_first_not_of(kSpace);
-  return at != std::string_view::npos && ((sql[at] | 32) == 'e' || (sql[at] | 32) == 'd');
-}
 
 void put_length(std::string& out, size_t at) {
   const auto length = static_cast<uint32_t>(out.size() - at);
@@ -105,9 +49,13 @@ void Session::inject_settings(const std::string& sql) {
 }
 
 void Session::send_parse(uint32_t serial, std::string_view sql, std::string_view types) {
+  append_parse(server_name(serial), sql, types);
+}
+
+void Session::append_parse(std::string_view name, std::string_view sql, std::string_view types) {
   std::string& out = to_server_->build();
   const size_t at = out.size() + 1;
-  out.append("P\0\0\0\0", 5).append(server_name(serial)).append(1, '\0');
+  out.append("P\0\0\0\0", 5).append(name).append(1, '\0');
   out.append(sql).append(1, '\0').append(types);
   put_length(out, at);
   tracker_.sent('P');
@@ -136,8 +84,12 @@ uint32_t Session::ensure(const StatementRef& statement) {
   used_serial_ = serial;
   if (serial != 0) return serial;
   used_serial_ = serial = new_serial(statement->id);
-  edits_.push_back({tracker_.sent_count(), EditKind::kInjectedParse, serial});
-  send_parse(serial, statement->sql, statement->types);
+  if (statement->by_sql()) {
+    inject_prepare(serial, *statement);
+  } else {
+    edits_.push_back({tracker_.sent_count(), EditKind::kInjectedParse, serial});
+    send_parse(serial, statement->sql, statement->types);
+  }
   return serial;
 }
 
@@ -201,21 +153,34 @@ bool Session::rewrite(const Scan& piece) {
   }
 }
 
+Effects Session::scan(std::string_view sql) {
+  scanner_.begin();
+  scanner_.feed(sql);
+  return scanner_.finish();
+}
+
 bool Session::rewrite_query(const Scan& piece) {
   replace_unnamed(0);
   if (!piece.ends) return false;
   const std::string_view sql = until_nul(piece.payload());
-  if (pool_mode_ == PoolMode::kStatement) {
-    scanner_.begin();
-    scanner_.feed(sql);
-    if (refuse_transaction('Q', scanner_.finish())) return true;
+  Effects effects = scan(sql);
+  if (refuse_transaction('Q', effects)) return true;
+  const std::vector<StateChange> changes = changes_of(effects, sql, Of::kQuery);
+  std::vector<NameAction> actions;
+  std::string translated;
+  if (!changes.empty()) {
+    bring_statements(changes, Within::kQuery);
+    translated = translate(sql, changes, effects, actions);
   }
-  if (!may_name_statement(sql)) return false;
-  const std::string translated = translate_sql(sql);
-  if (translated.empty()) return false;
-  pgwire::append_query(to_server_->build(), translated);
+  open_batch().ended = true;
+  if (translated.empty()) {
+    to_server_->view(piece.bytes);
+  } else {
+    pgwire::append_query(to_server_->build(), translated);
+  }
   tracker_.sent('Q');
-  live_message(piece);
+  apply(effects);
+  if (!changes.empty()) follow(tracker_.sent_count() - 1, changes, actions);
   return true;
 }
 
@@ -241,24 +206,8 @@ bool Session::rewrite_parse(const Scan& piece) {
   if (piece.payload_length >= limits_.memory.prepared_bytes) unnamed_id_ = 0;
   if (!piece.ends) return false;
   const auto parse = pgwire::parse_parse(payload);
-  if (!parse) return false;
-  if (pool_mode_ == PoolMode::kStatement) {
-    scanner_.begin();
-    scanner_.feed(parse->sql);
-    if (refuse_transaction('P', scanner_.finish())) return true;
-  }
-  if (!may_name_statement(parse->sql)) return false;
-  const std::string translated = translate_sql(parse->sql);
-  if (translated.empty()) return false;
-  std::string& out = to_server_->build();
-  const size_t at = out.size() + 1;
-  const auto types = payload.substr(parse->sql.size() + 2);
-  out.append("P\0\0\0\0\0", 6).append(translated).append(1, '\0').append(types);
-  put_length(out, at);
-  unnamed_sent_ = tracker_.sent_count() + 1;
-  tracker_.sent('P');
-  live_message(piece);
-  return true;
+  if (!parse || pool_mode_ != PoolMode::kStatement) return false;
+  return refuse_transaction('P', scan(parse->sql));
 }
 
 // A named Parse is complete in parse_message_.
@@ -271,10 +220,8 @@ void Session::finish_parse() {
     return;
   }
   open_batch();
-  scanner_.begin();
-  scanner_.feed(parse->sql);
-  Effects effects = scanner_.finish();
-  std::vector<StateChange> changes = changes_of(effects, parse->sql);
+  Effects effects = scan(parse->sql);
+  std::vector<StateChange> changes = changes_of(effects, parse->sql, Of::kNamed);
   if (refuse_transaction('P', effects)) return;
   if (tracker_.skipping_until_sync()) return;
   parse_named(*parse, effects, std::move(changes));
@@ -334,7 +281,7 @@ const StatementRef& Session::statement_of(std::string_view name,
 }
 
 void Session::rewrite_bind(const Scan& piece) {
-  open_batch();
+  open_batch().binds = true;
   const auto bind = pgwire::parse_bind(piece.payload());
   if (!bind) {
     broken_ = true;
@@ -342,13 +289,20 @@ void Session::rewrite_bind(const Scan& piece) {
   }
   SessionMemory::Prepared* named = nullptr;
   if (!bind->statement.empty() && memory_) named = memory_->find(bind->statement);
+  std::optional<std::string_view> values;
+  if (piece.ends) values = bind->rest;
+  std::vector<NameAction> actions;
+  if (const auto text = text_with_names(bind->statement, named);
+      text && bind_translated(*bind, *text, values, actions)) {
+    return;
+  }
   if (named == nullptr) {
     if (bind->statement.empty()) ensure_unnamed();
     // Unknown: PostgreSQL says so, with the client's name for it.
     broken_ = broken_ || is_server_name(bind->statement);
     to_server_->view(piece.bytes);
     tracker_.sent('B');
-    return on_bind(piece.payload());
+    return on_bind(piece, std::move(actions));
   }
   const uint32_t serial = ensure(statement_of(bind->statement, *named));
   char name[32];
@@ -362,7 +316,41 @@ void Session::rewrite_bind(const Scan& piece) {
   for (const int shift : {24, 16, 8, 0}) out.push_back(static_cast<char>(length >> shift));
   out.append(bind->portal).append(1, '\0').append(name, size).append(1, '\0').append(bind->rest);
   tracker_.sent('B');
-  apply(named->effects, &named->changes);
+  apply(named->effects);
+  if (!bound_.empty()) unbind(bind->portal);
+  if (!named->changes.empty()) bound(bind->portal, named->changes, std::move(actions), values);
+}
+
+void Session::append_bind(const pgwire::BindView& bind, std::string_view statement) {
+  std::string& out = to_server_->build();
+  const size_t at = out.size() + 1;
+  out.append("B\0\0\0\0", 5).append(bind.portal).append(1, '\0').append(statement);
+  out.append(1, '\0').append(bind.rest);
+  put_length(out, at);
+  tracker_.sent('B');
+}
+
+// Of a statement whose text names others; nothing: it does not.
+std::optional<Session::StatementText> Session::text_with_names(
+    std::string_view name, const SessionMemory::Prepared* named) const {
+  const auto names = [](const std::vector<StateChange>& changes) {
+    return std::any_of(changes.begin(), changes.end(), [](const StateChange& c) {
+      return c.names_statement() || c.kind == StateChange::Kind::kDeallocateAll ||
+             c.kind == StateChange::Kind::kDiscardAll;
+    });
+  };
+  if (named != nullptr) {
+    if (!named->statement || named->statement->by_sql() || !names(named->changes)) return {};
+    const SharedStatement& s = *named->statement;
+    return StatementText{s.sql, s.types, &named->effects, &named->changes, named->statement};
+  }
+  if (!name.empty() || unnamed_id_ == 0 || !names(unnamed_changes_)) return {};
+  const std::string_view payload =
+      std::string_view(unnamed_message_).substr(pgwire::kFrameHeaderSize);
+  const auto parse = pgwire::parse_parse(payload);
+  if (!parse) return {};
+  return StatementText{parse->sql, payload.substr(parse->sql.size() + 2), &unnamed_,
+                       &unnamed_changes_, nullptr};
 }
 
 bool Session::rewrite_target(const Scan& piece) {
@@ -385,6 +373,10 @@ bool Session::rewrite_target(const Scan& piece) {
   }
   SessionMemory::Prepared* named =
       target->name.empty() || !memory_ ? nullptr : memory_->find(target->name);
+  if (const auto text = text_with_names(target->name, named);
+      text && describe_translated(target->name, *text)) {
+    return true;
+  }
   if (named == nullptr) {
     if (target->name.empty()) ensure_unnamed();
     broken_ = broken_ || is_server_name(target->name);
@@ -395,25 +387,6 @@ bool Session::rewrite_target(const Scan& piece) {
   }
   tracker_.sent('D');
   return true;
-}
-
-// "EXECUTE s1 (2)" of a statement that the client prepared by a message; empty: nothing to
-// translate.
-std::string Session::translate_sql(std::string_view sql) {
-  if (!memory_) return {};
-  const auto found = find_name(sql);
-  if (!found) return {};
-  const size_t end = sql.find_last_not_of(" \t\r\n\f\v;");
-  if (end == std::string_view::npos || sql.substr(0, end + 1).find(';') != std::string_view::npos) {
-    return {};
-  }
-  SessionMemory::Prepared* prepared = memory_->find(found->name);
-  if (prepared == nullptr) return {};
-  const uint32_t serial = ensure(statement_of(found->name, *prepared));
-  if (found->deallocates) server_->statements.remove_serial(serial);
-  std::string out(sql.substr(0, found->from));
-  out.append(server_name(serial)).append(sql.substr(found->to));
-  return out;
 }
 
 // ---- Statement mode

@@ -5,6 +5,8 @@
 #include <optional>
 #include <utility>
 
+#include "proxy/sql_tokens.h"
+
 namespace bascule::proxy {
 namespace {
 
@@ -56,15 +58,6 @@ bool changes_role(const Settings& s) {
   return s.find("role") != nullptr || s.find("session authorization") != nullptr;
 }
 
-std::string quote_literal(std::string_view text) {
-  std::string out = "E'";
-  for (const char c : text) {
-    if (c == '\'' || c == '\\') out += c;
-    out += c;
-  }
-  return out + "'";
-}
-
 std::string quote_name(std::string_view name) {
   std::string out = "\"";
   for (const char c : name) {
@@ -81,12 +74,6 @@ std::string reset_sql(std::string_view name) {
            "RESET default_transaction_deferrable;";
   }
   return "RESET " + quote_name(name) + ";";
-}
-
-std::string lower(std::string_view s) {
-  std::string out(s);
-  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c | 32) : c;
-  return out;
 }
 
 std::string key_of(const std::vector<Setting>& list) {
@@ -211,7 +198,7 @@ bool may_fail(const Settings& from, const Settings& to) {
 }
 
 Setting make_setting(std::string_view name, std::string_view value) {
-  std::string key = lower(name);
+  std::string key = lower_case(name);
   std::string sql = one_of(key, kLists) ? "SELECT pg_catalog.set_config(" + quote_literal(key) +
                                               "," + quote_literal(value) + ",false)"
                                         : "SET " + quote_name(key) + " = " + quote_literal(value);

@@ -53,6 +53,9 @@ void Effects::merge(const Effects& later) {
   not_atomic |= later.not_atomic;
   sets |= later.sets;
   deallocates |= later.deallocates;
+  executes |= later.executes;
+  savepoints |= later.savepoints;
+  undoes |= later.undoes;
   statements = static_cast<uint16_t>(std::min(65535, statements + later.statements));
   if (later.transaction != TransactionEffect::kNone) transaction = later.transaction;
   if (pin == Pin::kNone) pin = later.pin;
@@ -218,6 +221,8 @@ void StatementScanner::first_word(std::string_view word) {
   struct Entry {
     std::string_view word;
     First first;
+    bool Effects::* flag = nullptr;
+    Pin pin = Pin::kNone;
   };
   static constexpr std::array kWords = {
       Entry{"select", First::kRead},
@@ -246,15 +251,24 @@ void StatementScanner::first_word(std::string_view word) {
       Entry{"create", First::kCreate},
       Entry{"deallocate", First::kDeallocate},
       Entry{"discard", First::kDeallocate},
-      Entry{"savepoint", First::kHarmless},
-      Entry{"release", First::kHarmless},
-      Entry{"close", First::kHarmless},
-      Entry{"unlisten", First::kHarmless},
+      Entry{"savepoint", First::kHarmless, &Effects::savepoints},
+      Entry{"release", First::kHarmless, &Effects::savepoints},
+      Entry{"close", First::kHarmless, &Effects::undoes},
+      Entry{"unlisten", First::kHarmless, &Effects::undoes},
+      Entry{"drop", First::kNotAtomic, &Effects::undoes},
+      Entry{"execute", First::kNotAtomic, &Effects::executes},
+      Entry{"listen", First::kNotAtomic, nullptr, Pin::kListen},
+      Entry{"load", First::kNotAtomic, nullptr, Pin::kLoad},
   };
   ++effects_.statements;
   const auto* it =
       std::find_if(kWords.begin(), kWords.end(), [&](const Entry& e) { return e.word == word; });
-  first_ = it != kWords.end() ? it->first : First::kNotAtomic;
+  first_ = First::kNotAtomic;
+  if (it != kWords.end()) {
+    first_ = it->first;
+    if (it->flag != nullptr) effects_.*it->flag = true;
+    if (it->pin != Pin::kNone) effects_.pin = it->pin;
+  }
   switch (first_) {
     case First::kHarmless:
     case First::kBegin:
@@ -289,16 +303,15 @@ void StatementScanner::first_word(std::string_view word) {
       effects_.may_write = effects_.has_effect = true;
       break;
   }
-  if (word == "listen") effects_.pin = Pin::kListen;
-  if (word == "load") effects_.pin = Pin::kLoad;
 }
 
 void StatementScanner::later_word(std::string_view word) {
   switch (first_) {
     case First::kCreate:
-      if (create_prefix_ && (word == "temp" || word == "temporary")) {
+      if ((create_prefix_ && (word == "temp" || word == "temporary")) || word == "pg_temp") {
         effects_.pin = Pin::kTemporary;
       }
+      if (word == "execute") effects_.executes = true;
       create_prefix_ =
           create_prefix_ &&
           one_of(word, std::to_array<std::string_view>({"or", "replace", "local", "global"}));
@@ -309,6 +322,7 @@ void StatementScanner::later_word(std::string_view word) {
                            {"insert", "update", "delete", "merge", "into", "create"}))) {
         effects_.may_write = true;
       }
+      if (word == "execute") effects_.executes = true;
       break;
     case First::kDeclare:
       if (after_with_ && word == "hold") effects_.pin = Pin::kHoldCursor;
@@ -326,6 +340,7 @@ void StatementScanner::later_word(std::string_view word) {
       break;
     case First::kCommit:
     case First::kRollback:
+      if (word == "to") effects_.savepoints = true;
       if (word == "to" || word == "prepared") to_savepoint_ = true;
       if (word == "chain" && !after_no_) chain_ = true;
       after_no_ = word == "no";
@@ -356,6 +371,7 @@ void StatementScanner::anywhere(std::string_view word) {
                             "pg_try_advisory_lock_shared"}))) {
         effects_.pin = Pin::kAdvisoryLock;
       }
+      if (word.starts_with("pg_advisory_unlock")) effects_.undoes = true;
       break;
     default:
       break;

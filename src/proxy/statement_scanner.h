@@ -33,6 +33,9 @@ struct Effects {
   bool not_atomic = false;   // may commit in parts: CALL, DO, VACUUM, CREATE INDEX CONCURRENTLY ...
   bool sets = false;         // SET, RESET: answered with the tag SET or RESET
   bool deallocates = false;  // DEALLOCATE, DISCARD
+  bool executes = false;     // EXECUTE, also inside of EXPLAIN and CREATE TABLE AS
+  bool savepoints = false;   // SAVEPOINT, RELEASE, ROLLBACK TO
+  bool undoes = false;       // may undo what pins: DROP, CLOSE, UNLISTEN, pg_advisory_unlock()
   bool ends_failed = false;  // one statement that ends a failed transaction: ROLLBACK, COMMIT ...
   bool rolls_back = false;   // ... and it is ROLLBACK or ABORT
   uint16_t statements = 0;

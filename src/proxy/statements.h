@@ -18,6 +18,9 @@
 
 namespace bascule::proxy {
 
+// As the types of a statement that PREPARE made: its text is what follows the name.
+inline constexpr std::string_view kPreparedBySql = "by SQL";
+
 struct SharedStatement {
   uint32_t id = 0;       // never used again
   uint32_t plan_id = 0;  // of Settings
@@ -25,6 +28,7 @@ struct SharedStatement {
   std::string types;  // the rest of the Parse: count and Oids, as sent
   Effects effects;
   std::vector<StateChange> changes;
+  bool by_sql() const { return types == kPreparedBySql; }
 };
 using StatementRef = std::shared_ptr<const SharedStatement>;
 
@@ -81,6 +85,8 @@ class ServerStatements {
 // Names on servers. No client's statement can have one: see is_server_name().
 inline constexpr std::string_view kServerNamePrefix = "_bascule_";
 std::string server_name(uint32_t serial);
+// Made anew for each use: what a translated text of an extended query is parsed as.
+inline constexpr std::string_view kTemporaryName = "_bascule_t";
 // Never prepared: closing it succeeds and does nothing.
 inline constexpr std::string_view kNoStatement = "_bascule_";
 bool is_server_name(std::string_view name);

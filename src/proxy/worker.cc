@@ -137,9 +137,10 @@ uint32_t Worker::cancel_pid(Handle client) const {
   return (static_cast<uint32_t>(index_) << kClientBits) | (client.index + 1);
 }
 
-void Worker::cancel(uint32_t client_index, std::string_view secret) {
+void Worker::cancel(uint32_t client_index, std::string_view secret, env::Callback done) {
   ClientConnection* client = clients_.at(client_index);
-  if (client != nullptr && client->cancel(secret)) dispatcher_.cancel(*client->server());
+  if (client == nullptr || !client->cancel(secret)) return done();
+  dispatcher_.cancel(*client->server(), std::move(done));
 }
 
 }  // namespace bascule::proxy

@@ -41,7 +41,8 @@ class Worker {
   void set_access(std::shared_ptr<const Access> access);
   void set_config(std::shared_ptr<const ProxyConfig> config);
   void set_controls(std::shared_ptr<const Controls> controls);
-  void cancel(uint32_t client_index, std::string_view secret);
+  // `done` as in Crew::cancel().
+  void cancel(uint32_t client_index, std::string_view secret, env::Callback done);
 
   int index() const { return index_; }
   Shared& shared() { return shared_; }
