@@ -329,6 +329,14 @@ bool Cluster::request(RequestKind kind, const NodeName& candidate, bool force) {
   return true;
 }
 
+void Cluster::task(TaskRecord record) {
+  record.id = fmt::format("task-{}", ++requests_);
+  record.by = "operator";
+  ++truth_.disturbances;
+  world_.trace("operator asks for {}", encode(record));
+  store_.apply(store::Txn{{}, {{keys_.task(record.id), encode(record)}}}, kDirectClients);
+}
+
 void Cluster::pause(bool on) {
   world_.trace("operator {} automatic failover", on ? "pauses" : "resumes");
   store_.apply(

@@ -83,6 +83,7 @@ class Cluster {
   Observers& observers() { return observers_; }
   // What an operator does through the API; false if another request is open.
   bool request(control::RequestKind kind, const NodeName& candidate, bool force);
+  void task(control::TaskRecord record);
   void pause(bool on);
   void change_config(const std::function<void(control::ClusterConfig&)>& change);
 

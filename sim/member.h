@@ -93,6 +93,7 @@ class Member {
   void begin(const control::op::TerminateSenders& op);
   void begin(const control::op::Rewind& op);
   void begin(const control::op::Clone& op);
+  void begin(const control::op::Reload& op);
   void kill_by_guard(control::OpId id);
   void finish(Result_ result);
   void finish_at(Position position);

@@ -56,6 +56,7 @@ const std::vector<Nemesis::Fault>& Nemesis::faults() {
       {"failover", 3, &Nemesis::failover, false},
       {"pause", 2, &Nemesis::pause, false},
       {"configuration", 3, &Nemesis::configuration, false},
+      {"task", 4, &Nemesis::task, false},
   };
   return all;
 }
@@ -546,9 +547,29 @@ void Nemesis::pause(Nanos d) {
   undo_after(d, [this] { cluster_.pause(false); });
 }
 
+// Restarts of all or one, in place or by switchover; a replica's copy made anew.
+void Nemesis::task(Nanos) {
+  TaskRecord task;
+  const uint64_t kind = random_.below(4);
+  task.kind = kind == 0 ? TaskKind::kReinit : kind == 1 ? TaskKind::kReload : TaskKind::kRestart;
+  task.by_switchover = random_.chance(0.3);
+  task.step_timeout = Millis(1000 + random_.below(60000));
+  if (task.kind == TaskKind::kReinit || random_.chance(0.4)) {
+    task.steps = {{any_member().name(), StepState::kWaiting, ""}};
+  } else {
+    for (const auto& m : cluster_.members()) {
+      task.steps.push_back({m->name(), StepState::kWaiting, ""});
+    }
+  }
+  cluster_.task(std::move(task));
+}
+
 void Nemesis::configuration(Nanos) {
   cluster_.change_config([this](ClusterConfig& c) {
-    switch (random_.below(4)) {
+    switch (random_.below(5)) {
+      case 4:
+        c.parameters["work_mem"] = fmt::format("{}MB", random_.below(64) + 1);
+        break;
       case 0:
         c.sync_mode = c.sync_mode != SyncMode::kOff   ? SyncMode::kOff
                       : cluster_.plan().seed % 3 == 0 ? SyncMode::kQuorum

@@ -72,6 +72,7 @@ class Nemesis : public Checker {
   void failover(Nanos d);
   void pause(Nanos d);
   void configuration(Nanos d);
+  void task(Nanos d);
 
   Cluster& cluster_;
   Prng random_;

@@ -289,6 +289,11 @@ void Member::begin(const op::TerminateSenders& op) {
   });
 }
 
+// Parameters that don't touch replication: nothing of them is modelled.
+void Member::begin(const op::Reload&) {
+  step(random_ms(random_, 2, 30), [this] { finish_at({}); });
+}
+
 // ---- rejoin -------------------------------------------------------------------------------------
 
 void Member::fetch_from(const Upstream& source, Nanos takes,

@@ -6,6 +6,7 @@
 
 #include "api/health.h"
 #include "api/monitor_documents.h"
+#include "control/loss_bound.h"
 
 namespace bascule::api {
 namespace {
@@ -38,6 +39,10 @@ std::string_view run_name(PgRun run) {
 Json tags_json(const MemberRecord& member) {
   Json tags = Json::object();
   if (member.nofailover) tags["nofailover"] = true;
+  if (member.tags.nosync) tags["nosync"] = true;
+  if (member.tags.noloadbalance) tags["noloadbalance"] = true;
+  if (member.tags.clonefrom) tags["clonefrom"] = true;
+  if (!member.tags.replicatefrom.empty()) tags["replicatefrom"] = member.tags.replicatefrom.str();
   tags["failover_priority"] = member.priority;
   if (!member.region.empty()) tags["region"] = member.region;
   return tags;
@@ -80,6 +85,8 @@ Json member_json(const Snapshot& snapshot, const MemberRecord& member) {
   }
   out["tags"] = tags_json(member);
   if (member.pending_restart) out["pending_restart"] = true;
+  if (!member.upstream.empty()) out["upstream"] = member.upstream.str();
+  if (!member.config_problem.empty()) out["configProblem"] = member.config_problem;
   out["epoch"] = member.epoch.value;
   out["reason"] = member.reason;
   out["region"] = member.region;
@@ -175,6 +182,14 @@ Json cluster_json(const Snapshot& snapshot, MonoTime now) {
   out["state"] = to_string(health.state);
   out["reason"] = health.reason;
   if (view.request) out["request"] = operation_json(view.request->value);
+  for (const auto& [id, task] : view.tasks) {
+    const bool scheduled = task.value.outcome.empty() && task.value.at != WallTime{};
+    if (!scheduled || task.value.kind != control::TaskKind::kSwitchover) continue;
+    out["scheduled_switchover"] = {{"at", to_iso8601(task.value.at)}, {"id", id}};
+    if (leader_of(view)) out["scheduled_switchover"]["from"] = view.leader->value.holder.str();
+    if (!task.value.candidate.empty())
+      out["scheduled_switchover"]["to"] = task.value.candidate.str();
+  }
   out["problems"] = view.problems;
   return out;
 }
@@ -273,6 +288,9 @@ Json records_json(const Snapshot& snapshot, MonoTime now) {
   add_versioned("sync", view.sync);
   add_versioned("request", view.request);
   if (view.paused) add("pause", "{}", view.revision);
+  for (const auto& [id, task] : view.tasks) {
+    add("tasks/" + id, control::encode(task.value), task.revision);
+  }
   for (const auto& [name, member] : view.members) {
     add("members/" + name.str(), control::encode(member), view.revision);
   }
@@ -300,6 +318,64 @@ Json operation_json(const control::RequestRecord& request) {
           {"done", !open},
           {"progress", request.progress},
           {"outcome", open ? Json(nullptr) : Json(request.outcome)}};
+}
+
+Json task_json(const control::TaskRecord& task) {
+  const bool open = task.outcome.empty();
+  Json steps = Json::array();
+  bool begun = false;
+  for (const control::TaskStep& step : task.steps) {
+    begun = begun || step.state != control::StepState::kWaiting;
+    steps.push_back({{"member", step.member.str()},
+                     {"state", control::to_string(step.state)},
+                     {"note", step.note}});
+  }
+  const bool scheduled = open && !begun && task.at != WallTime{};
+  Json out = {{"id", task.id},
+              {"kind", control::to_string(task.kind)},
+              {"steps", std::move(steps)},
+              {"by", task.by},
+              {"askedAt", to_iso8601(task.asked_at)},
+              {"scheduledAt", task.at == WallTime{} ? Json(nullptr) : Json(to_iso8601(task.at))},
+              {"done", !open},
+              {"progress", !open       ? "ended"
+                           : scheduled ? "scheduled"
+                           : begun     ? "running"
+                                       : "waiting"},
+              {"outcome", open ? Json(nullptr) : Json(task.outcome)}};
+  if (task.kind == control::TaskKind::kRestart) {
+    out["pendingOnly"] = task.only_pending;
+    out["bySwitchover"] = task.by_switchover;
+  }
+  if (task.kind == control::TaskKind::kSwitchover) {
+    out["candidate"] = task.candidate.empty() ? Json(nullptr) : Json(task.candidate.str());
+    out["region"] = task.region.empty() ? Json(nullptr) : Json(task.region);
+  }
+  return out;
+}
+
+Json operations_json(const Snapshot& snapshot) {
+  std::vector<const control::TaskRecord*> tasks;
+  for (const auto& [id, task] : snapshot.view.tasks) tasks.push_back(&task.value);
+  std::ranges::stable_sort(tasks, std::greater{}, &control::TaskRecord::asked_at);
+  Json out = Json::array();
+  if (snapshot.view.request) out.push_back(operation_json(snapshot.view.request->value));
+  for (const auto* task : tasks) out.push_back(task_json(*task));
+  return out;
+}
+
+Json failover_preview_json(const Snapshot& snapshot) {
+  Json members = Json::array();
+  for (const control::LossBound& bound : control::loss_bounds(snapshot.view)) {
+    members.push_back({{"member", bound.member.str()},
+                       {"acknowledgedLost", bound.none ? Json(false) : Json(true)},
+                       {"lostBytesKnown", bound.bytes ? Json(*bound.bytes) : Json(nullptr)},
+                       {"unknownMs", bound.unknown.count()},
+                       {"text", bound.text}});
+  }
+  return {{"leader", snapshot.view.leader ? snapshot.view.leader->value.holder.str() : ""},
+          {"epoch", snapshot.view.leader ? snapshot.view.leader->value.epoch.value : 0},
+          {"members", std::move(members)}};
 }
 
 }  // namespace bascule::api

@@ -19,5 +19,10 @@ Json failover_history_json(const Snapshot& snapshot, size_t limit);  // newest f
 // The records as they are in the store: what `bascule --api` works from.
 Json records_json(const Snapshot& snapshot, MonoTime now);
 Json operation_json(const control::RequestRecord& request);
+Json task_json(const control::TaskRecord& task);
+// Requests and tasks, newest first.
+Json operations_json(const Snapshot& snapshot);
+// What a forced failover would lose, member by member.
+Json failover_preview_json(const Snapshot& snapshot);
 
 }  // namespace bascule::api

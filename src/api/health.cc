@@ -206,8 +206,8 @@ ClusterHealth cluster_health(const Snapshot& snapshot, MonoTime now) {
     case LeaderPhase::kDraining:
     case LeaderPhase::kStopping:
       return {FailoverState::kFailoverInProgress,
-              fmt::format("planned switchover from {}: {}", leader.holder.str(),
-                          control::to_string(leader.phase)),
+              fmt::format("{} is {}: {}", leader.holder.str(), control::to_string(leader.phase),
+                          leader.why),
               leader.phase == LeaderPhase::kDraining};
     case LeaderPhase::kRunning:
       break;

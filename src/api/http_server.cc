@@ -123,7 +123,8 @@ HttpServer::HttpServer(HttpOptions options, const env::Clock& clock, env::Blocki
     : options_(std::move(options)),
       clock_(clock),
       pool_(pool),
-      routes_(std::move(handler), access_rules(options_)) {}
+      routes_(std::move(handler), access_rules(options_)),
+      rate_(options_.requests_per_second) {}
 
 HttpServer::~HttpServer() {
   if (listener_) listener_->stop();
@@ -147,6 +148,13 @@ Result<int> HttpServer::start() {
   // the few paths that take a body go through it, for its reading of bodies.
   server.set_pre_routing_handler(
       [this](const httplib::Request& request, httplib::Response& response) {
+        if (!within_rate(request)) {
+          auto refused = error_response(429, "too_many_requests", "Too many requests",
+                                        "api.requests_per_second is the limit of one address");
+          refused.headers.emplace_back("Retry-After", "1");
+          write(refused, response);
+          return httplib::Server::HandlerResponse::Handled;
+        }
         if (Routes::takes_body(request.method, request.path)) {
           return httplib::Server::HandlerResponse::Unhandled;
         }
@@ -158,6 +166,7 @@ Result<int> HttpServer::start() {
   };
   server.Post("/[a-z0-9/_-]{1,80}", with_body);
   server.Patch("/[a-z/]{1,32}", with_body);
+  server.Put("/[a-z/]{1,32}", with_body);
   server.set_error_handler(explain);
   server.set_exception_handler([](const httplib::Request&, httplib::Response& response, auto) {
     write(error_response({ErrorCode::kInternal, "The request failed unexpectedly", {}}), response);
@@ -186,6 +195,11 @@ void HttpServer::publish(Snapshot snapshot) {
 std::shared_ptr<const Snapshot> HttpServer::current() const {
   const std::lock_guard lock(mutex_);
   return snapshot_;
+}
+
+bool HttpServer::within_rate(const httplib::Request& request) const {
+  const std::lock_guard lock(mutex_);
+  return rate_.allow(request.remote_addr, clock_.now());
 }
 
 Response HttpServer::answer(const httplib::Request& request) const {

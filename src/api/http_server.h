@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "api/rate_limit.h"
 #include "api/routes.h"
 #include "api/snapshot.h"
 #include "api/tally.h"
@@ -42,6 +43,7 @@ struct HttpOptions {
   int threads = 8;  // requests at a time
   std::optional<HttpTls> tls = {};
   std::vector<Token> tokens = {};
+  int requests_per_second = 200;            // of one address; 0: no limit
   std::optional<Anonymous> anonymous = {};  // default: kRead on loopback, else kHealth
 };
 
@@ -66,6 +68,7 @@ class HttpServer {
 
   void serve(const httplib::Request& request, httplib::Response& response) const;
   Response answer(const httplib::Request& request) const;
+  bool within_rate(const httplib::Request& request) const;
   std::shared_ptr<const Snapshot> current() const;
 
   const HttpOptions options_;
@@ -78,6 +81,7 @@ class HttpServer {
   // Shared with the requests that began with it: they end with the value they began with.
   std::shared_ptr<const Snapshot> snapshot_;  // guarded by mutex_
   Tally tally_;                               // guarded by mutex_
+  mutable RateLimit rate_;                    // guarded by mutex_
 };
 
 }  // namespace bascule::api

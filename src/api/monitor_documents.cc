@@ -27,13 +27,6 @@ std::string_view role_of(const Snapshot& snapshot, const MemberRecord& member) {
   return leader && leader->holder == member.name ? "primary" : "replica";
 }
 
-const EndpointHealth* check_of(const Snapshot& snapshot, const NodeName& name) {
-  const auto* monitor = monitor_of(snapshot);
-  if (monitor == nullptr) return nullptr;
-  const auto found = std::ranges::find(monitor->endpoints, name, &EndpointHealth::name);
-  return found == monitor->endpoints.end() ? nullptr : &*found;
-}
-
 bool is_healthy(const Snapshot& snapshot, const MemberRecord& member, MonoTime now) {
   if (const auto* check = check_of(snapshot, member.name)) return check->healthy;
   if (role_of(snapshot, member) == "primary") return cluster_health(snapshot, now).primary_healthy;
@@ -90,6 +83,13 @@ Json count_of(const Snapshot& snapshot, const char* name) {
 }
 
 }  // namespace
+
+const EndpointHealth* check_of(const Snapshot& snapshot, const NodeName& name) {
+  const auto* monitor = monitor_of(snapshot);
+  if (monitor == nullptr) return nullptr;
+  const auto found = std::ranges::find(monitor->endpoints, name, &EndpointHealth::name);
+  return found == monitor->endpoints.end() ? nullptr : &*found;
+}
 
 std::optional<ClusterHealth> monitored_health(const Snapshot& snapshot, MonoTime now) {
   const auto* monitor = monitor_of(snapshot);
@@ -249,6 +249,71 @@ Json database_export_json(const Snapshot& snapshot, MonoTime now) {
           {"dashboard", database_dashboard_json(snapshot, now)},
           {"failoverMetrics", failover_metrics_json(snapshot, now)},
           {"failoverHistory", failover_history_json(snapshot, kExported)}};
+}
+
+Json database_alerts_json(const Snapshot& snapshot, size_t limit) {
+  Json active = Json::array(), recent = Json::array();
+  for (const Alert& alert : snapshot.tally.alerts) {
+    Json& to = alert.resolved_at ? recent : active;
+    if (active.size() + recent.size() >= limit) break;
+    to.push_back(
+        {{"id", alert.id},
+         {"type", alert.type},
+         {"severity", alert.severity},
+         {"endpoint", alert.endpoint.empty() ? Json(nullptr) : Json(alert.endpoint)},
+         {"message", alert.message},
+         {"since", to_iso8601(alert.since)},
+         {"resolvedAt", alert.resolved_at ? Json(to_iso8601(*alert.resolved_at)) : Json(nullptr)}});
+  }
+  return {{"active", std::move(active)}, {"recent", std::move(recent)}};
+}
+
+Json database_metrics_json(const Snapshot& snapshot, std::string_view endpoint, size_t limit) {
+  Json out = Json::array();
+  for (const auto& [name, samples] : snapshot.tally.samples) {
+    if (!endpoint.empty() && name.str() != endpoint) continue;
+    Json list = Json::array();
+    for (size_t i = samples.size() > limit ? samples.size() - limit : 0; i < samples.size(); ++i) {
+      const EndpointSample& s = samples[i];
+      list.push_back({{"at", to_iso8601(s.at)},
+                      {"healthy", s.healthy},
+                      {"responseTime", number_or_null(s.response_ms)},
+                      {"lagBytes", number_or_null(s.lag_bytes)},
+                      {"lagMs", number_or_null(s.lag_ms)}});
+    }
+    out.push_back({{"endpoint", name.str()}, {"samples", std::move(list)}});
+  }
+  return {{"everySeconds", 10}, {"endpoints", std::move(out)}};
+}
+
+Json database_performance_json(const Snapshot& snapshot) {
+  Json out = Json::array();
+  for (const auto& [name, samples] : snapshot.tally.samples) {
+    std::vector<int64_t> times;
+    size_t bad = 0;
+    int64_t total = 0;
+    for (const EndpointSample& s : samples) {
+      if (!s.healthy) ++bad;
+      if (s.response_ms < 0) continue;
+      times.push_back(s.response_ms);
+      total += s.response_ms;
+    }
+    std::ranges::sort(times);
+    const auto quantile = [&](size_t percent) -> Json {
+      if (times.empty()) return nullptr;
+      return times[std::min(times.size() - 1, times.size() * percent / 100)];
+    };
+    const auto count = static_cast<int64_t>(times.size());
+    out.push_back({{"endpoint", name.str()},
+                   {"checks", samples.size()},
+                   {"failedChecks", bad},
+                   {"responseTime",
+                    {{"mean", times.empty() ? Json(nullptr) : Json(total / count)},
+                     {"p50", quantile(50)},
+                     {"p95", quantile(95)},
+                     {"p99", quantile(99)}}}});
+  }
+  return {{"endpoints", std::move(out)}};
 }
 
 NodeName candidate_in_region(const Snapshot& snapshot, std::string_view region) {

@@ -23,6 +23,16 @@ Json database_connections_json(const Snapshot& snapshot);
 Json database_dashboard_json(const Snapshot& snapshot, MonoTime now);
 Json database_export_json(const Snapshot& snapshot, MonoTime now);
 
+// Active and recent ones (alerts.h).
+Json database_alerts_json(const Snapshot& snapshot, size_t limit);
+// Samples in time, of one endpoint or of all ("").
+Json database_metrics_json(const Snapshot& snapshot, std::string_view endpoint, size_t limit);
+// What the samples say about each endpoint.
+Json database_performance_json(const Snapshot& snapshot);
+
+// What the monitor last found out about an endpoint; null: no monitor leads.
+const control::EndpointHealth* check_of(const Snapshot& snapshot, const NodeName& name);
+
 // The endpoint of a region that would take over; empty: none may.
 NodeName candidate_in_region(const Snapshot& snapshot, std::string_view region);
 // Whether any member is in it.

@@ -6,16 +6,16 @@
 #include <charconv>
 #include <optional>
 
+#include "api/command_parser.h"
 #include "api/documents.h"
 #include "api/health.h"
 #include "api/metrics.h"
 #include "api/monitor_documents.h"
+#include "api/openapi.h"
 
 namespace bascule::api {
 namespace {
 
-constexpr size_t kReasonBytesMax = 500;
-constexpr size_t kChangesMax = 50;
 constexpr size_t kHistoryDefault = 50, kHistoryMax = 1000;
 
 // Bytes that are not UTF-8 (a reason may quote a server's message) are replaced.
@@ -46,6 +46,10 @@ std::string tag_of(const control::MemberRecord& member, std::string_view tag) {
   if (tag == "region") return member.region;
   if (tag == "nofailover") return member.nofailover ? "true" : "false";
   if (tag == "failover_priority") return std::to_string(member.priority);
+  if (tag == "noloadbalance") return member.tags.noloadbalance ? "true" : "false";
+  if (tag == "nosync") return member.tags.nosync ? "true" : "false";
+  if (tag == "clonefrom") return member.tags.clonefrom ? "true" : "false";
+  if (tag == "replicatefrom") return member.tags.replicatefrom.str();
   return "";
 }
 
@@ -74,6 +78,8 @@ Result<bool> replica(const Context& c) {
       !c.snapshot.local->postgres.receiver_streaming) {
     return false;
   }
+  const auto* member = c.snapshot.view.member(c.snapshot.local->name);
+  if (member && member->tags.noloadbalance) return false;
   return *lag_ok && tags_match(c);
 }
 
@@ -171,6 +177,18 @@ Response failover_history_response(const Context& c) {
   return json_response(200, failover_history_json(c.snapshot, *limit));
 }
 
+Response alerts_response(const Context& c) {
+  const auto limit = limit_of(c);
+  if (!limit) return error_response(limit.error());
+  return json_response(200, database_alerts_json(c.snapshot, *limit));
+}
+
+Response metrics_response(const Context& c) {
+  const auto limit = limit_of(c);
+  if (!limit) return error_response(limit.error());
+  return json_response(200, database_metrics_json(c.snapshot, parameter(c, "endpoint"), *limit));
+}
+
 struct DocumentRoute {
   std::string_view path;
   Response (*make)(const Context&);
@@ -182,6 +200,12 @@ constexpr DocumentRoute kDocumentRoutes[] = {
      [](const Context& c) { return json_response(200, cluster_json(c.snapshot, c.now)); }},
     {"/records",
      [](const Context& c) { return json_response(200, records_json(c.snapshot, c.now)); }},
+    {"/openapi.json",
+     [](const Context& c) { return json_response(200, openapi_json(c.snapshot.version)); }},
+    {"/operations",
+     [](const Context& c) { return json_response(200, operations_json(c.snapshot)); }},
+    {"/failover/preview",
+     [](const Context& c) { return json_response(200, failover_preview_json(c.snapshot)); }},
     {"/history", [](const Context& c) { return json_response(200, history_json(c.snapshot)); }},
     {"/config", config_response},
     {"/failover/status",
@@ -202,6 +226,10 @@ constexpr DocumentRoute kDocumentRoutes[] = {
        return json_response(200, database_dashboard_json(c.snapshot, c.now));
      }},
     {"/api/database/failover-history", failover_history_response},
+    {"/api/database/alerts", alerts_response},
+    {"/api/database/metrics", metrics_response},
+    {"/api/database/performance",
+     [](const Context& c) { return json_response(200, database_performance_json(c.snapshot)); }},
     {"/api/database/export",
      [](const Context& c) {
        auto response = json_response(200, database_export_json(c.snapshot, c.now));
@@ -218,120 +246,10 @@ constexpr DocumentRoute kDocumentRoutes[] = {
 Response operation_response(const Context& c, std::string_view id) {
   const auto& request = c.snapshot.view.request;
   if (request && request->value.id == id) return json_response(200, operation_json(request->value));
+  const auto task = c.snapshot.view.tasks.find(std::string(id));
+  if (task != c.snapshot.view.tasks.end()) return json_response(200, task_json(task->second.value));
   return error_response(404, "not_found", "No such operation",
-                        "Only the newest operation is kept; GET /cluster shows it");
-}
-
-// ---- commands
-// ------------------------------------------------------------------------------------
-
-constexpr std::string_view kRegionFailover = "/api/database/failover/";
-
-struct CommandRoute {
-  std::string_view path;
-  Command::Kind kind;
-  std::string_view method = "POST";
-};
-constexpr CommandRoute kCommandRoutes[] = {
-    {"/switchover", Command::Kind::kSwitchover},
-    {"/failover", Command::Kind::kFailover},
-    {"/failover/trigger", Command::Kind::kFailover},
-    {"/failover/check-health", Command::Kind::kCheckHealth},
-    {"/api/database/health-check", Command::Kind::kCheckHealth},
-    {kRegionFailover, Command::Kind::kFailover},  // and the name of a region
-    {"/pause", Command::Kind::kPause},
-    {"/resume", Command::Kind::kResume},
-    {"/config", Command::Kind::kConfig, "PATCH"},
-};
-
-const CommandRoute* find_command(std::string_view path) {
-  if (path.starts_with(kRegionFailover)) path = kRegionFailover;
-  const auto found = std::ranges::find(kCommandRoutes, path, &CommandRoute::path);
-  return found == std::end(kCommandRoutes) ? nullptr : &*found;
-}
-
-const CommandRoute* find_command(std::string_view method, std::string_view path) {
-  const CommandRoute* found = find_command(path);
-  return found != nullptr && found->method == method ? found : nullptr;
-}
-
-Result<std::string> text_field(const nlohmann::json& body, const char* name) {
-  const auto found = body.find(name);
-  if (found == body.end() || found->is_null()) return std::string();
-  if (!found->is_string()) return fail(ErrorCode::kInvalid, fmt::format("{}: not a string", name));
-  return found->get<std::string>();
-}
-
-Result<NodeName> name_field(const nlohmann::json& body, const char* name) {
-  const auto text = text_field(body, name);
-  if (!text) return std::unexpected(text.error());
-  if (text->empty()) return NodeName();
-  auto parsed = NodeName::parse(*text);
-  if (!parsed) return fail(ErrorCode::kInvalid, fmt::format("{}: not a member's name", name));
-  return parsed;
-}
-
-struct ParsedCommand {
-  Command command;
-  NodeName leader;  // the caller believes that it leads; empty: no matter
-};
-
-// Unknown fields are refused: a misspelt "candidate" must not move the primary somewhere else.
-Status check_fields(const nlohmann::json& body, Command::Kind kind) {
-  static constexpr std::string_view kMove[] = {"leader", "candidate", "target", "reason"};
-  for (const auto& [name, value] : body.items()) {
-    const bool moves = kind == Command::Kind::kSwitchover || kind == Command::Kind::kFailover;
-    const bool known = (moves && std::ranges::count(kMove, name) > 0) ||
-                       (kind == Command::Kind::kFailover && name == "force");
-    if (known) continue;
-    return fail(ErrorCode::kInvalid, fmt::format("unknown field \"{}\"", name.substr(0, 40)),
-                name == "scheduled_at" ? "Scheduled switchovers are not supported" : "");
-  }
-  return {};
-}
-
-// {"ttl": "10s", "sync_strict": true}: the keys and values of `bascule config set`.
-Result<ParsedCommand> parse_changes(const nlohmann::json& body, ParsedCommand parsed) {
-  if (body.empty() || body.size() > kChangesMax) {
-    return fail(ErrorCode::kInvalid, fmt::format("expected 1 to {} settings", kChangesMax));
-  }
-  for (const auto& [name, value] : body.items()) {
-    if (!value.is_primitive() || value.is_null() || value.is_binary()) {
-      return fail(ErrorCode::kInvalid, fmt::format("{}: not a text, number or true/false", name));
-    }
-    parsed.command.changes[name] = value.is_string() ? value.get<std::string>() : value.dump();
-  }
-  return parsed;
-}
-
-Result<ParsedCommand> parse_command(const Request& request, Command::Kind kind,
-                                    const Caller& caller) {
-  ParsedCommand parsed;
-  parsed.command.kind = kind;
-  parsed.command.by =
-      fmt::format("api {}{}{}", caller.name, caller.name.empty() ? "" : " ", request.remote);
-  if (request.body.empty() && kind != Command::Kind::kConfig) return parsed;
-  const auto body = nlohmann::json::parse(request.body, nullptr, false);
-  if (!body.is_object()) return fail(ErrorCode::kInvalid, "The body is not a JSON object");
-  if (kind == Command::Kind::kConfig) return parse_changes(body, std::move(parsed));
-  if (auto ok = check_fields(body, kind); !ok) return std::unexpected(ok.error());
-  const auto leader = name_field(body, "leader");
-  if (!leader) return std::unexpected(leader.error());
-  auto candidate = name_field(body, body.contains("candidate") ? "candidate" : "target");
-  if (!candidate) return std::unexpected(candidate.error());
-  const auto reason = text_field(body, "reason");
-  if (!reason) return std::unexpected(reason.error());
-  if (reason->size() > kReasonBytesMax) {
-    return fail(ErrorCode::kInvalid, fmt::format("reason: longer than {} bytes", kReasonBytesMax));
-  }
-  if (const auto force = body.find("force"); force != body.end()) {
-    if (!force->is_boolean()) return fail(ErrorCode::kInvalid, "force: not true or false");
-    parsed.command.force = force->get<bool>();
-  }
-  parsed.leader = *leader;
-  parsed.command.candidate = std::move(*candidate);
-  parsed.command.reason = *reason;
-  return parsed;
+                        "Only the newest operations are kept; GET /operations lists them");
 }
 
 Response method_not_allowed(std::string_view allowed) {
@@ -348,9 +266,10 @@ Response get(const Context& c) {
   if (c.request.method == "OPTIONS") return method_not_allowed("GET, HEAD");
   const auto document = std::ranges::find(kDocumentRoutes, path, &DocumentRoute::path);
   if (document != std::end(kDocumentRoutes)) return document->make(c);
-  constexpr std::string_view kOperations = "/operations/";
   if (path.starts_with(kOperations)) return operation_response(c, path.substr(kOperations.size()));
-  if (find_command(path)) return method_not_allowed("POST");
+  if (const std::string allowed = methods_of(path); !allowed.empty()) {
+    return method_not_allowed(allowed);
+  }
   return error_response(404, "not_found", "No such path", "");
 }
 
@@ -387,8 +306,18 @@ Response error_response(const Error& error) {
   return error_response(500, "internal", error.message, error.hint);
 }
 
+std::vector<std::pair<std::string, std::string>> Routes::all() {
+  std::vector<std::pair<std::string, std::string>> out = command_routes();
+  for (const HealthRoute& route : kHealthRoutes) out.emplace_back("GET", route.path);
+  for (const DocumentRoute& route : kDocumentRoutes) out.emplace_back("GET", route.path);
+  out.emplace_back("GET", "/config/history");
+  out.emplace_back("GET", "/audit");
+  out.emplace_back("GET", "/operations/{id}");
+  return out;
+}
+
 bool Routes::takes_body(std::string_view method, std::string_view path) {
-  return find_command(method, path) != nullptr;
+  return method != "DELETE" && find_command(method, path) != nullptr;
 }
 
 Response Routes::handle(const Request& request, const Snapshot& snapshot, MonoTime now) const {
@@ -403,21 +332,24 @@ Response Routes::handle(const Request& request, const Snapshot& snapshot, MonoTi
       return error_response(401, "unauthorized", "This needs a token",
                             "Authorization: Bearer TOKEN, one of api.tokens");
     }
-    if (method == "GET" && request.path == "/config/history") return config_history();
+    if (method == "GET" && request.path == "/config/history") {
+      return stored(Command::Kind::kConfigHistory);
+    }
+    if (method == "GET" && request.path == "/audit") return stored(Command::Kind::kAudit);
     return get({request, snapshot, now});
   }
   if (find_command(method, request.path)) return command(request, snapshot, *caller);
-  if (const auto* other = find_command(request.path)) {
-    return method_not_allowed(is_get_path(request.path) ? "GET, HEAD, OPTIONS, PATCH"
-                                                        : other->method);
+  if (std::string allowed = methods_of(request.path); !allowed.empty()) {
+    if (is_get_path(request.path)) allowed = "GET, HEAD, OPTIONS, " + allowed;
+    return method_not_allowed(allowed);
   }
   if (is_get_path(request.path)) return method_not_allowed("GET, HEAD, OPTIONS");
   return error_response(404, "not_found", "No such path", "");
 }
 
-Response Routes::config_history() const {
+Response Routes::stored(Command::Kind kind) const {
   Command command;
-  command.kind = Command::Kind::kConfigHistory;
+  command.kind = kind;
   const auto document = handler_ ? handler_(command) : Result<std::string>("[]");
   if (!document) return error_response(document.error());
   return {200, "application/json", *document + "\n", {}};
@@ -439,8 +371,9 @@ Response Routes::command(const Request& request, const Snapshot& snapshot,
   if (!request.origin.empty()) {
     return error_response(403, "forbidden", "Commands are not taken from web pages", "");
   }
-  const auto kind = find_command(request.path)->kind;
-  auto parsed = parse_command(request, kind, caller);
+  const auto kind = find_command(request.method, request.path)->kind;
+  const NodeName local = snapshot.local ? snapshot.local->name : NodeName();
+  auto parsed = parse_command(request, kind, caller, local);
   if (!parsed) return error_response(parsed.error());
   const auto* leader = leader_of(snapshot.view);
   if (!parsed->leader.empty() && (!leader || leader->holder != parsed->leader)) {
@@ -476,6 +409,7 @@ Response Routes::command(const Request& request, const Snapshot& snapshot,
     return json_response(200, {{"message", kind == Command::Kind::kPause ? "paused" : "resumed"}});
   }
   if (kind == Command::Kind::kConfig) return json_response(200, {{"message", "changed"}});
+  if (kind == Command::Kind::kCancel) return json_response(200, {{"message", "cancelled " + *id}});
   auto response = json_response(202, {{"operation", *id}, {"href", "/operations/" + *id}});
   response.headers.emplace_back("Location", "/operations/" + *id);
   return response;

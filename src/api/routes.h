@@ -42,16 +42,30 @@ struct Command {
     kConfig,
     kConfigHistory,
     kCheckHealth,  // of every database, now
+    kRestart,
+    kReload,
+    kReinit,
+    kCancel,  // of what is scheduled or under way
+    kAudit,   // reads, as kConfigHistory
   };
   Kind kind = Kind::kSwitchover;
   NodeName candidate;  // empty: the best one
   bool force = false;  // failover: accept losing acknowledged commits
   std::string reason;
   std::map<std::string, std::string> changes;  // kConfig: key and value as `bascule config set`
-  std::string by;                              // "api ops 127.0.0.1"
+  bool replace = false;                        // kConfig: what is not named gets its default
+  std::vector<NodeName> members;  // kRestart, kReload, kReinit: empty: all, one after the other
+  WallTime at{};                  // kSwitchover, kRestart: not before; {}: at once
+  bool only_pending = false;      // kRestart: those that wait for one
+  bool by_switchover = false;     // kRestart: instead of restarting the primary in place
+  Millis timeout{0};              // a member that takes longer has failed; 0: the default
+  std::string region;             // kSwitchover: to the best of that region
+  std::string id;                 // kCancel: empty: scheduled ones of `cancels`
+  Kind cancels = Kind::kSwitchover;
+  std::string by;  // "api ops 127.0.0.1"
 };
-// Writes the request into the store and returns its id (kConfigHistory: reads, and returns the
-// document); called on a thread of the HTTP server, must
+// Writes the request into the store and returns its id (kConfigHistory, kAudit: reads, and returns
+// the document); called on a thread of the HTTP server, must
 // answer within a few seconds. kConflict: refused, with the reason.
 using CommandHandler = std::function<Result<std::string>(Command)>;
 
@@ -63,11 +77,13 @@ class Routes {
   // Thread-safe as far as the handler is.
   Response handle(const Request& request, const Snapshot& snapshot, MonoTime now) const;
 
+  // Method and path of every route, as in the OpenAPI document.
+  static std::vector<std::pair<std::string, std::string>> all();
   // Whether there is a body worth reading.
   static bool takes_body(std::string_view method, std::string_view path);
 
  private:
-  Response config_history() const;
+  Response stored(Command::Kind kind) const;  // a document that the handler reads
   Response command(const Request& request, const Snapshot& snapshot, const Caller& caller) const;
 
   CommandHandler handler_;

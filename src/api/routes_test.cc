@@ -334,7 +334,7 @@ TEST_F(RoutesTest, ErrorsHaveCodeMessageAndHint) {
   EXPECT_TRUE(error.contains("message") && error.contains("hint"));
   EXPECT_EQ(call(primary, "DELETE", "/primary").status, 405);
   EXPECT_EQ(call(primary, "GET", "/switchover").status, 405);
-  EXPECT_EQ(call(primary, "PUT", "/switchover").headers[0].second, "POST");
+  EXPECT_EQ(call(primary, "PUT", "/switchover").headers[0].second, "POST, DELETE");
   EXPECT_EQ(call(primary, "POST", "/nowhere").status, 404);
 }
 

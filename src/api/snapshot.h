@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "api/alerts.h"
 #include "base/time.h"
 #include "base/types.h"
 #include "control/agent.h"
@@ -43,14 +44,25 @@ struct MetricPoint {
   double value = 0;
 };
 
+// One look at an endpoint.
+struct EndpointSample {
+  WallTime at{};
+  int64_t response_ms = -1;  // -1: not measured
+  int64_t lag_ms = -1;
+  int64_t lag_bytes = -1;
+  bool healthy = false;
+};
+
 // What only a series of snapshots can tell (tally.h); the HTTP server fills it in.
 struct TallyCounts {
   uint64_t recoveries = 0;             // members that follow again after they did not
   uint64_t health_check_failures = 0;  // samples of the local PostgreSQL without an answer
   uint64_t primary_failures = 0;       // snapshots in a row without a writable primary
   std::optional<MonoTime> primary_down_since;
-  std::map<NodeName, uint64_t> standby_failures;  // likewise in which it did not follow
-  std::optional<MonoTime> monitor_seen_at;        // the monitors' lease was seen renewed
+  std::map<NodeName, uint64_t> standby_failures;            // likewise in which it did not follow
+  std::optional<MonoTime> monitor_seen_at;                  // the monitors' lease was seen renewed
+  std::vector<Alert> alerts;                                // active ones first
+  std::map<NodeName, std::vector<EndpointSample>> samples;  // oldest first
   std::map<NodeName, Nanos> lag;  // replicas: how old the newest replayed position is
 };
 

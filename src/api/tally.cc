@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "api/health.h"
+#include "api/monitor_documents.h"
 
 namespace bascule::api {
 
@@ -19,7 +20,39 @@ TallyCounts Tally::observe(const Snapshot& snapshot, MonoTime now) {
     ++counts_.primary_failures;
     if (!counts_.primary_down_since) counts_.primary_down_since = now;
   }
+  alerts_.observe(snapshot, counts_.lag, now);
+  counts_.alerts = alerts_.list();
+  take_samples(snapshot, now);
   return counts_;
+}
+
+void Tally::take_samples(const Snapshot& snapshot, MonoTime now) {
+  if (sampled_at_ && now - *sampled_at_ < kSampleEvery) return;
+  sampled_at_ = now;
+  std::erase_if(counts_.samples,
+                [&](const auto& entry) { return !snapshot.view.members.contains(entry.first); });
+  const auto* leader = leader_of(snapshot.view);
+  for (const auto& [name, member] : snapshot.view.members) {
+    EndpointSample sample;
+    sample.at = snapshot.wall;
+    const bool leads = leader && leader->holder == name;
+    sample.healthy = leads ? cluster_health(snapshot, now).primary_healthy
+                           : standby_is_healthy(snapshot, member);
+    if (const auto lag = lag_bytes(snapshot.view, member)) {
+      sample.lag_bytes = static_cast<int64_t>(*lag);
+    }
+    if (const auto lag = counts_.lag.find(name); lag != counts_.lag.end()) {
+      sample.lag_ms = to_ms(lag->second);
+    }
+    if (const auto* check = check_of(snapshot, name)) {
+      sample.response_ms = check->response_ms;
+      sample.healthy = check->healthy;
+      if (check->lag_ms >= 0) sample.lag_ms = check->lag_ms;
+    }
+    auto& kept = counts_.samples[name];
+    if (kept.size() >= kSamplesKept) kept.erase(kept.begin());
+    kept.push_back(sample);
+  }
 }
 
 void Tally::observe_members(const Snapshot& snapshot) {

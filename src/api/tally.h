@@ -20,10 +20,15 @@ class Tally {
   void observe_local(const Snapshot& snapshot);
   void observe_monitor(const Snapshot& snapshot, MonoTime now);
   void observe_lag(const Snapshot& snapshot, MonoTime now);
+  void take_samples(const Snapshot& snapshot, MonoTime now);
 
   static constexpr size_t kPositionsMax = 1024;
+  static constexpr size_t kSamplesKept = 360;  // an hour
+  static constexpr Nanos kSampleEvery = 10s;
 
   TallyCounts counts_;
+  AlertBook alerts_;
+  std::optional<MonoTime> sampled_at_;
   std::map<NodeName, bool> followed_;  // in the last snapshot
   MonoTime last_sample_{};
   control::Revision lease_ = 0;

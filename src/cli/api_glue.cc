@@ -8,17 +8,18 @@
 namespace bascule::cli {
 namespace {
 
-// Who wanted what, from where, and what came of it.
-void audit(const api::Command& command, const Result<std::string>& done) {
-  constexpr std::string_view kWhat[] = {"switchover", "failover", "pause", "resume", "config"};
-  std::string options;
-  if (!command.candidate.empty()) options += " candidate=" + command.candidate.str();
-  if (command.force) options += " force";
-  for (const auto& [key, value] : command.changes) options += fmt::format(" {}={}", key, value);
+// Who wanted what, from where, and what came of it: in the log, and in a file if there is one.
+void audit(const Platform& platform, const std::string& file, const api::Command& command,
+           const Result<std::string>& done) {
+  const std::string outcome = done ? "asked for " + *done : done.error().to_string();
   log(LogLevel::kInfo, "audit", "command",
-      {{"by", command.by},
-       {"what", std::string(kWhat[static_cast<size_t>(command.kind)]) + options},
-       {"outcome", done ? "asked for " + *done : done.error().to_string()}});
+      {{"by", command.by}, {"what", describe(command)}, {"outcome", outcome}});
+  if (file.empty()) return;
+  const std::string line =
+      audit_line({to_iso8601(platform.clock.wall_now()), command.by, describe(command), outcome});
+  if (auto s = platform.disk.append(file, line + "\n"); !s) {
+    log(LogLevel::kError, "audit", "can't be written", {{"reason", s.error().to_string()}});
+  }
 }
 
 }  // namespace
@@ -69,12 +70,14 @@ void add_proxy(const proxy::ProxyStats& stats, api::Snapshot& snapshot) {
   }
 }
 
-api::CommandHandler command_handler(const Platform& platform, ClusterAt at) {
-  return [&platform, at = std::move(at)](const api::Command& command) -> Result<std::string> {
+api::CommandHandler command_handler(const Platform& platform, ClusterAt at,
+                                    std::string audit_file) {
+  return [&platform, at = std::move(at),
+          file = std::move(audit_file)](const api::Command& command) -> Result<std::string> {
     auto session = StoreSession::open(platform, at);
     if (!session) return std::unexpected(session.error());
     auto done = carry_out(platform, **session, at.cluster, command);
-    if (command.kind != api::Command::Kind::kConfigHistory) audit(command, done);
+    if (is_audited(command)) audit(platform, file, command, done);
     return done;
   };
 }

@@ -16,6 +16,7 @@ void add_proxy(const proxy::ProxyStats& stats, api::Snapshot& snapshot);
 
 // Opens the store anew for each command, on the thread that calls: no state is shared with the
 // daemon's own loop. `platform` must outlive it.
-api::CommandHandler command_handler(const Platform& platform, ClusterAt at);
+// `audit_file`: commands are appended to it, too; empty: none.
+api::CommandHandler command_handler(const Platform& platform, ClusterAt at, std::string audit_file);
 
 }  // namespace bascule::cli

@@ -46,6 +46,7 @@ api::HttpOptions ApiSection::options() const {
   out.tls = tls;
   out.tokens = tokens;
   out.anonymous = anonymous;
+  out.requests_per_second = requests_per_second;
   return out;
 }
 
@@ -67,6 +68,8 @@ void read_api(MapReader reader, Problems& problems,
     reader.raw("tls");
   }
   read_tokens(reader, problems, out.tokens);
+  if (reader.text("audit_file", out.audit_file)) out.audit_file = resolve(out.audit_file);
+  reader.integer("requests_per_second", out.requests_per_second, {.min = 0, .max = 1'000'000});
   std::optional<int> anonymous;
   if (reader.choice("anonymous", anonymous, {"health", "read"})) {
     out.anonymous = *anonymous == 0 ? api::Anonymous::kHealth : api::Anonymous::kRead;

@@ -17,6 +17,8 @@ struct ApiSection {
   std::optional<api::HttpTls> tls;
   std::vector<api::Token> tokens;
   std::optional<api::Anonymous> anonymous;
+  int requests_per_second = 200;
+  std::string audit_file;  // empty: only log and store
 
   api::HttpOptions options() const;
   std::string url() const;

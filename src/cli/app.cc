@@ -219,10 +219,23 @@ class Commands {
 
   void add_request(const std::string& name, const std::string& description,
                    control::RequestKind kind) {
+    const auto cancel_it = options<bool>();
     const auto o = options<RequestOptions>();
-    CLI::App* sub =
-        add(name, description, [this, o, kind] { return request_command(platform_, *o, kind); });
+    CLI::App* sub = add(name, description, [this, o, kind, cancel_it] {
+      if (*cancel_it) {
+        CancelOptions cancel;
+        static_cast<ClusterWhere&>(cancel) = *o;
+        return cancel_command(platform_, cancel);
+      }
+      return request_command(platform_, *o, kind);
+    });
     add_where(sub, *o);
+    if (kind == control::RequestKind::kSwitchover) {
+      sub->add_option("--to-region", o->region,
+                      "To the best of that region, preferred from then on");
+      sub->add_option("--at", o->at, "When: 2026-11-21T23:00:00Z, 23:00 (UTC) or +10min");
+      sub->add_flag("--cancel", *cancel_it, "Take back what is scheduled");
+    }
     sub->add_option("--candidate", o->candidate, "The member that is to lead (default: the best)");
     sub->add_option("--wait", o->wait, "How long to follow it to its end (default: 60s)")
         ->expected(0, 1);
@@ -230,6 +243,7 @@ class Commands {
     if (kind == control::RequestKind::kFailover) {
       sub->add_flag("--force", o->force,
                     "Accept a member that lacks acknowledged commits: they are lost");
+      sub->add_flag("--yes", o->yes, "Don't ask whether that is meant");
     }
   }
 
@@ -238,6 +252,7 @@ class Commands {
                 control::RequestKind::kSwitchover);
     add_request("failover", "Change of the primary when there is none or it is sick",
                 control::RequestKind::kFailover);
+    add_tasks();
     const auto p = options<ClusterOptions>();
     add_where(add("pause", "No automatic failover until resumed",
                   [this, p] { return pause_command(platform_, *p, PauseCommand::kPause); }),
@@ -246,6 +261,56 @@ class Commands {
     add_where(add("resume", "Automatic failover again",
                   [this, r] { return pause_command(platform_, *r, PauseCommand::kResume); }),
               *r);
+  }
+
+  CLI::App* add_task(const std::string& name, const std::string& description,
+                     const std::shared_ptr<TaskOptions>& o, api::Command::Kind kind) {
+    CLI::App* sub =
+        add(name, description, [this, o, kind] { return task_command(platform_, *o, kind); });
+    add_where(sub, *o);
+    add_json(sub, o->json);
+    sub->add_option("--wait", o->wait, "How long to follow it to its end (default: 10min)")
+        ->expected(0, 1);
+    sub->add_flag_callback("--no-wait", [o] { o->wait = "0s"; }, "Only ask");
+    return sub;
+  }
+
+  void add_tasks() {
+    constexpr const char* kAll = "Which (default: all, one after the other, the primary last)";
+    const auto restart = options<TaskOptions>();
+    CLI::App* sub = add_task("restart", "Restart PostgreSQL, never of two members at a time",
+                             restart, api::Command::Kind::kRestart);
+    sub->add_option("members", restart->members, kAll);
+    sub->add_flag("--pending", restart->pending, "Only members that wait for a restart");
+    sub->add_flag("--by-switchover", restart->by_switchover,
+                  "Instead of restarting the primary: switch over, the shorter gap");
+    sub->add_option("--at", restart->at, "When: 2026-11-21T23:00:00Z, 23:00 (UTC) or +10min");
+    sub->add_option("--timeout", restart->timeout,
+                    "A member that is not back by then has failed (default: 2min)");
+    const auto reload = options<TaskOptions>();
+    add_task("reload", "Have PostgreSQL read its configuration again", reload,
+             api::Command::Kind::kReload)
+        ->add_option("members", reload->members, kAll);
+    const auto reinit = options<TaskOptions>();
+    sub = add_task("reinit", "Delete a replica's data and copy it anew", reinit,
+                   api::Command::Kind::kReinit);
+    sub->add_option("member", reinit->members, "Which")->required()->expected(1);
+    sub->add_flag("--yes", reinit->yes, "Don't ask whether that is meant");
+    const auto tasks = options<ClusterOptions>();
+    sub = add("tasks", "What was asked for, is scheduled, or under way",
+              [this, tasks] { return tasks_command(platform_, *tasks); });
+    add_where(sub, *tasks);
+    add_json(sub, tasks->json);
+    const auto audit = options<ClusterOptions>();
+    sub = add("audit", "Who asked for what, and what came of it",
+              [this, audit] { return audit_command(platform_, *audit); });
+    add_where(sub, *audit);
+    add_json(sub, audit->json);
+    const auto cancel = options<CancelOptions>();
+    sub = add("cancel", "Take back what is scheduled, or end what is under way",
+              [this, cancel] { return cancel_command(platform_, *cancel); });
+    add_where(sub, *cancel);
+    sub->add_option("id", cancel->id, "Which, as `bascule tasks` shows it")->required();
   }
 
   void add_config() {

@@ -9,6 +9,7 @@
 #include "api/http_server.h"
 #include "cli/request.h"
 #include "cli/secrets.h"
+#include "cli/task.h"
 
 namespace bascule::cli {
 namespace {
@@ -45,6 +46,11 @@ class StoreAccess final : public ClusterAccess {
     if (!entries) return std::unexpected(entries.error());
     return parse_config_history(entries->entries);
   }
+  Result<std::vector<AuditEntry>> audit() override {
+    const auto entries = session_->read(audit_prefix(at_.cluster));
+    if (!entries) return std::unexpected(entries.error());
+    return parse_audit(entries->entries);
+  }
   bool follow(Millis limit, const Done& done) override { return session_->follow(limit, done); }
 
  private:
@@ -71,6 +77,7 @@ class ApiAccess final : public ClusterAccess {
   Result<control::ClusterView> view() override;
   Result<std::string> ask(const api::Command& command) override;
   Result<std::vector<ConfigChange>> config_history() override;
+  Result<std::vector<AuditEntry>> audit() override;
   bool follow(Millis limit, const Done& done) override;
 
  private:
@@ -164,16 +171,50 @@ Result<control::ClusterView> ApiAccess::view() {
   return control::parse_cluster(keys, snapshot);
 }
 
+// What restart, reload and reinitialize take.
+json task_body(const api::Command& command) {
+  json body = json::object();
+  body["members"] = "all";
+  if (!command.members.empty()) body["members"] = json::array();
+  for (const NodeName& name : command.members) body["members"].push_back(name.str());
+  if (command.at != WallTime{}) body["scheduled_at"] = to_iso8601(command.at);
+  if (command.only_pending) body["restart_pending"] = true;
+  if (command.by_switchover) body["by_switchover"] = true;
+  if (command.timeout > Millis(0)) body["timeout"] = to_ms(command.timeout) / 1000;
+  return body;
+}
+
 Result<std::string> ApiAccess::ask(const api::Command& command) {
   using Kind = api::Command::Kind;
   json body = json::object();
   std::string path;
+  std::string method = "POST";
   switch (command.kind) {
     case Kind::kSwitchover:
     case Kind::kFailover:
       path = command.kind == Kind::kSwitchover ? "/switchover" : "/failover";
       if (!command.candidate.empty()) body["candidate"] = command.candidate.str();
       if (command.force) body["force"] = true;
+      if (!command.region.empty()) body["region"] = command.region;
+      if (command.at != WallTime{}) body["scheduled_at"] = to_iso8601(command.at);
+      break;
+    case Kind::kRestart:
+      path = "/restart";
+      body = task_body(command);
+      break;
+    case Kind::kReload:
+      path = "/reload";
+      body = task_body(command);
+      break;
+    case Kind::kReinit:
+      path = "/reinitialize";
+      body = task_body(command);
+      break;
+    case Kind::kCancel:
+      path = !command.id.empty()                 ? "/operations/" + command.id
+             : command.cancels == Kind::kRestart ? "/restart"
+                                                 : "/switchover";
+      method = "DELETE";
       break;
     case Kind::kPause:
       path = "/pause";
@@ -183,15 +224,17 @@ Result<std::string> ApiAccess::ask(const api::Command& command) {
       break;
     case Kind::kConfig:
       path = "/config";
+      method = command.replace ? "PUT" : "PATCH";
       for (const auto& [key, value] : command.changes) body[key] = value;
       break;
     case Kind::kCheckHealth:
       path = "/failover/check-health";
       break;
     case Kind::kConfigHistory:
+    case Kind::kAudit:
       return fail(ErrorCode::kInternal, "not a command");
   }
-  const auto answer = call(command.kind == Kind::kConfig ? "PATCH" : "POST", path, body.dump());
+  const auto answer = call(method, path, method == "DELETE" ? "" : body.dump());
   if (!answer) return std::unexpected(answer.error());
   const json id = answer->is_object() ? answer->value("operation", json()) : json();
   return id.is_string() ? id.get<std::string>() : std::string();
@@ -205,6 +248,16 @@ Result<std::vector<ConfigChange>> ApiAccess::config_history() {
     for (const json& change : *document) entries.push_back({"", change.dump(), 0});
   }
   return parse_config_history(entries);
+}
+
+Result<std::vector<AuditEntry>> ApiAccess::audit() {
+  const auto document = call("GET", "/audit", "");
+  if (!document) return std::unexpected(document.error());
+  std::vector<store::Entry> entries;
+  if (document->is_array()) {
+    for (const json& entry : *document) entries.push_back({"", entry.dump(), 0});
+  }
+  return parse_audit(entries);
 }
 
 bool ApiAccess::follow(Millis limit, const Done& done) {
@@ -266,9 +319,51 @@ Result<std::unique_ptr<ClusterAccess>> ClusterAccess::open(const Platform& platf
   return std::make_unique<StoreAccess>(platform, std::move(*found), std::move(*session));
 }
 
-Result<std::string> carry_out(const Platform& platform, StoreSession& session,
-                              const std::string& cluster, const api::Command& command) {
+namespace {
+
+// What the leader gives the members turns for, or what has to wait for its time.
+bool is_task(const api::Command& command) {
   using Kind = api::Command::Kind;
+  return command.kind == Kind::kRestart || command.kind == Kind::kReload ||
+         command.kind == Kind::kReinit ||
+         (command.kind == Kind::kSwitchover && command.at != WallTime{});
+}
+
+// The swap of regions outlasts the switchover: the next election prefers the new one too.
+void prefer_region(const control::ClusterView& view, const control::Keys& keys,
+                   const std::string& region, store::Txn& txn) {
+  if (!view.config) return;
+  control::ClusterConfig config = view.config->value;
+  config.primary_region = region;
+  txn.compares.push_back({keys.config(), view.config->revision});
+  txn.writes.push_back({keys.config(), encode(config)});
+}
+
+std::string audit_document(const std::vector<store::Entry>& entries) {
+  std::string out;
+  for (const AuditEntry& entry : parse_audit(entries)) {
+    out += (out.empty() ? "[" : ",") + audit_line(entry);
+  }
+  return out.empty() ? "[]" : out + "]";
+}
+
+// Best effort: what was done is done.
+void record_audit(const Platform& platform, StoreSession& session, const std::string& cluster,
+                  const AuditEntry& entry) {
+  const auto present = session.read(audit_prefix(cluster));
+  if (!present) return;
+  (void)session.commit(audit_txn(cluster, entry, platform.clock.wall_now(), platform.entropy.hex(4),
+                                 present->entries));
+}
+
+Result<std::string> decide_and_commit(const Platform& platform, StoreSession& session,
+                                      const std::string& cluster, const api::Command& command) {
+  using Kind = api::Command::Kind;
+  if (command.kind == Kind::kAudit) {
+    const auto entries = session.read(audit_prefix(cluster));
+    if (!entries) return std::unexpected(entries.error());
+    return audit_document(entries->entries);
+  }
   const auto view = session.view();
   if (!view) return std::unexpected(view.error());
   const control::Keys& keys = session.keys();
@@ -283,8 +378,15 @@ Result<std::string> carry_out(const Platform& platform, StoreSession& session,
     if (command.kind == Kind::kConfigHistory) {
       return config_history_json(parse_config_history(history->entries)).dump();
     }
-    txn = change_config(*view, {cluster, command.changes, command.by, platform.clock.wall_now()},
-                        history->entries);
+    txn = change_config(
+        *view, {cluster, command.changes, command.by, platform.clock.wall_now(), command.replace},
+        history->entries);
+  } else if (command.kind == Kind::kCancel) {
+    auto cancelled = cancel_tasks(*view, keys, command);
+    if (!cancelled) return std::unexpected(cancelled.error());
+    return committed(session.commit(std::move(cancelled->txn)), cancelled->ids);
+  } else if (is_task(command)) {
+    txn = open_task(*view, keys, command, id, platform.clock.wall_now());
   } else {
     control::RequestRecord request;
     request.id = id;
@@ -293,10 +395,29 @@ Result<std::string> carry_out(const Platform& platform, StoreSession& session,
     request.candidate = command.candidate;
     request.force = command.force;
     request.by = command.by;
+    if (!command.region.empty()) {
+      const auto candidate = candidate_of_region(*view, command.region);
+      if (!candidate) return std::unexpected(candidate.error());
+      request.candidate = *candidate;
+    }
     txn = open_request(*view, keys, request);
+    if (txn && !command.region.empty()) prefer_region(*view, keys, command.region, *txn);
   }
   if (!txn) return std::unexpected(txn.error());
   return committed(session.commit(std::move(*txn)), id);
+}
+
+}  // namespace
+
+Result<std::string> carry_out(const Platform& platform, StoreSession& session,
+                              const std::string& cluster, const api::Command& command) {
+  auto done = decide_and_commit(platform, session, cluster, command);
+  if (is_audited(command)) {
+    record_audit(platform, session, cluster,
+                 {to_iso8601(platform.clock.wall_now()), command.by, describe(command),
+                  done ? "asked for " + *done : done.error().to_string()});
+  }
+  return done;
 }
 
 nlohmann::ordered_json config_history_json(const std::vector<ConfigChange>& history) {

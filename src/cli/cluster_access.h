@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "api/routes.h"
+#include "cli/audit.h"
 #include "cli/config_change.h"
 #include "cli/platform.h"
 #include "cli/store_session.h"
@@ -39,6 +40,7 @@ class ClusterAccess {
   // done at once, anything. kConflict: refused, with the reason; kUnknown: it may have been done.
   virtual Result<std::string> ask(const api::Command& command) = 0;
   virtual Result<std::vector<ConfigChange>> config_history() = 0;
+  virtual Result<std::vector<AuditEntry>> audit() = 0;
   // Until `done` returns true or `limit` has passed (false).
   virtual bool follow(Millis limit, const Done& done) = 0;
 
@@ -46,7 +48,7 @@ class ClusterAccess {
                                                      const ClusterWhere& where);
 };
 
-// The command, carried out on the store.
+// The command, carried out on the store, and the audit of it.
 Result<std::string> carry_out(const Platform& platform, StoreSession& session,
                               const std::string& cluster, const api::Command& command);
 nlohmann::ordered_json config_history_json(const std::vector<ConfigChange>& history);

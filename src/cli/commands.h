@@ -20,6 +20,7 @@ struct StatusOptions : ClusterOptions {
 };
 int status_command(const Platform& platform, const StatusOptions& options);
 int history_command(const Platform& platform, const ClusterOptions& options);
+int audit_command(const Platform& platform, const ClusterOptions& options);
 int config_show_command(const Platform& platform, const ClusterOptions& options);
 int config_history_command(const Platform& platform, const ClusterOptions& options);
 int config_set_command(const Platform& platform, const ClusterOptions& options,
@@ -27,12 +28,30 @@ int config_set_command(const Platform& platform, const ClusterOptions& options,
 
 struct RequestOptions : ClusterOptions {
   std::string candidate;
-  bool force = false;
+  bool force = false, yes = false;
+  std::string at, region;
   std::string wait = "60s";  // "0s": don't
 };
 int request_command(const Platform& platform, const RequestOptions& options,
                     control::RequestKind kind);
+struct TaskOptions : ClusterOptions {
+  std::vector<std::string> members;  // none: all, one after the other
+  std::string at;
+  std::string timeout;
+  std::string wait = "10min";  // "0s": don't
+  bool pending = false, by_switchover = false, yes = false;
+};
+int task_command(const Platform& platform, const TaskOptions& options, api::Command::Kind kind);
+int tasks_command(const Platform& platform, const ClusterOptions& options);
+struct CancelOptions : ClusterOptions {
+  std::string id;  // empty: what is scheduled of `kind`
+  api::Command::Kind kind = api::Command::Kind::kSwitchover;
+};
+int cancel_command(const Platform& platform, const CancelOptions& options);
+
 enum class PauseCommand { kPause, kResume };
+// Whom it names in commands that it asks for: "ops@host".
+std::string who(const Platform& platform);
 int pause_command(const Platform& platform, const ClusterOptions& options, PauseCommand command);
 
 struct UpOptions {

@@ -8,10 +8,13 @@
 #include "cli/cluster_access.h"
 #include "cli/commands.h"
 #include "cli/config.h"
+#include "cli/confirm.h"
 #include "cli/exit_code.h"
 #include "cli/request.h"
 #include "cli/signals.h"
 #include "cli/status.h"
+#include "cli/task.h"
+#include "control/loss_bound.h"
 
 namespace bascule::cli {
 namespace {
@@ -26,13 +29,6 @@ RenderOptions render_options(const Platform& platform) {
     options.width_max = size.ws_col;
   }
   return options;
-}
-
-std::string who(const Platform& platform) {
-  char host[256] = "localhost";
-  (void)gethostname(host, sizeof host - 1);
-  return fmt::format("{}@{}", platform.environment("SUDO_USER").value_or(platform.process.user()),
-                     host);
 }
 
 // Follows the request to its outcome.
@@ -69,7 +65,26 @@ int follow_request(ClusterAccess& access, const std::string& id, Millis limit) {
   return report({refused ? ErrorCode::kConflict : ErrorCode::kInternal, outcome, ""});
 }
 
+// What would be lost, before anybody says yes to it. False: they don't, or can't be asked.
+bool confirm_loss(ClusterAccess& access, const RequestOptions& options) {
+  const auto view = access.view();
+  if (!view) return report(view.error()), false;
+  fmt::print(stderr, "A forced failover may lose acknowledged commits. Lost, if it takes over:\n");
+  for (const control::LossBound& bound : control::loss_bounds(*view)) {
+    const bool named = options.candidate.empty() || options.candidate == bound.member.str();
+    if (named) fmt::print(stderr, "  {}: {}\n", bound.member.str(), bound.text);
+  }
+  return options.yes || confirm("force the failover");
+}
+
 }  // namespace
+
+std::string who(const Platform& platform) {
+  char host[256] = "localhost";
+  (void)gethostname(host, sizeof host - 1);
+  return fmt::format("{}@{}", platform.environment("SUDO_USER").value_or(platform.process.user()),
+                     host);
+}
 
 int report(const Error& error) {
   fmt::print(stderr, "bascule: {}\n", error.to_string());
@@ -177,11 +192,23 @@ int request_command(const Platform& platform, const RequestOptions& options,
     command.candidate = *candidate;
   }
   command.force = options.force;
+  command.region = options.region;
   command.by = who(platform);
+  if (!options.at.empty()) {
+    const auto at = parse_when(options.at, platform.clock.wall_now());
+    if (!at) return report(at.error());
+    command.at = *at;
+  }
   auto access = ClusterAccess::open(platform, options);
   if (!access) return report(access.error());
+  if (options.force && !confirm_loss(**access, options)) return kExitUsage;
   const auto id = (*access)->ask(command);
   if (!id) return report(id.error());
+  if (command.at != WallTime{}) {
+    fmt::print("switchover scheduled at {} ({}); `bascule switchover --cancel` takes it back\n",
+               to_iso8601(command.at), *id);
+    return kExitOk;
+  }
   fmt::print("{} requested ({})\n", planned ? "switchover" : "failover", *id);
   std::fflush(stdout);
   if (*wait == 0ms) return kExitOk;

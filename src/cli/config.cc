@@ -8,6 +8,8 @@
 #include <set>
 #include <sstream>
 
+#include "node/pg_files.h"
+
 namespace bascule::cli {
 namespace {
 
@@ -123,6 +125,74 @@ class Parser {
     }
   }
 
+  // A program's path, or a list of it and its arguments.
+  void read_command(MapReader& reader, const std::string& key, std::vector<std::string>& out) {
+    const YAML::Node value = reader.raw(key);
+    if (!value) return;
+    if (value.IsScalar()) {
+      out = {value.Scalar()};
+    } else if (!reader.text_list(key, out)) {
+      return;
+    }
+    if (out.empty() || out.front().empty()) {
+      reader.problem(key, "expected a program, or a list of it and its arguments");
+    } else {
+      out.front() = resolve(out.front(), file_);
+    }
+  }
+
+  void read_commands(MapReader& reader, NodeSection& node) {
+    MapReader hooks = reader.map("hooks");
+    read_command(hooks, "on_role_change", node.hooks.on_role_change);
+    read_command(hooks, "on_start", node.hooks.on_start);
+    read_command(hooks, "on_stop", node.hooks.on_stop);
+    hooks.duration("timeout", node.hooks.timeout, {.min = 100ms, .max = 1h});
+    hooks.finish();
+    if (reader.has("bootstrap")) {
+      MapReader own = reader.map("bootstrap");
+      node.bootstrap = node::CopyMethod{"bootstrap", {}};
+      read_command(own, "command", node.bootstrap->command);
+      own.duration("timeout", node.bootstrap->timeout, {.min = 1s, .max = 240h});
+      if (node.bootstrap->command.empty()) own.problem("command", "is required");
+      own.finish();
+    } else {
+      reader.raw("bootstrap");
+    }
+    const YAML::Node list = reader.raw("replica_methods");
+    if (!list) return;
+    if (!list.IsSequence()) {
+      return reader.problem("replica_methods", "expected a list of basebackup or {name, command}");
+    }
+    for (const auto& item : list) {
+      node::CopyMethod method;
+      if (item.IsScalar() && item.Scalar() == "basebackup") {
+        method.name = item.Scalar();
+      } else {
+        MapReader entry(problems_, item, "node.replica_methods");
+        entry.text("name", method.name, Need::kRequired);
+        read_command(entry, "command", method.command);
+        entry.duration("timeout", method.timeout, {.min = 1s, .max = 240h});
+        if (method.command.empty()) entry.problem("command", "is required");
+        entry.finish();
+      }
+      node.replica_methods.push_back(std::move(method));
+    }
+  }
+
+  void read_tags(MapReader& reader, control::MemberTags& tags) {
+    reader.flag("nosync", tags.nosync);
+    reader.flag("noloadbalance", tags.noloadbalance);
+    reader.flag("clonefrom", tags.clonefrom);
+    std::string relay;
+    if (!reader.text("replicatefrom", relay) || relay.empty()) return;
+    const auto parsed = NodeName::parse(relay);
+    if (parsed) {
+      tags.replicatefrom = *parsed;
+    } else {
+      reader.problem("replicatefrom", parsed.error().to_string());
+    }
+  }
+
   void read_node(MapReader reader) {
     NodeSection node;
     std::string name;
@@ -144,6 +214,8 @@ class Parser {
     reader.text("region", node.region);
     reader.integer("priority", node.priority, {.min = 0, .max = 1000});
     reader.flag("nofailover", node.nofailover);
+    read_tags(reader, node.tags);
+    read_commands(reader, node);
     MapReader postgresql = reader.map("postgresql");
     postgresql.integer("version", node.pg_version, {.min = 13, .max = 18});
     if (postgresql.text("bin_dir", node.bin_dir)) node.bin_dir = resolve(node.bin_dir, file_);
@@ -296,6 +368,66 @@ void apply_timing(std::string_view preset, control::ClusterConfig& config) {
   }
 }
 
+namespace {
+
+void set_parameters(MapReader& reader, const std::map<std::string, std::string>& wanted,
+                    control::ClusterConfig& config) {
+  for (const auto& [name, value] : wanted) {
+    if (value.empty()) {
+      config.parameters.erase(name);
+    } else {
+      config.parameters[name] = value;
+    }
+  }
+  if (auto good = node::check_dynamic(config.parameters); !good) {
+    reader.problem("parameters", good.error().message);
+  }
+}
+
+// "physical", or "logical:DATABASE:PLUGIN".
+void set_slots(MapReader& reader, const std::map<std::string, std::string>& wanted,
+               control::ClusterConfig& config) {
+  constexpr std::string_view kLogical = "logical:";
+  for (const auto& [name, value] : wanted) {
+    const bool good_name =
+        !name.empty() && name.size() <= 63 && !name.starts_with("bascule_") &&
+        name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == std::string::npos;
+    if (!good_name) {
+      reader.problem("slots",
+                     fmt::format("\"{}\" is not a slot's name, or one of Bascule's", name));
+      continue;
+    }
+    if (value.empty()) {
+      config.slots.erase(name);
+      continue;
+    }
+    control::PermanentSlot slot;
+    if (value != "physical") {
+      const size_t colon = value.find(':', kLogical.size());
+      if (!value.starts_with(kLogical) || colon == std::string::npos || colon == kLogical.size() ||
+          colon + 1 == value.size()) {
+        reader.problem("slots",
+                       fmt::format("{}: expected physical or logical:DATABASE:PLUGIN", name));
+        continue;
+      }
+      slot.database = value.substr(kLogical.size(), colon - kLogical.size());
+      slot.plugin = value.substr(colon + 1);
+    }
+    config.slots[name] = slot;
+  }
+}
+
+std::string yaml_quoted(std::string_view value) {
+  std::string out = "\"";
+  for (const char c : value) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + "\"";
+}
+
+}  // namespace
+
 void read_cluster_config(MapReader& reader, control::ClusterConfig& config) {
   int timing = 1;
   if (reader.choice("timing", timing, kTimingPresets)) apply_timing(kTimingPresets[timing], config);
@@ -314,6 +446,11 @@ void read_cluster_config(MapReader& reader, control::ClusterConfig& config) {
   reader.duration("drain_timeout", config.drain_timeout, {.min = 0ms, .max = 1h});
   reader.duration("promote_timeout", config.promote_timeout, {.min = 1s, .max = 1h});
   reader.duration("rejoin_timeout", config.rejoin_timeout, {.min = 1s, .max = 24h});
+  reader.text("primary_region", config.primary_region);
+  std::map<std::string, std::string> parameters;
+  if (reader.text_map("parameters", parameters)) set_parameters(reader, parameters, config);
+  std::map<std::string, std::string> slots;
+  if (reader.text_map("slots", slots)) set_slots(reader, slots, config);
 }
 
 std::string render_cluster_config(const control::ClusterConfig& config) {
@@ -332,6 +469,14 @@ std::string render_cluster_config(const control::ClusterConfig& config) {
   line("drain_timeout", format_duration(config.drain_timeout));
   line("promote_timeout", format_duration(config.promote_timeout));
   line("rejoin_timeout", format_duration(config.rejoin_timeout));
+  if (!config.primary_region.empty()) line("primary_region", yaml_quoted(config.primary_region));
+  if (!config.parameters.empty()) out += "parameters:\n";
+  for (const auto& [name, value] : config.parameters) line("  " + name, yaml_quoted(value));
+  if (!config.slots.empty()) out += "slots:\n";
+  for (const auto& [name, slot] : config.slots) {
+    line("  " + name, slot.logical() ? fmt::format("\"logical:{}:{}\"", slot.database, slot.plugin)
+                                     : "physical");
+  }
   return out;
 }
 
@@ -348,7 +493,8 @@ Result<DaemonConfig> parse_config(std::string_view yaml, const std::string& file
 std::vector<KeyFact> config_keys() {
   // Three files that nobody could run, but that lead the readers into each of their corners.
   const char* const kEveryCorner[] = {
-      "{store: {}, node: {client_users: [{}]}, monitor: {endpoints: [{}]}, api: {tls: {}, tokens: "
+      "{store: {}, node: {client_users: [{}], bootstrap: {}, replica_methods: [{}]}, monitor: "
+      "{endpoints: [{}]}, api: {tls: {}, tokens: "
       "[{}]}, proxy: {pools: [{}], databases: [{}], password_commands: [{}], auth_query: {}}}",
       "{proxy: {servers: [{}]}}", "{}"};
   std::vector<KeyFact> all, out;

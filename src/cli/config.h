@@ -20,6 +20,7 @@
 #include "cli/units.h"
 #include "cli/yaml_reader.h"
 #include "control/records.h"
+#include "node/config.h"
 
 namespace bascule::cli {
 
@@ -48,6 +49,10 @@ struct NodeSection {
   std::string region;
   int priority = 100;
   bool nofailover = false;
+  control::MemberTags tags;
+  node::HookConfig hooks;
+  std::optional<node::CopyMethod> bootstrap;
+  std::vector<node::CopyMethod> replica_methods;
   Credential superuser{"postgres", ""};
   Credential replication{"bascule_replication", ""};
   std::vector<ClientUserSection> client_users;

@@ -14,7 +14,15 @@ using nlohmann::json;
 Result<control::ClusterConfig> with_changes(control::ClusterConfig config,
                                             const std::map<std::string, std::string>& wanted) {
   YAML::Node node(YAML::NodeType::Map);
-  for (const auto& [key, value] : wanted) node[key] = value;
+  for (const auto& [key, value] : wanted) {
+    const bool nested = key.starts_with("parameters.") || key.starts_with("slots.");
+    if (!nested) {
+      node[key] = value;
+      continue;
+    }
+    const size_t point = key.find('.');
+    node[key.substr(0, point)][key.substr(point + 1)] = value;
+  }
   Problems problems;
   MapReader reader(problems, node, "");
   read_cluster_config(reader, config);
@@ -30,12 +38,16 @@ Result<control::ClusterConfig> with_changes(control::ClusterConfig config,
 std::map<std::string, std::string> settings(const control::ClusterConfig& config) {
   std::map<std::string, std::string> out;
   const std::string text = render_cluster_config(config);
+  std::string section;
   for (size_t at = 0; at < text.size();) {
     const size_t end = text.find('\n', at);
-    const std::string line = text.substr(at, end - at);
+    std::string line = text.substr(at, end - at);
+    at = end + 1;
+    const bool inner = line.starts_with("  ");
+    if (!inner) section = line.ends_with(':') ? line.substr(0, line.size() - 1) + "." : "";
+    if (inner) line = section + line.substr(2);
     const size_t colon = line.find(": ");
     if (colon != std::string::npos) out[line.substr(0, colon)] = line.substr(colon + 2);
-    at = end + 1;
   }
   return out;
 }
@@ -44,10 +56,14 @@ std::string encode_change(const control::ClusterConfig& before, const control::C
                           const ConfigRequest& request) {
   json changes = json::object();
   const auto old = settings(before);
-  for (const auto& [key, value] : settings(after)) {
+  const auto now = settings(after);
+  for (const auto& [key, value] : now) {
     const auto found = old.find(key);
     const std::string was = found == old.end() ? "" : found->second;
     if (was != value) changes[key] = {was, value};
+  }
+  for (const auto& [key, value] : old) {
+    if (!now.contains(key)) changes[key] = {value, ""};
   }
   const json out = {{"at", to_iso8601(request.at)}, {"by", request.by}, {"changes", changes}};
   return out.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -90,7 +106,8 @@ Result<store::Txn> change_config(const control::ClusterView& view, const ConfigR
                 "Wait until it is bootstrapped");
   }
   const control::ClusterConfig& before = view.config->value;
-  const auto after = with_changes(before, request.wanted);
+  const auto after =
+      with_changes(request.replace ? control::ClusterConfig{} : before, request.wanted);
   if (!after) return std::unexpected(after.error());
   if (*after == before) return fail(ErrorCode::kConflict, "nothing changes: it is so already");
   const std::string key = control::Keys(request.cluster).config();

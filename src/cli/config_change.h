@@ -37,6 +37,7 @@ struct ConfigRequest {
   std::map<std::string, std::string> wanted;
   std::string by;
   WallTime at{};
+  bool replace = false;  // what is not in `wanted` gets its default
 };
 Result<store::Txn> change_config(const control::ClusterView& view, const ConfigRequest& request,
                                  const std::vector<store::Entry>& history);

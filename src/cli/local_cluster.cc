@@ -124,7 +124,7 @@ std::string node_config(const LocalCluster& cluster, const LocalNode& node,
   out += fmt::format(
       "node:\n"
       "  name: {}\n  data_dir: \"{}\"\n  run_dir: \"{}\"\n  host: {}\n  port: {}\n"
-      "  postgresql:\n    bin_dir: \"{}\"\n    parameters:\n      max_connections: 200\n"
+      "  postgresql:\n    bin_dir: \"{}\"\n"
       "  superuser:\n    user: {}\n"
       "  replication:\n    password_file: \"{}\"\n"
       "  client_users:\n    - name: {}\n      password_file: \"{}\"\n      database: {}\n"
@@ -168,6 +168,12 @@ Status write_secrets(const Platform& platform, const LocalCluster& cluster) {
   return {};
 }
 
+// What the cluster begins with beyond what was asked for.
+control::ClusterConfig with_parameters(control::ClusterConfig config) {
+  config.parameters.try_emplace("max_connections", "200");
+  return config;
+}
+
 Status write_files(const Platform& platform, const LocalCluster& cluster,
                    const control::ClusterConfig& defaults) {
   const Layout at = cluster.layout();
@@ -185,7 +191,10 @@ Status write_files(const Platform& platform, const LocalCluster& cluster,
     return platform.disk.write(path, text, env::Durability::kFsync, 0600);
   };
   for (const LocalNode& node : cluster.nodes) {
-    if (auto s = write(at.config(node.name), node_config(cluster, node, defaults)); !s) return s;
+    if (auto s = write(at.config(node.name), node_config(cluster, node, with_parameters(defaults)));
+        !s) {
+      return s;
+    }
   }
   if (auto s = write(at.config(kProxyProcess), proxy_config(cluster)); !s) return s;
   // Last: a directory without it is not a cluster yet.

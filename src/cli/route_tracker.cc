@@ -66,10 +66,10 @@ proxy::RouteTable make_route_table(const ClusterView& view) {
     case LeaderPhase::kDraining:
       set_primary(view, leader, table);
       table.state = proxy::RouteState::kDraining;
-      table.reason = "planned switchover";
+      table.reason = leader.why;
       break;
     case LeaderPhase::kStopping:
-      table.reason = "planned switchover";
+      table.reason = leader.why;
       break;
     case LeaderPhase::kPreparing:
       table.reason = fmt::format("{} is becoming primary", leader.holder.str());
@@ -80,6 +80,7 @@ proxy::RouteTable make_route_table(const ClusterView& view) {
   }
   for (const auto& [name, member] : view.members) {
     if (name == leader.holder || member.state != "streaming") continue;
+    if (member.tags.noloadbalance) continue;
     if (member.timeline != leader.timeline) continue;
     auto route = route_to(member);
     if (!route) continue;

@@ -43,6 +43,10 @@ Result<node::NodeConfig> node_config(const DaemonConfig& config, env::Disk& disk
   out.agent.region = section.region;
   out.agent.priority = section.priority;
   out.agent.nofailover = section.nofailover;
+  out.agent.tags = section.tags;
+  out.hooks = section.hooks;
+  out.bootstrap = section.bootstrap;
+  out.replica_methods = section.replica_methods;
   out.agent.initial = config.defaults;
   out.data_dir = section.data_dir;
   out.run_dir = section.run_dir;
@@ -299,8 +303,8 @@ class Daemon {
     const HostPort& at = config_.api->listen;
     api_ = std::make_unique<api::HttpServer>(
         config_.api->options(), platform_.clock, *api_pool_,
-        [this, others = command_handler(platform_, {config_.cluster, config_.store, ""})](
-            const api::Command& command) {
+        [this, others = command_handler(platform_, {config_.cluster, config_.store, ""},
+                                        config_.api->audit_file)](const api::Command& command) {
           return command.kind == api::Command::Kind::kCheckHealth ? check_health()
                                                                   : others(command);
         });

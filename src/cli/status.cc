@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "cli/table.h"
+#include "cli/task.h"
 #include "cli/units.h"
 
 namespace bascule::cli {
@@ -78,6 +79,27 @@ std::string request_line(const ClusterView& view) {
                      request.progress.empty() ? "not begun" : request.progress);
 }
 
+std::vector<std::string> tags_of(const MemberRecord& member) {
+  std::vector<std::string> out;
+  if (member.nofailover) out.emplace_back("nofailover");
+  if (member.tags.nosync) out.emplace_back("nosync");
+  if (member.tags.noloadbalance) out.emplace_back("noloadbalance");
+  if (member.tags.clonefrom) out.emplace_back("clonefrom");
+  const NodeName& relay = member.tags.replicatefrom;
+  if (!relay.empty()) out.push_back("replicatefrom " + relay.str());
+  return out;
+}
+
+std::string task_lines(const ClusterView& view) {
+  std::string out;
+  for (const auto& [id, task] : view.tasks) {
+    if (!task.value.outcome.empty()) continue;
+    out +=
+        fmt::format("Task {}: {}, {}\n", id, to_string(task.value.kind), describe_task(task.value));
+  }
+  return out;
+}
+
 std::string known(uint64_t value) { return value == 0 ? "" : fmt::format("{}", value); }
 
 std::string seconds(int64_t ms) { return ms < 0 ? "" : fmt::format("{:.2f} s", ms / 1000.0); }
@@ -114,7 +136,10 @@ std::string render_status(const ClusterView& view, const std::string& cluster,
     const bool is_leader = role_of(view, member) == "leader";
     std::string reason = member.reason;
     if (member.pending_restart) reason += reason.empty() ? "pending restart" : ", pending restart";
-    if (member.nofailover) reason += reason.empty() ? "nofailover" : ", nofailover";
+    for (const std::string& tag : tags_of(member)) reason += (reason.empty() ? "" : ", ") + tag;
+    if (!member.config_problem.empty()) {
+      reason += (reason.empty() ? "" : ", ") + ("configuration refused: " + member.config_problem);
+    }
     table.add({name.str(), fmt::format("{}:{}", member.host, member.port), role_of(view, member),
                member.state, known(member.timeline.value),
                is_leader ? ""
@@ -122,7 +147,7 @@ std::string render_status(const ClusterView& view, const std::string& cluster,
                          : human_bytes(static_cast<uint64_t>(lag)),
                member.region, known(member.epoch.value), reason});
   }
-  std::string text = header(view, cluster) + request_line(view) + "\n";
+  std::string text = header(view, cluster) + request_line(view) + task_lines(view) + "\n";
   text += view.members.empty() ? "No member has reported yet.\n" : table.render(options.width_max);
   for (const std::string& problem : view.problems) text += "Problem: " + problem + "\n";
   return text;
@@ -169,7 +194,10 @@ ordered_json status_json(const ClusterView& view, const std::string& cluster) {
                               {"priority", member.priority},
                               {"nofailover", member.nofailover},
                               {"epoch", member.epoch.value},
+                              {"tags", tags_of(member)},
+                              {"upstream", member.upstream.str()},
                               {"pendingRestart", member.pending_restart},
+                              {"configProblem", member.config_problem},
                               {"writtenAt", to_iso8601(member.written_at)}});
   }
   if (view.request) {
@@ -180,6 +208,13 @@ ordered_json status_json(const ClusterView& view, const std::string& cluster) {
         {"candidate", request.candidate.str()},
         {"progress", request.progress},
         {"outcome", request.outcome}};
+  }
+  out["tasks"] = ordered_json::array();
+  for (const auto& [id, task] : view.tasks) {
+    if (!task.value.outcome.empty()) continue;
+    out["tasks"].push_back({{"id", id},
+                            {"kind", to_string(task.value.kind)},
+                            {"progress", describe_task(task.value)}});
   }
   out["problems"] = view.problems;
   return out;

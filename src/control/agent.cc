@@ -11,6 +11,7 @@ constexpr Millis kPublishEvery{1000};
 constexpr Millis kRetryMax{5000};
 constexpr Millis kHighWaterEvery{10000};
 constexpr Millis kObservedGap{5000};
+constexpr Millis kCopiesAvoided{300000};
 
 }  // namespace
 
@@ -87,6 +88,9 @@ Agent::Impl::Impl(AgentConfig config, LocalState persisted, MonoTime now, Unsafe
       now_(now),
       sync_set_(unsafe_) {
   if (local_.incarnation.empty()) local_.incarnation = config_.new_incarnation;
+  if (!local_.task.empty() && local_.task_result.empty()) {
+    local_.task_result = "failed: the agent was started again meanwhile";
+  }
   revision_seen_ = local_.highest_revision;
 }
 
@@ -286,7 +290,7 @@ void Agent::Impl::on(const event::Observed& e) {
   observed_at_ = now_;
   if (gap || pg_.receiver_streaming || pg_.run != PgRun::kStandby) not_streaming_since_ = now_;
   if (held_ && pg_.run == PgRun::kPrimary) {
-    sync_set_.observe(pg_, sync_candidates(), config().sync_degrade_after, now_);
+    sync_set_.observe(pg_, voters(), config().sync_degrade_after, now_);
     sync_was_healthy_ = sync_set_.healthy(sync_record(), held_->record.epoch);
     if (phase_ == Phase::kDraining) {
       quiet_samples_ = pg_.running_transactions == 0 ? quiet_samples_ + 1 : 0;
@@ -346,13 +350,17 @@ void Agent::Impl::op_failed(const Error& error) {
 void Agent::Impl::op_error(const Op& op, const Error& error) {
   note(LogLevel::kWarn, "operation failed", error.to_string(),
        {{"operation", std::string(op_name(op))}});
+  if (std::holds_alternative<op::Reload>(op)) return reload_failed(error);
   op_failed(error);
   if (const auto* set = std::get_if<op::SetSync>(&op)) {
     sync_set_.apply_failed({set->standbys, set->count});
   }
   if (std::holds_alternative<op::StartStandby>(op)) ++starts_failed_;
   if (!held_) {
-    if (shutdown_ && std::holds_alternative<op::CleanStop>(op)) run(op::Kill{});
+    const bool stopping = shutdown_ || turn_ == TurnStage::kStop;
+    if (stopping && std::holds_alternative<op::CleanStop>(op)) run(op::Kill{});
+    const auto* copy = std::get_if<op::Clone>(&op);
+    if (copy != nullptr && copy->from_replica) copies_avoided_until_ = now_ + kCopiesAvoided;
     // The incarnation is a new one already; a receiver that still runs has the old name.
     if (std::holds_alternative<op::Rewind>(op) || std::holds_alternative<op::Clone>(op)) {
       renamed_ = true;
@@ -460,6 +468,11 @@ MemberRecord Agent::Impl::own_record() const {
   m.region = config_.region;
   m.priority = config_.priority;
   m.nofailover = config_.nofailover;
+  m.tags = config_.tags;
+  if (pg_.run == PgRun::kStandby && pg_.upstream) m.upstream = *pg_.upstream;
+  m.config_problem = parameters_problem_;
+  m.task = local_.task;
+  m.task_result = local_.task_result;
   m.sync_name = sync_name();
   m.system_id = pg_.system_id;
   m.pending_restart = pg_.pending_restart;

@@ -28,6 +28,7 @@ struct AgentConfig {
   std::string region;
   int priority = 100;
   bool nofailover = false;
+  MemberTags tags;
   ClusterConfig initial;        // becomes the cluster's configuration at bootstrap
   std::string new_incarnation;  // random; used when LocalState has none yet
 };
@@ -78,7 +79,8 @@ class Agent {
   Effects start(MonoTime now);
   Effects step(const Event& event, MonoTime now);
   MonoTime next_wakeup() const;
-  // Wall time for the records that people read; no decision looks at it. Set before start / step.
+  // Wall time for the records that people read, and for when an operator's request is due; nothing
+  // else looks at it. Set before start / step.
   void set_wall_time(WallTime wall);
 
   Phase phase() const;

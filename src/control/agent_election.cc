@@ -216,6 +216,7 @@ SyncSetting Agent::Impl::first_standbys(const Election& election, const Lineage&
   const auto consider = [&](const NodeName& name) {
     const MemberRecord* m = view_.member(name);
     if (!m || name == config_.name || m->nofailover || m->sync_name.empty()) return;
+    if (m->tags.nosync) return;
     if (std::ranges::find(chosen, m) == chosen.end()) chosen.push_back(m);
   };
   const bool quorum = config().sync_mode == SyncMode::kQuorum;

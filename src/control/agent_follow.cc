@@ -6,6 +6,8 @@ namespace bascule::control {
 namespace {
 
 constexpr Millis kJustNow{1000};
+constexpr Millis kRelayPatience{4000};  // a relay that does not serve for so long is passed by
+constexpr Millis kRelayAvoided{30000};
 
 }  // namespace
 
@@ -228,6 +230,7 @@ void Agent::Impl::rejoin() {
   if (view_.ballots.contains(config_.name) || local_.ballot_intent) return leave_ballot();
   contest_revision_ = 0;
   if (!may_retry()) return;
+  if (pg_.run != PgRun::kPrimary && tend_own_turn(leader)) return;
   switch (pg_.run) {
     case PgRun::kStopped:
       return start_from_stopped(&leader);
@@ -312,19 +315,26 @@ void Agent::Impl::start_from_stopped(const LeaderRecord* leader) {
 }
 
 void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
-  const Upstream upstream = upstream_of(leader.holder);
+  const NodeName source = source_of(leader);
+  const bool direct = source == leader.holder;
+  const Upstream upstream = upstream_of(source);
   if (upstream.host.empty()) {
-    reason_ = fmt::format("{} has not published its address yet", leader.holder.str());
+    reason_ = fmt::format("{} has not published its address yet", source.str());
     return;
   }
   // The same holder may have come back on another line: what streams has been let in by it.
-  const bool checked = pg_.receiver_streaming || followed_epoch_ == leader.epoch;
-  if (pg_.upstream == leader.holder && checked && !renamed_) {
+  const bool checked = (direct && pg_.receiver_streaming) || followed_epoch_ == leader.epoch;
+  if (pg_.upstream == source && checked && !renamed_) {
     if (pg_.receiver_streaming) {
       copied_ = false;
       followed_epoch_ = leader.epoch;
     }
     const Nanos waited = now_ - not_streaming_since_;
+    if (!direct && !pg_.receiver_streaming && waited > kRelayPatience) {
+      relay_avoided_until_ = now_ + kRelayAvoided;
+      note(LogLevel::kWarn, "following", source.str() + " does not serve: back to the leader");
+      return;
+    }
     // Not the record's phase: the leader may be waiting for this very standby.
     if (leader_writes() && !pg_.receiver_streaming && waited > config().rejoin_timeout) {
       if (!sure_of_leader()) return;
@@ -333,8 +343,9 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
       return clone(leader, fmt::format("could not stream from {} for {} s", leader.holder.str(),
                                        to_ms(waited) / 1000));
     }
-    return set_phase(Phase::kFollowing,
-                     pg_.receiver_streaming ? "" : "connecting to " + leader.holder.str());
+    set_phase(Phase::kFollowing, pg_.receiver_streaming ? "" : "connecting to " + source.str());
+    if (pg_.receiver_streaming) keep_parameters();
+    return;
   }
   if (!located_) return locate("a new leader: where does the WAL end here?");
   const Lineage line = lineage(view_.history, leader.epoch);
@@ -346,8 +357,8 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
     note(LogLevel::kInfo, "following",
          fmt::format("{} at {} is on the line of epoch {}", config_.name.str(),
                      located_->to_string(), leader.epoch.value),
-         {{"leader", leader.holder.str()}});
-    set_phase(Phase::kFollowing, "repointing to " + leader.holder.str());
+         {{"leader", leader.holder.str()}, {"source", source.str()}});
+    set_phase(Phase::kFollowing, "repointing to " + source.str());
     followed_epoch_ = leader.epoch;
     run(op::SetUpstream{upstream});
     return;
@@ -424,9 +435,11 @@ void Agent::Impl::clone(const LeaderRecord& leader, std::string why) {
   new_incarnation();
   local_.led_epoch = {};
   local_.high_water = {};
-  copied_from_ = leader.epoch;
-  note(LogLevel::kInfo, "cloning", why, {{"source", upstream.member.str()}});
-  persist([this, upstream] { replace_data(op::Clone{upstream}); });
+  const op::Clone copy = copy_of(leader);
+  // A replica's copy is looked at once it runs.
+  copied_from_ = copy.from_replica ? Epoch{} : leader.epoch;
+  note(LogLevel::kInfo, "cloning", why, {{"source", copy.source.member.str()}});
+  persist([this, copy] { replace_data(copy); });
 }
 
 void Agent::Impl::op_done(const op::StartStandby&, const OpData&) {
@@ -452,9 +465,11 @@ void Agent::Impl::op_done(const op::Rewind&, const OpData&) {
   have_pg_ = false;
 }
 
-void Agent::Impl::op_done(const op::Clone&, const OpData&) {
-  note(LogLevel::kInfo, "cloned", "a copy of the leader");
+void Agent::Impl::op_done(const op::Clone&, const OpData& data) {
+  note(LogLevel::kInfo, "cloned", data.problem.empty() ? "a copy of the leader" : data.problem);
+  if (!data.problem.empty()) copied_from_ = {};                 // looked at once it runs
   if (std::exchange(local_.bootstrapping, false)) persist({});  // before it is started
+  if (turn_ == TurnStage::kCopy) turn_ = TurnStage::kStart;
   rewinds_tried_ = 0;
   pg_.run = PgRun::kStopped;
   pg_.data = DataDir::kReady;

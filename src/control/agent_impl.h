@@ -2,6 +2,8 @@
 //   agent.cc            events in, bookkeeping of reads / transactions / persists / operations,
 //   timers agent_follow.cc     not holding the record: bootstrap, rejoin (follow, rewind, clone),
 //   fencing of a stray primary agent_election.cc   ballot intent, receiver stop, ballot, take-over
+//   agent_sources.cc where standbys stream and are copied from; slots
+//   agent_tasks.cc operators' tasks (restart, reload, reinit); parameters of PostgreSQL
 //   agent_lead.cc       holding the record: renewals, promotion, crash policy, roster, synchronous
 //   set agent_switchover.cc planned switchover and orderly shutdown
 #pragma once
@@ -94,6 +96,7 @@ class Agent::Impl {
   void op_done(const op::TerminateSenders&, const OpData&) {}
   void op_done(const op::Rewind&, const OpData& data);
   void op_done(const op::Clone&, const OpData& data);
+  void op_done(const op::Reload&, const OpData& data);
   void op_error(const Op& op, const Error& error);
   void learn_store();
   bool op_running() const { return op_.has_value(); }
@@ -166,10 +169,33 @@ class Agent::Impl {
   void finish_standing_down();
   void drop_record(std::string why);
   std::vector<SyncCandidate> sync_candidates() const;
-  std::vector<std::string> slots() const;
   SyncRecord sync_record() const { return view_.sync ? view_.sync->value : SyncRecord{}; }
 
+  // -- agent_sources.cc: where standbys stream and are copied from
+  NodeName source_of(const LeaderRecord& leader) const;
+  bool reaches_leader(const MemberRecord& relay, const LeaderRecord& leader) const;
+  op::Clone copy_of(const LeaderRecord& leader) const;
+  std::vector<SyncCandidate> voters() const;
+  std::vector<std::string> slots() const;
+  std::vector<std::string> stale_slots() const;
+
+  // -- agent_tasks.cc
+  // What PostgreSQL here goes through in this member's turn.
+  enum class TurnStage { kNone, kStop, kCopy, kStart, kReload };
+  void tend_tasks();
+  NodeName best_in_region(const std::string& region) const;
+  bool add_request(const TaskRecord& task, RequestRecord request, store::Txn& extras) const;
+  void begin_own_restart(const TaskRecord& task, store::Txn extras);
+  void start_again();
+  void take_turn(const std::string& task, TurnStage stage);
+  void end_turn(std::string result);
+  void end_turn_as_leader();
+  bool tend_own_turn(const LeaderRecord& leader);
+  void keep_parameters();
+  void reload_failed(const Error& error);
+
   // -- agent_switchover.cc
+  void hold_samples();
   void handle_request();
   void begin_switchover(const RequestRecord& request);
   void finish_request(const RequestRecord& request, std::string outcome);
@@ -266,6 +292,17 @@ class Agent::Impl {
   bool verified_ = false;
   bool shutdown_ = false;
   bool exited_ = false;
+
+  // tasks and parameters
+  TurnStage turn_ = TurnStage::kNone;
+  std::string step_seen_;  // the step under way, and since when the leader knows
+  MonoTime step_since_{};
+  std::optional<std::map<std::string, std::string>> parameters_;  // in force; none: not known
+  std::string parameters_problem_;
+  MonoTime reload_retry_at_{};
+  std::map<std::string, PermanentSlot> known_permanent_;
+  MonoTime relay_avoided_until_{};  // it did not serve us
+  MonoTime copies_avoided_until_{};
 
   // publishing
   bool published_ = false;  // the store has published_record_, as far as known

@@ -193,7 +193,7 @@ void Agent::Impl::restart_in_place() {
     stage_ = Stage::kWritable;
     return finish_start();
   }
-  if (view_.paused) {
+  if (view_.paused && turn_ != TurnStage::kStart) {  // what was stopped on purpose is started
     return set_phase(Phase::kRestarting, "paused: PostgreSQL is not running, nothing is done");
   }
   if (!may_retry()) return;
@@ -218,6 +218,9 @@ void Agent::Impl::start_bootstrap() {
   if (pg_.run == PgRun::kPrimary) return;
   // Complete remains of an own attempt that broke off are as good as new.
   if (pg_.data == DataDir::kReady && pg_.system_id != 0 && local_.bootstrapping && pg_down()) {
+    if (!parameters_ && !config().parameters.empty()) {
+      return run(op::Reload{config().parameters});
+    }
     promote_started_ = true;
     run(op::StartPrimary{});
     return;
@@ -238,7 +241,10 @@ void Agent::Impl::op_done(const op::StartPrimary& o, const OpData& data) {
   pg_.run = PgRun::kPrimary;
   pg_.flush_lsn = std::max(pg_.flush_lsn, data.position.lsn);  // what was recovered counts as lag
   sync_set_.in_force_from_start({o.sync_standbys, o.sync_count}, SyncSet::Confirm::kYes, now_);
-  if (held_for_ == HeldFor::kBootstrap) return promoted();
+  if (held_for_ == HeldFor::kBootstrap) {
+    if (data.position.timeline.value > 0) held_->record.timeline = data.position.timeline;
+    return promoted();
+  }
   crash_.clear();
 }
 
@@ -253,6 +259,13 @@ void Agent::Impl::finish_start() {
   store::Txn extras;
   if (held_for_ == HeldFor::kBootstrap && pg_.system_id != 0) {
     extras.writes.push_back({keys_.init(), encode(InitRecord{pg_.system_id, config_.name})});
+    // What was restored from a backup goes on on its own timeline.
+    const auto own = view_.history.find(record.epoch);
+    if (own != view_.history.end() && own->second.timeline != record.timeline) {
+      HistoryRecord history = own->second;
+      history.timeline = record.timeline;
+      extras.writes.push_back({keys_.history(record.epoch), encode(history)});
+    }
   }
   // A failover that was asked for while nobody led has no progress: it was this promotion.
   if (held_for_ == HeldFor::kPromotion && view_.request && view_.request->value.outcome.empty() &&
@@ -300,6 +313,7 @@ void Agent::Impl::run_cluster() {
   }
   handle_request();
   if (phase_ != Phase::kLeading || !settled()) return;
+  end_turn_as_leader();
   if (held_->record.phase != LeaderPhase::kRunning && pg_.run == PgRun::kPrimary) {
     // An operation that changed the record was given up (its answer was lost): writable it is.
     LeaderRecord record = held_->record;
@@ -311,6 +325,8 @@ void Agent::Impl::run_cluster() {
   }
   keep_roster();
   if (settled()) keep_sync();
+  if (settled()) tend_tasks();
+  keep_parameters();
 }
 
 // Its clients wait as they would for a host that is lost: for as long (stopped, or on a disk that
@@ -344,14 +360,6 @@ std::vector<SyncCandidate> Agent::Impl::sync_candidates() const {
   return out;
 }
 
-std::vector<std::string> Agent::Impl::slots() const {
-  std::vector<std::string> out;
-  for (const auto& [name, m] : view_.members) {
-    if (name != config_.name) out.push_back(slot_name(name));
-  }
-  return out;
-}
-
 // Members that stream from this leader may be elected from now on.
 void Agent::Impl::keep_roster() {
   RosterRecord roster = view_.roster ? view_.roster->value : RosterRecord{};
@@ -380,12 +388,14 @@ void Agent::Impl::keep_roster() {
   // Who does not stream may want for a slot that somebody has dropped.
   const bool again =
       pg_.senders.size() + 1 < view_.members.size() && now_ >= slots_ensured_ + kSlotsAgain;
-  if (again || known_slots_ != slots()) run(op::EnsureSlots{slots(), {}});
+  const bool same = known_slots_ == slots() && known_permanent_ == config().slots;
+  if (again || !same) run(op::EnsureSlots{slots(), stale_slots(), config().slots});
 }
 
 void Agent::Impl::op_done(const op::EnsureSlots& o, const OpData&) {
   known_slots_ = o.slots;
   slots_ensured_ = now_;
+  known_permanent_ = o.permanent;
 }
 
 void Agent::Impl::keep_sync() {

@@ -10,6 +10,9 @@ constexpr Millis kVerifyLimit{3000};
 
 }  // namespace
 
+// What is seen before the proxies hold counts as busy.
+void Agent::Impl::hold_samples() { pg_ignored_until_ = now_ + kProxiesHold; }
+
 void Agent::Impl::handle_request() {
   if (!view_.request || !view_.request->value.outcome.empty()) return;
   const RequestRecord& request = view_.request->value;
@@ -73,7 +76,7 @@ void Agent::Impl::begin_switchover(const RequestRecord& request) {
     drain_since_ = now_;
     quiet_samples_ = 0;
     set_phase(Phase::kDraining, "waiting for running transactions");
-    pg_ignored_until_ = now_ + kProxiesHold;
+    hold_samples();
     run(op::Checkpoint{});  // so that the shutdown's own is short
   });
 }
@@ -84,7 +87,7 @@ void Agent::Impl::drain() {
   const MonoTime limit = drain_since_ + config().drain_timeout;
   wake_at(limit);
   if (now_ < drain_since_ + kProxiesHold) wake_at(drain_since_ + kProxiesHold);
-  if (op_running() || !request_) return;
+  if (op_running() || (!request_ && turn_ != TurnStage::kStop)) return;
   const bool quiet = quiet_samples_ >= 1 && now_ >= drain_since_ + kProxiesHold;
   if (!quiet && now_ < limit) return;
   if (!settled()) {
@@ -110,6 +113,8 @@ void Agent::Impl::op_done(const op::CleanStop&, const OpData& data) {
   if (held_ && request_) {
     note(LogLevel::kInfo, "fenced", "shut down cleanly at " + final_.to_string());
     run(op::VerifyReceived{upstream_of(candidate_), final_, kVerifyLimit});
+  } else if (held_ && turn_ == TurnStage::kStop && !shutdown_) {
+    start_again();
   }
 }
 

@@ -36,7 +36,10 @@ struct Member {
   bool starts_hang = false;  // of isolated standbys: never consistent
   int starts_fail = 0;       // so many starts of a standby from now on
   int clones_fail = 0;
-  bool served = true;  // by the leader that it streams from
+  bool served = true;            // by the leader that it streams from
+  std::vector<std::string> ops{};  // carried out, by name
+  std::map<std::string, std::string> parameters{};
+  std::string reload_problem{};
 
   void give(const Event& event);
   void carry_out(const Effects& effects);
@@ -52,9 +55,11 @@ struct World {
   bool store_answers = true;
   ClusterConfig config;
 
-  Member& add(std::string_view text) {
+  Member& add(std::string_view text, MemberTags tags = {}, std::string region = "") {
     const NodeName n = name(text);
     AgentConfig c;
+    c.tags = std::move(tags);
+    c.region = std::move(region);
     c.cluster = "test";
     c.name = n;
     c.host = "127.0.0.1";
@@ -137,9 +142,17 @@ struct World {
         m.pg.senders.push_back({app, true, s.flush_lsn, s.replay_lsn});
       }
     }
-    if (m.pg.run == PgRun::kStandby && m.pg.upstream &&
-        members.at(*m.pg.upstream)->pg.run != PgRun::kPrimary) {
-      m.pg.receiver_streaming = false;
+    if (m.pg.run == PgRun::kStandby && m.pg.upstream) {
+      const PgStatus& from = members.at(*m.pg.upstream)->pg;
+      const bool relayed =
+          from.run == PgRun::kStandby && from.receiver_streaming && from.upstream != m.self;
+      if (relayed && m.served) {
+        m.pg.timeline = from.timeline;
+        m.pg.flush_lsn = m.pg.replay_lsn = from.flush_lsn;
+        m.pg.receiver_streaming = true;
+      } else if (from.run != PgRun::kPrimary) {
+        m.pg.receiver_streaming = false;
+      }
     }
   }
 
@@ -198,6 +211,12 @@ inline void Member::carry_out(const Effects& effects) {
 
 inline Result<OpData> Member::perform(const Op& op) {
   OpData data;
+  ops.emplace_back(op_name(op));
+  if (const auto* reload = std::get_if<op::Reload>(&op)) {
+    data.problem = reload_problem;
+    if (reload_problem.empty()) parameters = reload->parameters;
+    return data;
+  }
   if (std::holds_alternative<op::InitDb>(op)) {
     if (inits_fail) return fail(ErrorCode::kConflict, "not empty");
     pg.data = DataDir::kReady;
@@ -273,6 +292,20 @@ class AgentTest : public ::testing::Test {
     world.pass(5s);
     ASSERT_EQ(world.leader(), "n1");
   }
+  std::string ask(TaskRecord task) {
+    if (task.id.empty()) task.id = "t1";
+    task.by = "test";
+    world.apply({{}, {{Keys("test").task(task.id), encode(task)}}});
+    return task.id;
+  }
+  TaskRecord task(const std::string& id = "t1") { return world.view().tasks.at(id).value; }
+  static TaskRecord task_of(TaskKind kind, std::vector<std::string_view> members) {
+    TaskRecord out;
+    out.kind = kind;
+    for (const auto m : members) out.steps.push_back({name(m), StepState::kWaiting, ""});
+    return out;
+  }
+  long times(const Member& m, std::string_view op) { return std::ranges::count(m.ops, op); }
   // A new agent on the same host, with what the old one has persisted.
   void restart_agent(Member& m) {
     AgentConfig c;

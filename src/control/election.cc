@@ -131,15 +131,25 @@ class Count {
   }
 
   // Larger is better.
-  using Key = std::tuple<bool, bool, size_t, Lsn, bool, int>;
+  using Key = std::tuple<bool, bool, bool, size_t, Lsn, bool, int>;
   Key key_of(const Candidate& c) const {
     const auto v = std::ranges::find_if(
         voters_, [&](const Voter& voter) { return voter.ballot->member == c.name; });
     const MemberRecord* last = record_.holder.empty() ? nullptr : view_.member(record_.holder);
     const bool same_region = last && v->member && v->member->region == last->region;
     const Place at = v->place.value_or(Place{});
-    return {c.safe, preferred() == c.name, at.segment,
-            at.lsn, same_region,           v->member ? v->member->priority : 0};
+    // Whoever is safe in synchronous mode loses nothing: the region counts more than the position.
+    const std::string& wanted = config().primary_region;
+    const bool synchronous = view_.sync && !view_.sync->value.generations.empty();
+    const bool in_region =
+        synchronous && !wanted.empty() && v->member && v->member->region == wanted;
+    return {c.safe,
+            preferred() == c.name,
+            in_region,
+            at.segment,
+            at.lsn,
+            same_region,
+            v->member ? v->member->priority : 0};
   }
 
   NodeName preferred() const {

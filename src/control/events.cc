@@ -8,9 +8,10 @@ namespace bascule::control {
 
 std::string_view op_name(const Op& op) {
   static constexpr std::string_view kNames[] = {
-      "init_db",  "start_primary", "start_standby",     "set_upstream", "stop_receiver",
-      "promote",  "kill",          "checkpoint",        "clean_stop",   "verify_received",
-      "set_sync", "ensure_slots",  "terminate_senders", "rewind",       "clone"};
+      "init_db",           "start_primary",   "start_standby", "set_upstream",
+      "stop_receiver",     "promote",         "kill",          "checkpoint",
+      "clean_stop",        "verify_received", "set_sync",      "ensure_slots",
+      "terminate_senders", "rewind",          "clone",         "reload"};
   static_assert(std::size(kNames) == std::variant_size_v<Op>);
   return kNames[op.index()];
 }
@@ -23,6 +24,8 @@ std::string encode(const LocalState& s) {
       {"highestEpoch", s.highest_epoch.value},
       {"ledEpoch", s.led_epoch.value},
       {"bootstrapping", s.bootstrapping},
+      {"task", s.task},
+      {"taskResult", s.task_result},
       {"highWater",
        {{"timeline", s.high_water.timeline.value}, {"lsn", s.high_water.lsn.to_string()}}}};
   if (s.ballot_intent) j["ballotIntent"] = *s.ballot_intent;
@@ -39,6 +42,8 @@ Result<LocalState> decode_local_state(std::string_view text) {
   r.number("ledEpoch", s.led_epoch.value);
   r.position("highWater", s.high_water);
   r.boolean("bootstrapping", s.bootstrapping);
+  r.text("task", s.task);
+  r.text("taskResult", s.task_result);
   Revision intent = 0;
   r.number("ballotIntent", intent);
   if (intent != 0) s.ballot_intent = intent;

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -106,6 +107,13 @@ struct SetSync {
 struct EnsureSlots {
   std::vector<std::string> slots;
   std::vector<std::string> drop;
+  std::map<std::string, PermanentSlot> permanent{};  // of others; on a standby left alone
+};
+// Dynamic parameters to where PostgreSQL reads them, and a reload if it runs; done when a session
+// shows that they were read. What PostgreSQL would refuse at its next start is not written:
+// OpData.problem says why, and what was there before stays. Works on a stopped server, too.
+struct Reload {
+  std::map<std::string, std::string> parameters;
 };
 // Ends the walsenders with these application_names (duplicates, stragglers of a set change).
 struct TerminateSenders {
@@ -120,18 +128,20 @@ struct Rewind {
 // PgStatus::progress.
 struct Clone {
   Upstream source;
+  bool from_replica = false;  // no slot of ours is left behind there
 };
 }  // namespace op
 
-using Op =
-    std::variant<op::InitDb, op::StartPrimary, op::StartStandby, op::SetUpstream, op::StopReceiver,
-                 op::Promote, op::Kill, op::Checkpoint, op::CleanStop, op::VerifyReceived,
-                 op::SetSync, op::EnsureSlots, op::TerminateSenders, op::Rewind, op::Clone>;
+using Op = std::variant<op::InitDb, op::StartPrimary, op::StartStandby, op::SetUpstream,
+                        op::StopReceiver, op::Promote, op::Kill, op::Checkpoint, op::CleanStop,
+                        op::VerifyReceived, op::SetSync, op::EnsureSlots, op::TerminateSenders,
+                        op::Rewind, op::Clone, op::Reload>;
 std::string_view op_name(const Op& op);
 
 struct OpData {
   Position position;       // as the operation's comment says
   uint64_t system_id = 0;  // InitDb
+  std::string problem{};   // Reload
 };
 
 // ---- what the shell sees of PostgreSQL ----------------------------------------------------------
@@ -184,7 +194,9 @@ struct LocalState {
   // The epoch whose leader this data directory was, once promotion (or initdb) was complete: such a
   // directory may be started in place while the record still names us with that epoch. 0: none.
   Epoch led_epoch;
-  Position high_water;  // WAL known to be on disk here; a ballot below it is a lie of the disk
+  Position high_water;      // WAL known to be on disk here; a ballot below it is a lie of the disk
+  std::string task;         // of the operators' tasks: the last one begun here ...
+  std::string task_result;  // ... and how it ended; empty: it has not
   bool bootstrapping = false;  // initdb was begun and has not led to a cluster: may be wiped
   bool operator==(const LocalState&) const = default;
 };

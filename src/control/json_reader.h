@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -160,6 +161,27 @@ class JsonReader {
       JsonReader inner(item, key);
       use(inner);
       if (auto ok = inner.status(); !ok) return wrong(ok.error().message);
+    }
+  }
+  // {"name": {...}, ...}
+  template <typename Use>
+  void object_map(std::string_view key, size_t count_max, Use use) {
+    const auto* v = find(key);
+    if (!v) return;
+    if (!v->is_object() || v->size() > count_max) return wrong(fmt::format("{} is no map", key));
+    for (const auto& [name, item] : v->items()) {
+      JsonReader inner(item, key);
+      use(name, inner);
+      if (auto ok = inner.status(); !ok) return wrong(ok.error().message);
+    }
+  }
+  void text_map(std::string_view key, size_t count_max, std::map<std::string, std::string>& out) {
+    const auto* v = find(key);
+    if (!v) return;
+    if (!v->is_object() || v->size() > count_max) return wrong(fmt::format("{} is no map", key));
+    for (const auto& [name, item] : v->items()) {
+      if (!item.is_string()) return wrong(fmt::format("{}.{} is not a string", key, name));
+      out[name] = item.get<std::string>();
     }
   }
   void check(bool good, std::string_view otherwise) {

@@ -32,6 +32,29 @@ constexpr std::pair<RequestKind, std::string_view> kRequestKinds[] = {
     {RequestKind::kFailover, "failover"},
 };
 
+constexpr size_t kParametersMax = 500;
+constexpr size_t kSlotsMax = 100;
+constexpr size_t kStepsMax = 200;
+
+constexpr std::pair<TaskKind, std::string_view> kTaskKinds[] = {
+    {TaskKind::kRestart, "restart"},
+    {TaskKind::kReload, "reload"},
+    {TaskKind::kReinit, "reinit"},
+    {TaskKind::kSwitchover, "switchover"},
+};
+constexpr std::pair<StepState, std::string_view> kStepStates[] = {
+    {StepState::kWaiting, "waiting"}, {StepState::kRunning, "running"}, {StepState::kDone, "done"},
+    {StepState::kFailed, "failed"},   {StepState::kSkipped, "skipped"},
+};
+
+json slots_to_json(const std::map<std::string, PermanentSlot>& slots) {
+  json out = json::object();
+  for (const auto& [name, slot] : slots) {
+    out[name] = {{"plugin", slot.plugin}, {"database", slot.database}};
+  }
+  return out;
+}
+
 json to_json(const Position& p) {
   return {{"timeline", p.timeline.value}, {"lsn", p.lsn.to_string()}};
 }
@@ -39,6 +62,8 @@ json to_json(const Position& p) {
 }  // namespace
 
 std::string_view to_string(LeaderPhase phase) { return name_of(kPhases, phase); }
+std::string_view to_string(TaskKind kind) { return name_of(kTaskKinds, kind); }
+std::string_view to_string(StepState state) { return name_of(kStepStates, state); }
 
 Status validate(const ClusterConfig& c) {
   const auto refuse = [](std::string what, std::string hint) {
@@ -97,7 +122,10 @@ std::string encode(const ClusterConfig& c) {
                    {"ballotWindowMs", c.ballot_window.count()},
                    {"drainTimeoutMs", c.drain_timeout.count()},
                    {"promoteTimeoutMs", c.promote_timeout.count()},
-                   {"rejoinTimeoutMs", c.rejoin_timeout.count()}});
+                   {"rejoinTimeoutMs", c.rejoin_timeout.count()},
+                   {"parameters", c.parameters},
+                   {"slots", slots_to_json(c.slots)},
+                   {"primaryRegion", c.primary_region}});
 }
 
 Result<ClusterConfig> decode_config(std::string_view text) {
@@ -114,6 +142,13 @@ Result<ClusterConfig> decode_config(std::string_view text) {
   r.duration("drainTimeoutMs", c.drain_timeout);
   r.duration("promoteTimeoutMs", c.promote_timeout);
   r.duration("rejoinTimeoutMs", c.rejoin_timeout);
+  r.text_map("parameters", kParametersMax, c.parameters);
+  r.object_map("slots", kSlotsMax, [&](const std::string& name, JsonReader& slot) {
+    PermanentSlot& to = c.slots[name];
+    slot.text("plugin", to.plugin);
+    slot.text("database", to.database);
+  });
+  r.text("primaryRegion", c.primary_region);
   if (auto ok = r.status(); !ok) return std::unexpected(ok.error());
   if (auto ok = validate(c); !ok) return std::unexpected(ok.error());
   return c;
@@ -168,9 +203,17 @@ std::string encode(const MemberRecord& m) {
                    {"region", m.region},
                    {"priority", m.priority},
                    {"nofailover", m.nofailover},
+                   {"nosync", m.tags.nosync},
+                   {"noloadbalance", m.tags.noloadbalance},
+                   {"clonefrom", m.tags.clonefrom},
+                   {"replicatefrom", m.tags.replicatefrom.str()},
+                   {"upstream", m.upstream.str()},
                    {"syncName", m.sync_name},
                    {"systemId", m.system_id},
                    {"pendingRestart", m.pending_restart},
+                   {"configProblem", m.config_problem},
+                   {"task", m.task},
+                   {"taskResult", m.task_result},
                    {"writtenAtMs", m.written_at.time_since_epoch().count()}});
 }
 
@@ -192,9 +235,17 @@ Result<MemberRecord> decode_member(std::string_view text) {
   r.text("region", m.region);
   r.number("priority", m.priority);
   r.boolean("nofailover", m.nofailover);
+  r.boolean("nosync", m.tags.nosync);
+  r.boolean("noloadbalance", m.tags.noloadbalance);
+  r.boolean("clonefrom", m.tags.clonefrom);
+  r.name("replicatefrom", m.tags.replicatefrom);
+  r.name("upstream", m.upstream);
   r.text("syncName", m.sync_name);
   r.number("systemId", m.system_id);
   r.boolean("pendingRestart", m.pending_restart);
+  r.text("configProblem", m.config_problem);
+  r.text("task", m.task);
+  r.text("taskResult", m.task_result);
   int64_t written_ms = 0;
   r.number("writtenAtMs", written_ms);
   m.written_at = WallTime(Millis(written_ms));
@@ -311,6 +362,55 @@ Result<RequestRecord> decode_request(std::string_view text) {
   return r.finish(std::move(q));
 }
 
+std::string encode(const TaskRecord& t) {
+  json steps = json::array();
+  for (const TaskStep& step : t.steps) {
+    steps.push_back(
+        {{"member", step.member.str()}, {"state", to_string(step.state)}, {"note", step.note}});
+  }
+  return dump(json{{"id", t.id},
+                   {"kind", to_string(t.kind)},
+                   {"steps", std::move(steps)},
+                   {"atMs", t.at.time_since_epoch().count()},
+                   {"onlyPending", t.only_pending},
+                   {"bySwitchover", t.by_switchover},
+                   {"stepTimeoutMs", t.step_timeout.count()},
+                   {"candidate", t.candidate.str()},
+                   {"region", t.region},
+                   {"by", t.by},
+                   {"askedAtMs", t.asked_at.time_since_epoch().count()},
+                   {"outcome", t.outcome}});
+}
+
+Result<TaskRecord> decode_task(std::string_view text) {
+  JsonReader r(text, "task");
+  TaskRecord t;
+  r.text("id", t.id);
+  r.required_choice("kind", kTaskKinds, t.kind);
+  r.objects("steps", kStepsMax, [&](JsonReader& s) {
+    TaskStep step;
+    s.name("member", step.member);
+    s.required_choice("state", kStepStates, step.state);
+    s.text("note", step.note);
+    s.check(!step.member.empty(), "member is missing");
+    t.steps.push_back(std::move(step));
+  });
+  int64_t at_ms = 0, asked_ms = 0;
+  r.number("atMs", at_ms);
+  r.number("askedAtMs", asked_ms);
+  t.at = WallTime(Millis(at_ms));
+  t.asked_at = WallTime(Millis(asked_ms));
+  r.boolean("onlyPending", t.only_pending);
+  r.boolean("bySwitchover", t.by_switchover);
+  r.duration("stepTimeoutMs", t.step_timeout);
+  r.name("candidate", t.candidate);
+  r.text("region", t.region);
+  r.text("by", t.by);
+  r.text("outcome", t.outcome);
+  r.check(!t.id.empty(), "id is missing");
+  return r.finish(std::move(t));
+}
+
 std::string encode(const InitRecord& i) {
   return dump(json{{"systemId", i.system_id}, {"by", i.by.str()}});
 }
@@ -378,6 +478,7 @@ ClusterView ClusterParser::parse(const store::Snapshot& snapshot) {
   const std::string members = keys.prefix + "members/";
   const std::string ballots = keys.prefix + "ballots/";
   const std::string history = keys.prefix + "history/";
+  const std::string tasks = keys.prefix + "tasks/";
   const MonitorKeys monitor(keys.prefix);
   for (const store::Entry& e : snapshot.entries) {
     const std::string_view key = e.key;
@@ -408,6 +509,10 @@ ClusterView ClusterParser::parse(const store::Snapshot& snapshot) {
     } else if (key.starts_with(history)) {
       take(decode(e, &decode_history), e, [&](HistoryRecord h) {
         if (key == keys.history(h.epoch)) view.history[h.epoch] = std::move(h);
+      });
+    } else if (key.starts_with(tasks)) {
+      take(decode(e, &decode_task), e, [&](TaskRecord t) {
+        if (key == keys.task(t.id)) view.tasks[t.id] = {t, e.revision};
       });
     } else if (key.starts_with(monitor.prefix)) {
       if (!view.monitor) view.monitor.emplace();

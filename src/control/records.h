@@ -19,6 +19,7 @@
 #include "base/time.h"
 #include "base/types.h"
 #include "control/monitor_records.h"
+#include "control/task_records.h"
 #include "store/store.h"
 
 namespace bascule::control {
@@ -29,6 +30,14 @@ using store::Revision;
 // kOn: one named standby. kQuorum: any sync_count of all that keep up.
 enum class SyncMode { kOff, kOn, kQuorum };
 enum class OnCrash { kFailover, kRestart, kRestartThenFailover };
+
+// A replication slot of somebody outside the cluster, by name.
+struct PermanentSlot {
+  std::string plugin;  // of a logical one; empty: physical
+  std::string database;
+  bool logical() const { return !plugin.empty(); }
+  bool operator==(const PermanentSlot&) const = default;
+};
 
 struct ClusterConfig {
   Millis ttl{5000};
@@ -42,6 +51,9 @@ struct ClusterConfig {
   Millis drain_timeout{3000};             // switchover: running transactions may end within this
   Millis promote_timeout{10000};          // a promotion that takes longer is undone
   Millis rejoin_timeout{30000};           // a replica that can't stream for so long is cloned anew
+  std::map<std::string, std::string> parameters;  // of PostgreSQL; a member's own ones win
+  std::map<std::string, PermanentSlot> slots;     // kept at whoever leads
+  std::string primary_region;                     // preferred in an election; empty: none
   bool operator==(const ClusterConfig&) const = default;
 
   Millis renew_every() const { return ttl / 5; }
@@ -79,6 +91,15 @@ struct LeaderRecord {
 };
 
 // ---- members/<name>: written by that member only ---------------------------------------------
+// What a member's configuration says about its use, beside nofailover and priority.
+struct MemberTags {
+  bool nosync = false;         // never waited for
+  bool noloadbalance = false;  // no reads by way of proxy and load balancers
+  bool clonefrom = false;      // others are cloned from here rather than from the leader
+  NodeName replicatefrom;      // streams from that member while it can; empty: from the leader
+  bool operator==(const MemberTags&) const = default;
+};
+
 struct MemberRecord {
   NodeName name;
   std::string role;    // "primary", "replica", "none"
@@ -95,10 +116,15 @@ struct MemberRecord {
   std::string region;
   int priority = 100;  // higher is preferred
   bool nofailover = false;
+  MemberTags tags;
+  NodeName upstream;      // that it streams from, or tries to
   std::string sync_name;  // application_name of its receiver: name + "_" + incarnation
   uint64_t system_id = 0;
   bool pending_restart = false;
-  WallTime written_at{};  // for people only; never compared between hosts
+  std::string config_problem;  // why the dynamic parameters are not in force here
+  std::string task;            // the last one that it took its turn in
+  std::string task_result;     // of that: empty: under way
+  WallTime written_at{};       // for people only; never compared between hosts
   bool operator==(const MemberRecord&) const = default;
 };
 
@@ -179,6 +205,7 @@ struct Keys {
   std::string roster() const { return prefix + "roster"; }
   std::string sync() const { return prefix + "sync"; }
   std::string request() const { return prefix + "request"; }
+  std::string task(std::string_view id) const { return prefix + "tasks/" + std::string(id); }
   std::string pause() const { return prefix + "pause"; }
   std::string member(const NodeName& n) const { return prefix + "members/" + n.str(); }
   std::string ballot(const NodeName& n) const { return prefix + "ballots/" + n.str(); }
@@ -206,6 +233,7 @@ struct ClusterView {
   std::map<NodeName, MemberRecord> members;
   std::map<NodeName, Versioned<Ballot>> ballots;
   std::map<Epoch, HistoryRecord> history;
+  std::map<std::string, Versioned<TaskRecord>> tasks;  // by id
   std::optional<MonitorView> monitor;  // databases without an agent: a monitor decides
   std::vector<std::string> problems;
 
@@ -227,7 +255,7 @@ class ClusterParser {
   struct Decoded {
     std::string text;
     std::variant<std::monostate, LeaderRecord, ClusterConfig, InitRecord, RosterRecord, SyncRecord,
-                 RequestRecord, MemberRecord, Ballot, HistoryRecord>
+                 RequestRecord, MemberRecord, Ballot, HistoryRecord, TaskRecord>
         value;
   };
   template <typename T>

@@ -24,10 +24,7 @@ Status invalid(std::string message, std::string hint = {}) {
 Status check_parameters(const NodeConfig& config) {
   const auto& owned = owned_parameters();
   for (const auto& [name, value] : config.parameters) {
-    const bool well_formed = !name.empty() && std::ranges::all_of(name, [](unsigned char c) {
-      return std::islower(c) != 0 || std::isdigit(c) != 0 || c == '_' || c == '.';
-    });
-    if (!well_formed || !one_line(value)) {
+    if (!is_parameter_name(name) || !one_line(value)) {
       return invalid(fmt::format("parameters: \"{}\" is not a parameter of PostgreSQL", name));
     }
     if (std::ranges::binary_search(owned, name)) {

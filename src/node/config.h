@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,22 @@ struct ClientUser {
   // is.
   std::string password;
   std::string database;  // created, owned by the user; empty: none
+};
+
+// Commands that are run when something changed here (hooks.h): program and arguments; empty: none.
+struct HookConfig {
+  std::vector<std::string> on_role_change;
+  std::vector<std::string> on_start;  // PostgreSQL accepts connections
+  std::vector<std::string> on_stop;   // it is gone
+  Millis timeout{30000};              // then the command is killed
+};
+
+// How a data directory is made by a command of the operator's, run with its path as
+// BASCULE_DATA_DIR and the like (ops_create.cc).
+struct CopyMethod {
+  std::string name;                  // "basebackup": pg_basebackup
+  std::vector<std::string> command;  // program and arguments
+  Millis timeout{std::chrono::hours(24)};
 };
 
 struct NodeConfig {
@@ -45,6 +62,10 @@ struct NodeConfig {
   std::string replication_password;                      // required; the same on every member
   std::vector<ClientUser> client_users;
   std::map<std::string, std::string> parameters;  // e.g. {"shared_buffers", "1GB"}; ours win
+
+  HookConfig hooks;
+  std::optional<CopyMethod> bootstrap;      // instead of initdb, of a new cluster
+  std::vector<CopyMethod> replica_methods;  // in this order; none: pg_basebackup
 
   // A standby or primary that is silent for so long is taken for gone by replication.
   Millis replication_timeout{2000};

@@ -1,9 +1,11 @@
 #include "node/node.h"
 
+#include <algorithm>
 #include <mutex>
 #include <optional>
 #include <utility>
 
+#include "node/hooks.h"
 #include "node/shell.h"
 
 namespace bascule::node {
@@ -31,6 +33,12 @@ class Node::Impl {
     if (!opened) return std::unexpected(opened.error());
     shell_ = std::move(opened->shell);
     shell_->on_exit([this] { finish({}); });
+    hooks_.emplace(config_.hooks, deps_.pool, deps_.process, deps_.loop,
+                   [this, a = alive_](NoteRecord note) {
+                     deps_.loop.post([this, a, note = std::move(note)]() mutable {
+                       if (*a) shell_->note(std::move(note));
+                     });
+                   });
     shell_->start(
         opened->state, [this](control::Event event) { step(event); },
         [this, state = opened->state](Status ready) {
@@ -64,6 +72,7 @@ class Node::Impl {
     shell_->perform(std::move(effects));
     prepare_slots();
     publish();
+    tell_hooks();
     deps_.loop.cancel(wake_timer_);
     const MonoTime when = agent_->next_wakeup();
     wake_timer_ = when == MonoTime::max()
@@ -72,13 +81,44 @@ class Node::Impl {
   }
 
   void prepare_slots() {
-    const auto& roster = agent_->cluster().roster;
+    const control::ClusterView& cluster = agent_->cluster();
     std::vector<std::string> slots;
-    if (!roster) return;
-    for (const NodeName& name : roster->value.members) {
+    if (!cluster.roster) return;
+    const auto& roster = cluster.roster->value.members;
+    for (const NodeName& name : roster) {
       if (name != config_.agent.name) slots.push_back(control::slot_name(name));
     }
+    for (const auto& [name, member] : cluster.members) {  // who streams from here
+      const bool ours = member.tags.replicatefrom == config_.agent.name;
+      if (ours && std::ranges::find(roster, name) == roster.end()) {
+        slots.push_back(control::slot_name(name));
+      }
+    }
     shell_->prepare_slots(std::move(slots));
+  }
+
+  void tell_hooks() {
+    if (postgres_.sampled_at == MonoTime{}) return;
+    const auto change = roles_.observe(agent_->phase(), postgres_);
+    const control::ClusterView& cluster = agent_->cluster();
+    const control::LeaderRecord none;
+    const auto& leader = cluster.leader ? cluster.leader->value : none;
+    const HookFacts facts = {{"cluster", config_.agent.cluster},
+                             {"member", config_.agent.name.str()},
+                             {"role", std::string(to_string(change.to))},
+                             {"old_role", std::string(to_string(change.from))},
+                             {"epoch", std::to_string(leader.epoch.value)},
+                             {"leader", leader.holder.str()},
+                             {"host", config_.agent.host},
+                             {"port", std::to_string(config_.agent.port)},
+                             {"data_dir", config_.data_dir},
+                             {"timeline", std::to_string(postgres_.timeline.value)},
+                             {"reason", agent_->reason()}};
+    if (change.started) hooks_->fire("start", facts);
+    if (change.to != change.from && change.to != RoleWatch::Role::kUnknown) {
+      hooks_->fire("role_change", facts);
+    }
+    if (change.stopped) hooks_->fire("stop", facts);
   }
 
   void publish() {
@@ -125,6 +165,8 @@ class Node::Impl {
   NodeDeps deps_;
   std::unique_ptr<Shell> shell_;
   std::optional<control::Agent> agent_;
+  std::optional<Hooks> hooks_;
+  RoleWatch roles_;
   control::PgStatus postgres_;
   bool shutdown_requested_ = false;
   env::TimerId wake_timer_ = env::TimerId::kNone;

@@ -37,6 +37,7 @@ OpResult run_op(OpContext& context, const control::Op& operation) {
     OpResult operator()(const op::TerminateSenders& o) { return terminate_senders(c, o); }
     OpResult operator()(const op::Rewind& o) { return rewind(c, o); }
     OpResult operator()(const op::Clone& o) { return clone(c, o); }
+    OpResult operator()(const op::Reload& o) { return reload(c, o); }
     OpResult operator()(const op::Kill&) {
       return fail(ErrorCode::kInternal, "kill is the guard's");
     }

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <string>
 
 #include "control/events.h"
@@ -48,6 +49,7 @@ OpResult set_sync(OpContext&, const control::op::SetSync&);                    /
 OpResult ensure_slots(OpContext&, const control::op::EnsureSlots&);            // ops_sync.cc
 OpResult terminate_senders(OpContext&, const control::op::TerminateSenders&);  // ops_sync.cc
 OpResult checkpoint(OpContext&, const control::op::Checkpoint&);               // ops_sync.cc
+OpResult reload(OpContext&, const control::op::Reload&);                       // ops_reload.cc
 
 // -- shared by them
 // Writes the configuration, reloads, and waits until a new session shows it. Returns that session,
@@ -57,6 +59,9 @@ Result<PgConnection> reconfigure(OpContext& context, const ServerSettings& setti
 enum class Reserve { kNow, kAtFirstUse };  // kNow: WAL is kept for the slot from now on
 Status create_slots(PgConnection& session, const std::vector<std::string>& slots, Reserve reserve,
                     const Bound& bound);
+// Of the parameters that a standby needs as high as its primary: those that are configured lower,
+// with what it needs (ops_reload.cc).
+std::map<std::string, std::string> standby_floors(OpContext& context);
 // Starts in recovery and waits until it accepts connections.
 Status start_in_recovery(OpContext& context, const ServerSettings& settings);
 std::unexpected<Error> in_context(const char* what, Error error);

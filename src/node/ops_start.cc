@@ -11,6 +11,7 @@ using control::OpData;
 constexpr Millis kConnectPause = 5ms;
 constexpr Nanos kConnectWithin = 2s;
 constexpr Nanos kSmallWork = 30s;
+constexpr Millis kRecoveryPause = 100ms;
 
 // Until a session can be had. Recovery takes as long as it takes: it ends by success, by the
 // postmaster's end, or by cancellation.
@@ -87,7 +88,7 @@ Status create_roles(OpContext& context, PgConnection& session) {
   return context.server.unmark(Marker::kRolesPending);
 }
 
-Status start_as_primary(OpContext& context, const control::op::StartPrimary& o) {
+Status start_as_primary(OpContext& context, const control::op::StartPrimary& o, Position& at) {
   Server& server = context.server;
   auto guard = server.guard();
   if (!guard) return std::unexpected(guard.error());
@@ -97,30 +98,46 @@ Status start_as_primary(OpContext& context, const control::op::StartPrimary& o) 
   if (auto done = server.start_postmaster(*guard, context.control.begun); !done) return done;
   auto session = await_session(context, *guard);
   if (!session) return std::unexpected(session.error());
-  auto recovering = session->value("SELECT pg_is_in_recovery()", context.within(kSmallWork));
-  if (!recovering) return std::unexpected(recovering.error());
-  if (*recovering != "f") return fail(ErrorCode::kInternal, "started, but it is in recovery");
-  if (server.marked(Marker::kRolesPending)) return create_roles(context, *session);
-  return {};
+  const bool fresh = server.marked(Marker::kRolesPending);
+  for (;;) {
+    auto recovering = session->value("SELECT pg_is_in_recovery()", context.within(kSmallWork));
+    if (!recovering) return std::unexpected(recovering.error());
+    if (*recovering == "f") break;
+    // A restored directory of a new cluster may have an archive to read to its end.
+    if (!fresh) return fail(ErrorCode::kInternal, "started, but it is in recovery");
+    if (context.control.cancelled) return fail(ErrorCode::kUnavailable, "cancelled");
+    context.progress("recovering");
+    server.process().sleep(kRecoveryPause);
+  }
+  if (!fresh) return {};
+  auto position = server.replication_session(context.within(kSmallWork));
+  if (!position) return std::unexpected(position.error());
+  auto found = identify_system(*position, context.within(kSmallWork));
+  if (!found) return std::unexpected(found.error());
+  at = found->position;
+  return create_roles(context, *session);
 }
 
 }  // namespace
 
 OpResult start_primary(OpContext& context, const control::op::StartPrimary& o) {
-  const Status started = start_as_primary(context, o);
+  OpData out;
+  const Status started = start_as_primary(context, o, out.position);
   // Also after a failure: whoever starts this directory next without holding the record gets a
   // standby.
   const Status signal = context.server.set_standby_signal();
   if (!started) return in_context("start as primary", started.error());
   if (!signal) return in_context("start as primary", signal.error());
-  return OpData{};
+  return out;
 }
 
 Status start_in_recovery(OpContext& context, const ServerSettings& settings) {
   Server& server = context.server;
   auto guard = server.guard();
   if (!guard) return std::unexpected(guard.error());
-  if (auto done = write_conf(context, settings); !done) return done;
+  ServerSettings with_floors = settings;
+  with_floors.floors = standby_floors(context);
+  if (auto done = write_conf(context, with_floors); !done) return done;
   if (auto done = server.set_standby_signal(); !done) return done;
   if (auto done = server.start_postmaster(*guard, context.control.begun); !done) return done;
   auto session = await_session(context, *guard);

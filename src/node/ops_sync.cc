@@ -44,6 +44,37 @@ Status release_slots(PgConnection& session, const Bound& bound) {
   return create_slots(session, names, Reserve::kAtFirstUse, bound);
 }
 
+// Those of others, by the cluster's configuration. One that was taken out of it is left alone: its
+// owner may still read it.
+Status keep_permanent(OpContext& context, PgConnection& session, const control::op::EnsureSlots& o,
+                      const Bound& bound) {
+  for (const auto& [name, slot] : o.permanent) {
+    auto rows = session.query(
+        "SELECT FROM pg_replication_slots WHERE slot_name = " + session.quote(name), bound);
+    if (!rows) return std::unexpected(rows.error());
+    if (!rows->empty()) continue;
+    if (!slot.logical()) {
+      if (auto done = create_slots(session, {name}, Reserve::kNow, bound); !done) return done;
+      continue;
+    }
+    // Of the database that it decodes.
+    auto there = context.server.session(bound, slot.database);
+    if (!there) {
+      context.remark("permanent slot missing", name + ": " + there.error().message);
+      continue;
+    }
+    auto made = there->query(fmt::format("SELECT pg_create_logical_replication_slot({}, {})",
+                                         there->quote(name), there->quote(slot.plugin)),
+                             bound);
+    if (!made) {
+      context.remark("permanent slot missing", name + ": " + made.error().message);
+    } else {
+      context.remark("permanent slot", name + " created: changes from now on are kept for it");
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 OpResult set_sync(OpContext& context, const control::op::SetSync& o) {
@@ -78,6 +109,11 @@ OpResult ensure_slots(OpContext& context, const control::op::EnsureSlots& o) {
   }
   if (auto done = create_slots(*session, o.slots, reserve, bound); !done) {
     return std::unexpected(done.error());
+  }
+  if (reserve == Reserve::kNow) {
+    if (auto done = keep_permanent(context, *session, o, bound); !done) {
+      return in_context("permanent slots", done.error());
+    }
   }
   for (const std::string& slot : o.drop) {
     const std::string name = session->quote(slot);

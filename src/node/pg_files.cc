@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <utility>
 
@@ -43,6 +44,34 @@ bool parse_number(std::string_view text, T& out) {
 
 std::string setting(std::string_view name, std::string_view value) {
   return fmt::format("{} = {}\n", name, quote_conf(value));
+}
+
+constexpr std::string_view kMarkName = "bascule.parameters";
+
+struct Minimum {
+  std::string_view key;  // in pg_controldata's output
+  std::string_view parameter;
+  int otherwise;
+};
+constexpr Minimum kMinima[] = {
+    {"max_connections setting", "max_connections", 100},
+    {"max_worker_processes setting", "max_worker_processes", 8},
+    {"max_wal_senders setting", "max_wal_senders", 20},  // ours, see defaults()
+    {"max_prepared_xacts setting", "max_prepared_transactions", 0},
+    {"max_locks_per_xact setting", "max_locks_per_transaction", 64},
+};
+
+// With less PostgreSQL does not start, or its standbys can't connect.
+struct Least {
+  std::string_view parameter;
+  int value;
+};
+constexpr Least kLeast[] = {
+    {"max_connections", 20}, {"max_wal_senders", 5}, {"max_replication_slots", 5}};
+
+const Minimum* find_minimum(std::string_view key) {
+  const auto found = std::ranges::find(kMinima, key, &Minimum::key);
+  return found == std::end(kMinima) ? nullptr : &*found;
 }
 
 // May be overridden by the user's parameters.
@@ -191,9 +220,80 @@ std::string render_conf(const ConfInputs& in, const ServerSettings& settings) {
   for (const auto& [name, value] : defaults(in)) {
     if (!in.config.parameters.contains(name)) out += setting(name, value);
   }
+  out += fmt::format("include_if_exists '{}'\n", kDynamicConfName);
   for (const auto& [name, value] : in.config.parameters) out += setting(name, value);
+  for (const auto& [name, value] : settings.floors) out += setting(name, value);
   for (const auto& [name, value] : owned(in, settings)) out += setting(name, value);
   return out;
+}
+
+DynamicConf render_dynamic(const std::map<std::string, std::string>& parameters) {
+  DynamicConf out;
+  out.text =
+      "# Written by Bascule from the cluster's configuration (bascule config set parameters...).\n";
+  uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a
+  for (const auto& [name, value] : parameters) {
+    const std::string line = setting(name, value);
+    for (const char c : line) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
+    out.text += line;
+  }
+  out.mark = fmt::format("{:016x}", hash);
+  out.text += setting(kMarkName, out.mark);
+  return out;
+}
+
+std::map<std::string, std::string> parse_dynamic(std::string_view text) {
+  std::map<std::string, std::string> out;
+  for_lines(text, [&](std::string_view line) {
+    const size_t equals = line.find(" = '");
+    if (equals == std::string_view::npos || line.starts_with('#') || !line.ends_with('\'')) return;
+    const std::string_view quoted = line.substr(equals + 4, line.size() - equals - 5);
+    std::string& value = out[std::string(line.substr(0, equals))];
+    for (size_t i = 0; i < quoted.size(); ++i) {
+      if (quoted[i] == '\'' || quoted[i] == '\\') ++i;
+      if (i < quoted.size()) value += quoted[i];
+    }
+  });
+  out.erase(std::string(kMarkName));
+  return out;
+}
+
+Status check_dynamic(const std::map<std::string, std::string>& parameters) {
+  constexpr size_t kValueBytesMax = 8192;
+  const auto refuse = [](std::string what, std::string hint) {
+    return fail(ErrorCode::kInvalid, std::move(what), std::move(hint));
+  };
+  for (const auto& [name, value] : parameters) {
+    if (!is_parameter_name(name) || name.starts_with("bascule.")) {
+      return refuse(
+          fmt::format("parameters: \"{}\" is not a parameter of PostgreSQL", name.substr(0, 60)),
+          "");
+    }
+    if (std::ranges::binary_search(owned_parameters(), name)) {
+      return refuse(fmt::format("parameters: {} is managed by Bascule", name), "Leave it out");
+    }
+    if (value.size() > kValueBytesMax ||
+        value.find_first_of(std::string_view("\n\r\0", 3)) != std::string::npos) {
+      return refuse(fmt::format("parameters: the value of {} is not one line", name), "");
+    }
+    int number = 0;
+    const auto* least = std::ranges::find(kLeast, name, &Least::parameter);
+    if (least != std::end(kLeast) && parse_number(value, number) && number < least->value) {
+      return refuse(fmt::format("parameters: {} = {} is too few", name, number),
+                    fmt::format("At least {}: members and Bascule itself need some", least->value));
+    }
+    if (name == "wal_level" && value == "minimal") {
+      return refuse("parameters: wal_level = minimal ends replication",
+                    "Choose replica or logical");
+    }
+  }
+  return {};
+}
+
+bool is_parameter_name(std::string_view name) {
+  return !name.empty() && name.size() <= 63 && std::ranges::all_of(name, [](unsigned char c) {
+    return std::islower(c) != 0 || std::isdigit(c) != 0 || c == '_' || c == '.';
+  });
 }
 
 const std::vector<std::string>& owned_parameters() {
@@ -289,6 +389,10 @@ Result<ControlData> parse_controldata(std::string_view output) {
       const auto lsn = Lsn::parse(value);
       valid &= lsn.has_value();
       if (lsn) out.checkpoint = *lsn;
+    } else if (const auto* minimum = find_minimum(key)) {
+      StandbyMinimum found{0, minimum->otherwise};
+      valid &= parse_number(value, found.value);
+      out.standby_minima[std::string(minimum->parameter)] = found;
     } else if (key == "Bytes per WAL segment") {
       valid &= parse_number(value, out.segment_bytes);
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@
 namespace bascule::node {
 
 inline constexpr char kConfName[] = "bascule.conf";
+inline constexpr char kDynamicConfName[] = "bascule.dynamic.conf";
 
 // A standby waits for a name that nobody has. Backends and walsenders of a promoted standby may
 // learn late of the names that are set for it (backends from the checkpointer): until then a commit
@@ -30,6 +32,7 @@ struct ServerSettings {
   // While a ballot is out: conflicts never hold replay up.
   bool cancel_conflicts = false;
   size_t sync_count = 1;
+  std::map<std::string, std::string> floors{};  // of a standby, see standby_floors()
 };
 
 struct ConfInputs {
@@ -47,6 +50,18 @@ std::string render_passfile(const NodeConfig& config);
 // Names of the parameters that render_conf sets for safety: nobody else may.
 const std::vector<std::string>& owned_parameters();
 
+// The cluster's dynamic parameters. `mark`: what a session that has read them shows as
+// bascule.parameters.
+struct DynamicConf {
+  std::string text;
+  std::string mark;
+};
+DynamicConf render_dynamic(const std::map<std::string, std::string>& parameters);
+std::map<std::string, std::string> parse_dynamic(std::string_view text);
+// Refuses what is no parameter, is managed by Bascule, or would end replication.
+bool is_parameter_name(std::string_view name);
+Status check_dynamic(const std::map<std::string, std::string>& parameters);
+
 // 'it''s' as in postgresql.conf: ' and \ doubled.
 std::string quote_conf(std::string_view value);
 // A value inside a libpq connection string: 'it\'s'.
@@ -63,6 +78,11 @@ std::string with_include(std::string_view postgresql_conf);
 // postgresql.auto.conf without parameters that we own; `removed` gets their names.
 std::string without_owned(std::string_view auto_conf, std::vector<std::string>& removed);
 
+struct StandbyMinimum {
+  int value = 0;      // the primary's, as it last wrote it
+  int otherwise = 0;  // PostgreSQL's default
+};
+
 struct ControlData {
   uint64_t system_id = 0;
   int version_major = 0;  // from the catalog version's file, not here: 0
@@ -70,6 +90,7 @@ struct ControlData {
   Timeline checkpoint_timeline;
   Lsn checkpoint;  // start of the latest checkpoint record
   uint64_t segment_bytes = 0;
+  std::map<std::string, StandbyMinimum> standby_minima;  // by parameter
   bool cleanly_stopped() const { return state == "shut down" || state == "shut down in recovery"; }
 };
 Result<ControlData> parse_controldata(std::string_view output);

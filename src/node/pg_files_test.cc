@@ -69,6 +69,43 @@ TEST(Conf, WhileABallotIsOutConflictsNeverHoldReplayUp) {
   EXPECT_EQ(render_conf({config, 15, "", ""}, {}).find("max_standby"), std::string::npos);
 }
 
+TEST(DynamicConf, ReadsBackAsItWasAndEveryChangeHasAnotherMark) {
+  const std::map<std::string, std::string> parameters = {
+      {"search_path", "\"$user\", public"}, {"log_line_prefix", "it's \\ %m = '"}, {"jit", "off"}};
+  const DynamicConf conf = render_dynamic(parameters);
+  EXPECT_EQ(parse_dynamic(conf.text), parameters);
+  EXPECT_TRUE(has_line(conf.text, "bascule.parameters = '" + conf.mark + "'"));
+  EXPECT_NE(render_dynamic({}).mark, conf.mark);
+  EXPECT_TRUE(parse_dynamic("# a = 'b'\nnonsense\nx = '\n").size() < 2);
+}
+
+TEST(DynamicConf, WhatEndsReplicationOrSafetyIsRefused) {
+  for (const std::map<std::string, std::string>& bad :
+       std::vector<std::map<std::string, std::string>>{{{"fsync", "off"}},
+                                                       {{"primary_conninfo", "x"}},
+                                                       {{"Work_mem", "1"}},
+                                                       {{"", "1"}},
+                                                       {{"a b", "1"}},
+                                                       {{"work_mem", "1\n2"}},
+                                                       {{"bascule.upstream", "x"}},
+                                                       {{"wal_level", "minimal"}},
+                                                       {{"max_connections", "3"}},
+                                                       {{"max_wal_senders", "0"}}}) {
+    EXPECT_FALSE(check_dynamic(bad)) << bad.begin()->first;
+  }
+  EXPECT_TRUE(check_dynamic({{"work_mem", "64MB"}, {"pg_stat_statements.max", "5"}}));
+}
+
+TEST(Conf, TheMembersOwnParametersComeAfterTheClustersAndFloorsAfterBoth) {
+  NodeConfig config = sample_config();
+  config.parameters = {{"work_mem", "1MB"}};
+  ServerSettings settings;
+  settings.floors = {{"max_connections", "200"}};
+  const std::string conf = render_conf({config, 15, "n1_ab", "/p"}, settings);
+  EXPECT_LT(conf.find("include_if_exists 'bascule.dynamic.conf'"), conf.find("work_mem = '1MB'"));
+  EXPECT_LT(conf.find("work_mem = '1MB'"), conf.find("max_connections = '200'"));
+}
+
 TEST(Passfile, ColonsAndBackslashesAreEscaped) {
   NodeConfig config = sample_config();
   config.replication_user = "re:pl";

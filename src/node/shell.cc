@@ -20,7 +20,8 @@ constexpr Nanos kGuardStable = 10s;
 constexpr Nanos kPersistRetry = 200ms;
 constexpr Millis kSamplingMin = 5ms;
 constexpr control::OpId kOwnOp = ~control::OpId{0};  // one of ours: nobody waits for it
-constexpr Nanos kQuietAfter = 3s;                    // of streaming
+constexpr Nanos kSlotsAgain = 300s;
+constexpr Nanos kQuietAfter = 3s;  // of streaming
 
 }  // namespace
 
@@ -450,10 +451,14 @@ void Shell::maybe_prepare_slots(const control::PgStatus& status) {
     return;
   }
   if (streaming_since_ == MonoTime{}) streaming_since_ = status.sampled_at;
-  if (status.sampled_at - streaming_since_ < kQuietAfter || slots_prepared_ == slots_wanted_ ||
-      running_.id != 0 || !ops_.empty()) {
+  // Again from time to time: one that a cascaded standby has left would hold WAL for ever.
+  const bool prepared =
+      slots_prepared_ == slots_wanted_ && status.sampled_at - slots_prepared_at_ < kSlotsAgain;
+  if (status.sampled_at - streaming_since_ < kQuietAfter || prepared || running_.id != 0 ||
+      !ops_.empty()) {
     return;
   }
+  slots_prepared_at_ = status.sampled_at;
   slots_prepared_ = slots_wanted_;  // also should it fail: the promotion creates what is missing
   ops_.push_back({kOwnOp, op::EnsureSlots{slots_wanted_, {}}});
   next_op();

@@ -56,6 +56,7 @@ class Shell {
   // called when the guard is there (a running PostgreSQL is adopted), or with an error.
   void start(const control::LocalState& state, EventSink sink, std::function<void(Status)> ready);
   void perform(control::Effects effects);
+  void note(NoteRecord record);  // with time and member filled in
   // Slots that a promotion of this member will need. While it streams and nothing else is to be
   // done they are created without WAL, so that a promotion does not have to. Old ones are released.
   void prepare_slots(std::vector<std::string> slots);
@@ -86,7 +87,6 @@ class Shell {
   void perform_one(control::effect::Exit&& e);
 
   void emit(control::Event event);
-  void note(NoteRecord record);
   void remark(std::string what, std::string why);
   GuardClient::Handlers guard_handlers();
   void start_guard();
@@ -126,6 +126,7 @@ class Shell {
   env::TimerId persist_timer_ = env::TimerId::kNone;
 
   std::vector<std::string> slots_wanted_, slots_prepared_;
+  MonoTime slots_prepared_at_{};
   MonoTime streaming_since_{};  // zero: it does not
 
   Millis sample_every_;

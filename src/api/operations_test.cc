@@ -1,0 +1,176 @@
+// Commands on members, the OpenAPI document, the rate limit.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "api/rate_limit.h"
+#include "api/routes.h"
+#include "api/testing.h"
+
+namespace bascule::api {
+namespace {
+
+using namespace testing;
+using nlohmann::json;
+
+class OperationsTest : public ::testing::Test {
+ protected:
+  Response call(const Snapshot& snapshot, const std::string& method, const std::string& path,
+                const std::string& body = "") {
+    const Routes routes(
+        [this](Command command) -> Result<std::string> {
+          commands.push_back(std::move(command));
+          return "op-1";
+        },
+        {});
+    return routes.handle({method, path, {}, body, "127.0.0.1", "", ""}, snapshot, kNow);
+  }
+
+  Snapshot primary = snapshot_of(leading_member());
+  Snapshot proxy = snapshot_of(std::nullopt);
+  std::vector<Command> commands;
+};
+
+TEST_F(OperationsTest, ARestartIsOfTheMemberBesideTheDaemonUnlessOthersAreNamed) {
+  EXPECT_EQ(call(primary, "POST", "/restart").status, 202);
+  EXPECT_EQ(call(proxy, "POST", "/restart").status, 202);
+  EXPECT_EQ(call(primary, "POST", "/restart", R"({"members": "all"})").status, 202);
+  EXPECT_EQ(call(primary, "POST", "/restart", R"({"members": ["n3", "n2", "n3"]})").status, 202);
+  ASSERT_EQ(commands.size(), 4u);
+  EXPECT_EQ(commands[0].members, std::vector{name("n1")});
+  EXPECT_TRUE(commands[1].members.empty());
+  EXPECT_TRUE(commands[2].members.empty());
+  EXPECT_EQ(commands[3].members, (std::vector{name("n3"), name("n2")}));
+}
+
+TEST_F(OperationsTest, ARestartTakesPatronisFields) {
+  EXPECT_EQ(call(proxy, "POST", "/restart",
+                 R"({"restart_pending": true, "schedule": "2026-11-21T23:00:00+01:00",
+                     "timeout": "90"})")
+                .status,
+            202);
+  ASSERT_EQ(commands.size(), 1u);
+  EXPECT_EQ(commands[0].kind, Command::Kind::kRestart);
+  EXPECT_TRUE(commands[0].only_pending);
+  EXPECT_EQ(to_iso8601(commands[0].at), "2026-11-21T22:00:00.000Z");
+  EXPECT_EQ(commands[0].timeout, 90s);
+  for (const char* bad :
+       {R"({"timeout": 0})", R"({"timeout": 1e9})", R"({"schedule": "soon"})",
+        R"({"schedule": "2026-02-30T00:00:00Z"})", R"({"members": []})", R"({"members": [1]})",
+        R"({"members": "some"})", R"({"candidate": "n2"})", R"({"restart_pending": 1})"}) {
+    EXPECT_EQ(call(proxy, "POST", "/restart", bad).status, 400) << bad;
+  }
+  EXPECT_EQ(commands.size(), 1u);
+}
+
+TEST_F(OperationsTest, WhatIsScheduledIsTakenBackByDelete) {
+  EXPECT_EQ(call(primary, "DELETE", "/switchover").status, 200);
+  EXPECT_EQ(call(primary, "DELETE", "/restart").status, 200);
+  EXPECT_EQ(call(primary, "DELETE", "/operations/ab12").status, 200);
+  ASSERT_EQ(commands.size(), 3u);
+  EXPECT_EQ(commands[0].cancels, Command::Kind::kSwitchover);
+  EXPECT_EQ(commands[1].cancels, Command::Kind::kRestart);
+  EXPECT_EQ(commands[2].id, "ab12");
+  EXPECT_EQ(call(primary, "DELETE", "/failover").status, 405);
+  EXPECT_EQ(commands.size(), 3u);
+}
+
+TEST_F(OperationsTest, ASwitchoverIsToAMemberOrToARegion) {
+  EXPECT_EQ(call(primary, "POST", "/switchover", R"({"region": "us"})").status, 202);
+  EXPECT_EQ(commands.at(0).region, "us");
+  EXPECT_EQ(call(primary, "POST", "/switchover", R"({"region": "us", "candidate": "n2"})").status,
+            400);
+}
+
+TEST_F(OperationsTest, ParametersAreChangedAndTakenAwayByName) {
+  EXPECT_EQ(call(primary, "PATCH", "/config",
+                 R"({"parameters": {"work_mem": "1MB", "jit": null, "max_connections": 5}})")
+                .status,
+            200);
+  EXPECT_EQ(call(primary, "PUT", "/config", R"({"ttl": "5s"})").status, 200);
+  ASSERT_EQ(commands.size(), 2u);
+  EXPECT_EQ(commands[0].changes,
+            (std::map<std::string, std::string>{{"parameters.jit", ""},
+                                                {"parameters.max_connections", "5"},
+                                                {"parameters.work_mem", "1MB"}}));
+  EXPECT_FALSE(commands[0].replace);
+  EXPECT_TRUE(commands[1].replace);
+  EXPECT_EQ(call(primary, "PATCH", "/config", R"({"parameters": {"a": [1]}})").status, 400);
+}
+
+TEST_F(OperationsTest, TasksAreShownWithTheirSteps) {
+  control::TaskRecord task;
+  task.id = "t7";
+  task.kind = control::TaskKind::kRestart;
+  task.steps = {{name("n2"), control::StepState::kRunning, ""},
+                {name("n1"), control::StepState::kWaiting, ""}};
+  primary.view.tasks["t7"] = {task, 9};
+  const auto open = json::parse(call(primary, "GET", "/operations/t7").body);
+  EXPECT_EQ(open["progress"], "running");
+  EXPECT_EQ(open["steps"][0]["state"], "running");
+  EXPECT_EQ(open["done"], false);
+  primary.view.tasks["t7"].value.outcome = "done";
+  EXPECT_EQ(json::parse(call(primary, "GET", "/operations").body)[0]["outcome"], "done");
+}
+
+TEST_F(OperationsTest, AMemberThatIsNotToBeReadFromIsNoReplicaForLoadBalancers) {
+  auto replica = snapshot_of(following_member("n3"));
+  EXPECT_EQ(call(replica, "GET", "/replica").status, 200);
+  replica.view.members.at(name("n3")).tags.noloadbalance = true;
+  EXPECT_EQ(call(replica, "GET", "/replica").status, 503);
+}
+
+TEST_F(OperationsTest, TheOpenApiDocumentHasEveryRouteAndNoOther) {
+  const auto document = json::parse(call(primary, "GET", "/openapi.json").body);
+  EXPECT_EQ(document["openapi"], "3.1.0");
+  std::set<std::pair<std::string, std::string>> documented, served;
+  std::set<std::string> ids;
+  for (const auto& [path, methods] : document["paths"].items()) {
+    for (const auto& [method, operation] : methods.items()) {
+      std::string upper = method;
+      std::ranges::transform(upper, upper.begin(), ::toupper);
+      documented.emplace(upper, path);
+      EXPECT_TRUE(ids.insert(operation["operationId"]).second) << operation["operationId"];
+      EXPECT_FALSE(operation["summary"].get<std::string>().empty());
+      EXPECT_GE(operation["responses"].size(), 3u);
+      const bool varies = path.find('{') != std::string::npos;
+      ASSERT_EQ(operation.contains("parameters") && operation["parameters"][0]["in"] == "path",
+                varies)
+          << path;
+    }
+  }
+  for (const auto& route : Routes::all()) served.insert(route);
+  EXPECT_EQ(documented, served);
+}
+
+TEST_F(OperationsTest, EveryDocumentedPathIsServed) {
+  for (auto [method, path] : Routes::all()) {
+    if (const size_t open = path.find('{'); open != std::string::npos) path.replace(open, 20, "x");
+    const auto response = call(primary, method, path, method == "GET" ? "" : "{}");
+    if (method == "GET" && path == "/operations/x") continue;  // there is none
+    EXPECT_NE(response.status, 405) << method << " " << path;
+    EXPECT_NE(json::parse(response.body, nullptr, false).value("/error/message"_json_pointer, ""),
+              "No such path")
+        << method << " " << path;
+  }
+}
+
+TEST(RateLimit, AnAddressGetsItsShareAndNoMore) {
+  RateLimit limit(10);
+  int let_in = 0;
+  for (int i = 0; i < 100; ++i) let_in += limit.allow("a", kNow);
+  EXPECT_EQ(let_in, 20) << "twice the rate after a rest";
+  EXPECT_TRUE(limit.allow("b", kNow)) << "not at another's cost";
+  EXPECT_TRUE(limit.allow("a", kNow + 100ms));
+  EXPECT_FALSE(limit.allow("a", kNow + 100ms));
+  for (int i = 0; i < 100'000; ++i) limit.allow(std::to_string(i), kNow + 200ms);
+  EXPECT_TRUE(limit.allow("a", kNow + 10s));
+  RateLimit none(0);
+  for (int i = 0; i < 1000; ++i) ASSERT_TRUE(none.allow("a", kNow));
+}
+
+}  // namespace
+}  // namespace bascule::api
