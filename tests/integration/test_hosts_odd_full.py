@@ -1,0 +1,238 @@
+"""Scenarios of `./dev test --full` with broken disks, a wiped store, strangers and cancelled waits, on hosts of their own.
+The number in a name is the scenario's.
+"""
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+import psycopg2
+import pytest
+
+import netns
+from harness import send, wait_for
+from namespaces import PG_PORT, USER, HostCluster
+
+TTL_S = 5.0
+FAST = {"timing": "fast"}
+FAST_TTL_S = 2.0
+
+
+class DiskCluster(HostCluster):
+    """Every member's data directory is a file system of its own (ext4 in a file), which can be full or hang."""
+
+    def __init__(self, megabytes, **options):
+        super().__init__(**options)
+        self.megabytes, self.frozen = megabytes, set()
+
+    def write_files(self):
+        super().write_files()
+        owner = pwd.getpwnam(USER)
+        for member in self.members:
+            image, data = self.dir / f"{member}.img", self.data(member)
+            with open(image, "wb") as file:
+                file.truncate(self.megabytes << 20)
+            data.mkdir()
+            netns.run("mkfs.ext4", "-q", "-m", "0", str(image))
+            netns.run("mount", "-o", "loop", str(image), str(data))
+            (data / "lost+found").rmdir()
+            os.chown(data, owner.pw_uid, owner.pw_gid)
+            data.chmod(0o700)
+
+    def freeze(self, member):
+        netns.run("fsfreeze", "--freeze", str(self.data(member)))
+        self.frozen.add(member)
+
+    def thaw(self, member):
+        netns.run("fsfreeze", "--unfreeze", str(self.data(member)))
+        self.frozen.discard(member)
+
+    def destroy(self, keep=None):
+        for member in list(self.frozen):
+            with contextlib.suppress(OSError):
+                self.thaw(member)
+        for member in self.members:
+            if member in self.network.hosts:
+                self.host(member).kill()
+            subprocess.run(["umount", str(self.data(member))], capture_output=True, timeout=30)
+        super().destroy(keep)
+
+
+def whole_again(cluster, ledger, scenario, **checks):
+    cluster.wait_healthy(timeout=120)
+    ledger.wait_acks(50)
+    ledger.stop()
+    cluster.finish(ledger, scenario, **checks)
+    cluster.assert_same_rows_everywhere()
+
+
+def reason_of(cluster, member):
+    return (cluster.record(f"members/{member}") or {}).get("reason", "")
+
+
+# ---------------------------------------------------------------------------------------- failure
+
+def test_09_hosts_a_disk_that_hangs_is_found_and_failed_over():
+    with DiskCluster(400, defaults=FAST) as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        cluster.freeze(old)  # writes and fsyncs wait, in a state that not even SIGKILL ends
+        cluster.wait_primary(timeout=60, other_than=old, epoch_above=epoch)
+        ledger.wait_acks(50)
+        cluster.thaw(old)
+        whole_again(cluster, ledger, "09")
+
+
+def test_10_hosts_a_full_disk_of_the_primary_loses_nothing():
+    with DiskCluster(400, defaults=FAST) as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        ballast = cluster.data(old) / "ballast"
+        with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 20))
+        with contextlib.suppress(psycopg2.Error):  # what is left of the segment is written full
+            cluster.query(old, "SELECT pg_switch_wal()")
+        cluster.wait_primary(timeout=60, other_than=old, epoch_above=epoch)
+        ledger.wait_acks(50)
+        said = [n["why"] for n in cluster.notes(old) if "No space" in n["why"] or "disk" in n["why"]]
+        ballast.unlink(missing_ok=True)
+        whole_again(cluster, ledger, "10", said=said[:1])
+
+
+def test_11_hosts_a_data_directory_that_is_gone_is_replaced_by_a_clone():
+    with HostCluster(defaults=FAST) as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        shutil.rmtree(cluster.data(old))
+        cluster.wait_primary(timeout=120, other_than=old, epoch_above=epoch)
+        ledger.wait_acks(50)
+        whole_again(cluster, ledger, "11", cloned=len(cluster.noted(old, "cloned")))
+
+
+# ------------------------------------------------------------------------------------------ store
+
+def test_28_hosts_a_wiped_store_initialises_nothing_again():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        bootstraps = sum(len(cluster.noted(m, "bootstrapping")) for m in cluster.members)
+        for name in cluster.etcd_names:
+            cluster.host(name).kill()
+            shutil.rmtree(cluster.dir / "etcd" / name)
+        for name in cluster.etcd_names:
+            cluster.host(name).boot()
+        time.sleep(3 * TTL_S)  # whatever they do about it, it is not a new cluster
+        reasons = {m: reason_of(cluster, m) for m in cluster.members}
+        print({"scenario": "28", "reasons": reasons, "writable": cluster.writable_members()})
+        assert sum(len(cluster.noted(m, "bootstrapping")) for m in cluster.members) == bootstraps
+        for member in cluster.members:
+            text = (cluster.data(member) / "PG_VERSION").read_text()
+            assert text.strip() == "15", f"{member} has lost its data directory"
+        assert len(cluster.writable_members()) <= 1
+
+
+# ------------------------------------------------------------------------------------- durability
+
+def test_36_hosts_a_cancelled_wait_for_the_standby_is_no_success_through_the_proxy():
+    with HostCluster(defaults={"sync_strict": True}) as cluster:
+        with cluster.ledger() as ledger:
+            ledger.wait_acks(50)
+        primary = cluster.primary()
+        with cluster.host("c1").inside():
+            session = psycopg2.connect(cluster.dsn())
+            session.autocommit = True
+            cluster.cut_between([primary], cluster.others(primary))
+            result = {}
+
+            def insert():
+                try:
+                    with session.cursor() as cursor:
+                        cursor.execute("INSERT INTO ledger VALUES (5000, 1)")
+                    result["acked"] = True
+                except psycopg2.Error as error:
+                    result["code"], result["error"] = error.pgcode, str(error)
+            thread = threading.Thread(target=insert, daemon=True)
+            thread.start()
+            wait_for(lambda: cluster.query(primary, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+                     [0][0], 10, "the commit waits for its standby")
+            session.cancel()
+            thread.join(timeout=10)
+        print({"scenario": "36", **result})
+        assert result.get("code") == "08007", result
+        cluster.heal(primary)
+        cluster.wait_healthy()
+
+
+# ----------------------------------------------------------------------------------------- rejoin
+
+def test_41_hosts_the_source_of_a_rewind_dies_in_the_middle():
+    with HostCluster(defaults=FAST) as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        # Rows that only the old primary has make a rewind necessary.
+        send(cluster.backends(old, "walsender"), signal.SIGSTOP)
+        with contextlib.suppress(psycopg2.Error), contextlib.closing(cluster.superuser(old, "app")) as session:
+            session.cursor().execute("SET LOCAL synchronous_commit = local; INSERT INTO ledger VALUES (6000, 1)")
+            session.commit()
+        cluster.kill_host(old)
+        second = cluster.wait_primary(timeout=20, other_than=old, epoch_above=epoch)
+        ledger.wait_acks(50)
+        cluster.wait_healthy(streaming=1)
+        cluster.boot(old)
+        wait_for(lambda: cluster.noted(old, "rewinding"), 30, "the rewind begins", poll_s=0.002)
+        epoch = cluster.epoch()
+        cluster.kill_host(second)
+        cluster.wait_primary(timeout=30, other_than=second, epoch_above=epoch)
+        ledger.wait_acks(50)
+        cluster.boot(second)
+        whole_again(cluster, ledger, "41", done=[n["what"] for n in cluster.notes(old)][-4:])
+
+
+def test_45_hosts_a_foreign_data_directory_is_refused():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        primary = cluster.primary()
+        member = cluster.others(primary)[0]
+        cluster.host(member).kill()
+        own, data = cluster.home(member) / "own", cluster.data(member)
+        os.rename(data, own)
+        netns.run("setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups",
+                  f"{cluster.info['binDir']}/initdb", "-D", str(data), "-A", "trust",
+                  "--no-sync")
+        cluster.boot(member)
+        wait_for(lambda: "another cluster" in reason_of(cluster, member), 30, "it says why it is refused")
+        ledger.wait_acks(50)
+        assert (data / "PG_VERSION").exists(), "a stranger's data was wiped"
+        cluster.host(member).kill()
+        shutil.rmtree(data)
+        os.rename(own, data)
+        cluster.boot(member)
+        whole_again(cluster, ledger, "45", max_gap_ms=2500)
+
+
+# ------------------------------------------------------------------------------------ adversarial
+
+@pytest.mark.parametrize("mode", ["on"])
+def test_71_hosts_a_second_receiver_of_the_same_name_in_other_case_is_ended(mode):
+    with HostCluster(defaults={"sync": mode}) as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        primary = cluster.primary()
+        name = cluster.query(primary, "SELECT application_name FROM pg_stat_replication WHERE sync_state = 'sync'")[0][0]
+        password = (cluster.dir / "secrets/replication").read_text().strip()
+        folder = cluster.base / "stranger"
+        folder.mkdir()
+        with cluster.host("c1").inside():
+            stranger = subprocess.Popen(
+                [f"{cluster.info['binDir']}/pg_receivewal", "-D", str(folder), "--no-loop", "-d",
+                 f"host={cluster.host(primary).address} port={PG_PORT} user=bascule_replication password={password} "
+                 f"application_name={name.upper()}"], stderr=subprocess.PIPE, text=True)
+        try:
+            said = stranger.communicate(timeout=30)[1]
+        finally:
+            stranger.kill()
+        assert "terminat" in said, said
+        whole_again(cluster, ledger, "71", max_gap_ms=2500, said=said.strip()[-120:])
