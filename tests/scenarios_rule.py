@@ -2,7 +2,7 @@
 """docs/scenarios.md: each of the 72 fault scenarios has a row, and the columns that say where it is proven are
 what the tests and the simulation's scripts really have. Usage: scenarios_rule.py <root> [--write]
 
-A proof is a function test_<number>_... in tests/integration/*.py, or a script of that number (a letter behind it
+A proof is a function test_<number>_... in tests/integration/*.py (unless marked xfail), or a script of that number (a letter behind it
 for a variant) in sim/scenarios_*.cc. --write puts the columns right; the texts of the page are people's.
 What stands in `also` must be a word of a file in tests/ , sim/ or src/.
 """
@@ -30,7 +30,9 @@ def real(root):
     """(number, full): its test functions"""
     found = {}
     for path in sorted((root / "tests/integration").glob("*.py")):
-        for name, number in re.findall(r"^def (test_(\d\d)_[a-z0-9_]+)\(", path.read_text(), re.M):
+        for marks, name, number in re.findall(r"((?:^@.*\n)*)^def (test_(\d\d)_[a-z0-9_]+)\(", path.read_text(), re.M):
+            if "mark.xfail" in marks:  # a gap that is known and tried
+                continue
             found.setdefault((int(number), path.stem.endswith("_full")), []).append(name)
     return found
 

@@ -159,6 +159,7 @@ class Agent::Impl {
   void start_bootstrap();
   void run_cluster();
   void keep_roster();
+  bool end_duplicates();
   void keep_sync();
   void apply_sync_step(const SyncStep& step);
   void hung();

