@@ -31,16 +31,13 @@ class Sampler {
   Status look_at_server(control::PgStatus& status, const Bound& bound);
   Status ensure_session(const Bound& bound);
   Status look_at_primary(control::PgStatus& status, const Bound& bound);
-  Status check_flushing(const control::PgStatus& status, bool awaited);
 
   Server& server_;
   std::optional<PgConnection> session_;
   MonoTime session_since_{};
   env::Pid session_of_ = 0;  // postmaster that the session belongs to
   bool pending_restart_ = false;
-  int receiver_ = 0;  // process that streamed at the sample before
-  Lsn flushed_;       // of the primary, and since when it is there
-  MonoTime flushed_at_{};
+  int receiver_ = 0;             // process that streamed at the sample before
   bool connected_once_ = false;  // to that postmaster
   std::mutex mutex_;
   std::optional<ControlData> stopped_;  // guarded by mutex_
