@@ -152,9 +152,7 @@ TEST_F(OperationsTest, EveryDocumentedPathIsServed) {
     const auto response = call(primary, method, path, method == "GET" ? "" : "{}");
     if (method == "GET" && path == "/operations/x") continue;  // there is none
     EXPECT_NE(response.status, 405) << method << " " << path;
-    EXPECT_NE(json::parse(response.body, nullptr, false).value("/error/message"_json_pointer, ""),
-              "No such path")
-        << method << " " << path;
+    EXPECT_EQ(response.body.find("No such path"), std::string::npos) << method << " " << path;
   }
 }
 

@@ -135,10 +135,13 @@ TEST(ParseWhen, FormsOfATime) {
 TEST(ConfigChange, ParametersAndSlotsByName) {
   auto view = three();
   view.config->value.parameters = {{"jit", "off"}};
+  // What is refused comes back as the region's name.
   const auto change = [&](std::map<std::string, std::string> wanted) {
     const auto txn = change_config(view, {"main", std::move(wanted), "me", kNoon, false}, {});
-    return txn ? *control::decode_config(*txn->writes[0].value)
-               : control::ClusterConfig{.primary_region = txn.error().to_string()};
+    if (txn) return *control::decode_config(*txn->writes[0].value);
+    control::ClusterConfig refused;
+    refused.primary_region = txn.error().to_string();
+    return refused;
   };
   const auto good = change({{"parameters.work_mem", "1MB"},
                             {"parameters.jit", ""},

@@ -13,6 +13,7 @@ using control::Phase;
 
 constexpr size_t kLinesShown = 20;
 constexpr size_t kLineBytesMax = 500;
+constexpr size_t kOutputBytesMax = 16 << 10;
 
 std::string upper(std::string_view name) {
   std::string out(name);
@@ -118,6 +119,10 @@ void Hooks::run_next(const std::shared_ptr<Shared>& shared) {
     }
     const MonoTime begun = shared->clock.now();
     command.deadline = begun + shared->config.timeout;
+    std::string output;  // also of one that is killed
+    command.on_output = [&output](std::string_view piece) {
+      if (output.size() < kOutputBytesMax) output += piece;
+    };
     const auto done = shared->process.run(command);
     NoteRecord note;
     note.what = "hook";
@@ -126,7 +131,6 @@ void Hooks::run_next(const std::shared_ptr<Shared>& shared) {
     note.fields = {{"event", job.event},
                    {"command", job.argv.front()},
                    {"ms", std::to_string(to_ms(shared->clock.now() - begun))}};
-    std::string output = done ? done->output : std::string();
     size_t lines = 0;
     for (size_t at = 0; at < output.size() && lines < kLinesShown; ++lines) {
       const size_t end = std::min(output.find('\n', at), output.size());

@@ -73,8 +73,9 @@ TEST_F(HooksTest, TheCommandGetsTheFactsAndItsOutputIsNotedInOrder) {
 }
 
 TEST_F(HooksTest, ACommandThatHangsIsKilledAtItsLimitAndTheNextOneRuns) {
-  run({"/bin/sleep", "60"}, 100ms, 2);
+  run({"/bin/sh", "-c", "echo begun; exec sleep 60"}, 300ms, 2);
   EXPECT_EQ(notes_[1].level, LogLevel::kWarn);
+  EXPECT_EQ(notes_[1].fields.back().second, "begun") << "what it said before";
 }
 
 TEST_F(HooksTest, ACommandThatFailsOrIsNotThereIsSaidSo) {

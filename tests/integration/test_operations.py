@@ -240,3 +240,35 @@ def test_permanent_slots_are_kept_by_every_leader():
         assert cluster.primary() != old
         wait_for(slots, 15, "both slots at the new primary")
         assert cluster.run_cli("config", "set", "slots.bascule_n1=physical", check=False).returncode == 2
+
+
+def test_what_was_asked_for_is_kept_and_what_goes_wrong_is_an_alert():
+    with Cluster(up_options=["--timing", "fast"]) as cluster:
+        audit_file = cluster.base / "audit.jsonl"
+        audit_file.touch()
+        audit_file.chmod(0o666)
+        config = cluster.dir / "proxy" / "bascule.yaml"
+        config.write_text(config.read_text().replace("api:\n", f"api:\n  audit_file: {audit_file}\n", 1))
+        cluster.kill(int((cluster.dir / "proxy" / "agent.pid").read_text()))
+
+        def answers():
+            try:
+                return call(cluster, "GET", "/cluster")[0] == 200
+            except OSError:
+                return False
+        wait_for(answers, 20, "the daemon is back")
+        assert call(cluster, "POST", "/switchover", {"candidate": "nobody"})[0] == 409
+        assert call(cluster, "POST", "/reload", {"members": "all"})[0] == 202
+        cluster.run_cli("config", "set", "drain_timeout=2s")
+        entries = call(cluster, "GET", "/audit")[1]
+        assert [e["what"] for e in entries] == ["switchover candidate=nobody", "reload", "config drain_timeout=2s"]
+        assert "no member" in entries[0]["outcome"] and entries[0]["by"].startswith("api")
+        lines = [json.loads(line) for line in audit_file.read_text().splitlines()]
+        assert [e["what"] for e in lines] == ["switchover candidate=nobody", "reload"], "what came by this API"
+        assert "drain_timeout=2s" in cluster.run_cli("audit").stdout
+        wait_for(lambda: len(call(cluster, "GET", "/api/database/metrics?limit=5")[1]["endpoints"]) == 3, 20, "samples")
+        assert len(call(cluster, "GET", "/api/database/performance")[1]["endpoints"]) == 3
+        cluster.kill_host(cluster.primary())
+        wait_for(lambda: [a for a in call(cluster, "GET", "/api/database/alerts")[1]["recent"]
+                          if a["type"] == "failover_completed" and a["severity"] == "high"], 30, "the failover is an alert")
+        assert call(cluster, "GET", "/openapi.json")[1]["openapi"] == "3.1.0"

@@ -154,7 +154,7 @@ def test_disaster_recovery_runbook_brings_a_cluster_back_from_nothing_but_a_back
         copy.chmod(0o755)
         configure(cluster, others[0], f"  replica_methods:\n    - {{name: none, command: [/bin/false]}}\n"
                                       f"    - {{name: copy, command: [{copy}]}}\n    - basebackup\n")
-        cluster.run_cli("up", check=False, timeout=90)
+        cluster.run_cli("up", "--wait", "1s", check=False, timeout=90)  # the others are held
         assert cluster.wait_primary(timeout=60) == first
         assert rows(cluster, first) == ["in the backup"]
         for member in others:
