@@ -47,14 +47,15 @@ class Bascule(HostCluster):
 
 def systems(network, etcd_hosts):
     """name: (what it is, how to make it)"""
-    def bascule(prefix, timing):
-        return Bascule(defaults={"timing": timing, "sync": "on"}, network=network, etcd_hosts=etcd_hosts, prefix=prefix)
+    def bascule(prefix, **defaults):
+        return Bascule(defaults={"sync": "on", **defaults}, network=network, etcd_hosts=etcd_hosts, prefix=prefix)
 
     def peer(prefix, dcs, checks):
         return patroni.PatroniCluster(network, etcd_hosts, prefix, dcs, checks)
     return {
-        "bascule": ("Bascule, default (ttl 5 s)", lambda: bascule("nd", "default")),
-        "bascule-fast": ("Bascule, fast (ttl 2 s)", lambda: bascule("nf", "fast")),
+        "bascule": ("Bascule, default (ttl 5 s)", lambda: bascule("nd", timing="default")),
+        "bascule-fast": ("Bascule, fast (ttl 2 s, early take-over)",
+                         lambda: bascule("nf", timing="fast", early_takeover=True, blip_tolerance="1s")),
         "patroni": ("Patroni, defaults (ttl 30 s)", lambda: peer("pd", patroni.DEFAULTS, patroni.CHECKS)),
         "patroni-fastest": ("Patroni, fastest (ttl 20 s)",
                             lambda: peer("pf", patroni.FASTEST, patroni.CHECKS_FASTEST)),

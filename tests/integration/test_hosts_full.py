@@ -354,3 +354,40 @@ def test_60_hosts_two_members_and_a_witness_each_lost(lost):
         for name in victims:
             cluster.host(name).power_on()
         whole_again(cluster, ledger, f"60 {lost}")
+
+
+# --------------------------------------------------------------------------------------- failsafe
+
+def test_26_hosts_all_of_etcd_loses_power_and_the_primary_goes_on():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old = cluster.primary()
+        for name in cluster.etcd_names:
+            cluster.host(name).power_off()
+        time.sleep(4 * TTL_S)
+        ledger.wait_acks(50)
+        assert cluster.writable_members() == [old]
+        for name in cluster.etcd_names:
+            cluster.host(name).power_on()
+        wait_for(lambda: cluster.etcd.leader() and cluster.leader_renewed_by_now(), 30, "the record is renewed again")
+        assert cluster.primary() == old
+        whole_again(cluster, ledger, "26 etcd without power", max_gap_ms=2000, errors_by_client_max=0)
+
+
+def test_26_hosts_without_the_store_a_primary_that_nobody_pledges_to_is_fenced():
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old = cluster.primary()
+        for name in cluster.etcd_names:
+            cluster.host(name).power_off()
+        time.sleep(2 * TTL_S)
+        assert cluster.writable_members() == [old]
+        cluster.cut_between([old], cluster.others(old))
+        wait_for(lambda: not cluster.backends(old, ""), 20, f"{old} is fenced")
+        time.sleep(TTL_S)  # nobody can be elected without the store
+        assert cluster.writable_members() == []
+        cluster.heal(old)
+        for name in cluster.etcd_names:
+            cluster.host(name).power_on()
+        cluster.wait_primary(timeout=60)
+        whole_again(cluster, ledger, "26 nobody pledges")
