@@ -1,18 +1,27 @@
 """CPU time a transaction, throughput and latency of the proxy beside PgBouncer: interleaved runs of
-pgbench against one PostgreSQL, medians, ratios. Both as they log clients in: SCRAM-SHA-256."""
+pgbench against one PostgreSQL, medians, ratios. Every pooler logs its clients in by SCRAM-SHA-256.
+
+A cell is one way to use a pooler (pgbench's arguments and a number of clients); a contender is a
+pooler with its configuration. In a cell each contender is measured once a round, one behind the
+other, and compared with the peer of the same round; the table shows the median of the rounds."""
 
 import argparse
 import dataclasses
+import datetime
 import json
 import pathlib
+import platform
 import re
 import statistics
+import subprocess
 import sys
+import time
 
 import rig as rigs
 
 PROGRESS = re.compile(r"progress: ([\d.]+) s, ([\d.]+) tps, lat ([\d.]+) ms")
-BIG = "SELECT repeat('x', 1048576);\n"
+SCRIPTS = {"big.sql": "SELECT repeat('x', 1048576);\n"}
+SIMPLE, PREPARED = ["-S", "-M", "simple"], ["-S", "-M", "prepared"]
 
 
 @dataclasses.dataclass
@@ -20,19 +29,56 @@ class Cell:
     name: str
     clients: int
     arguments: list
+    contenders: list  # the first is the peer
+    targets: dict = dataclasses.field(default_factory=dict)  # contender: CPU ratio at most
 
 
-CELLS = [
-    Cell("simple/1", 1, ["-S", "-M", "simple"]),
-    Cell("simple/16", 16, ["-S", "-M", "simple"]),
-    Cell("simple/100", 100, ["-S", "-M", "simple"]),
-    Cell("simple/1000", 1000, ["-S", "-M", "simple"]),
-    Cell("prepared/16", 16, ["-S", "-M", "prepared"]),
-    Cell("prepared/100", 100, ["-S", "-M", "prepared"]),
-    Cell("prepared/1000", 1000, ["-S", "-M", "prepared"]),
-    Cell("megabyte/4", 4, ["-f", "big.sql"]),
-    Cell("connect/16", 16, ["-S", "-C"]),
-]
+def cells():
+    both = ["pgbouncer", "epoll", "io_uring"]
+    simple = {1: (1.0, 1.0), 16: (0.95, 0.85), 100: (0.85, 0.65), 1000: (0.8, 0.7)}
+    unix = {16: 0.75, 100: 0.65, 1000: 0.65}
+    prepared = {16: 0.8, 100: 0.65, 1000: 0.65}
+    result = [Cell(f"simple/{n}", n, SIMPLE, both, dict(zip(both[1:], at_most)))
+              for n, at_most in simple.items()]
+    result += [Cell(f"unix/{n}", n, SIMPLE, ["pgbouncer-unix", "epoll-unix", "io_uring-unix"],
+                    {"io_uring-unix": at_most}) for n, at_most in unix.items()]
+    result += [Cell(f"prepared/{n}", n, PREPARED, both, {"io_uring": at_most})
+               for n, at_most in prepared.items()]
+    result.append(Cell("megabyte/4", 4, ["-f", "big.sql"], both, {"epoll": 0.4, "io_uring": 0.4}))
+    result.append(Cell("connect/16", 16, ["-S", "-C"], both, {"epoll": 0.9, "io_uring": 0.9}))
+    # Our own among themselves: the peer is one worker, and the writer port.
+    result += [Cell(f"workers/{n}", n, SIMPLE, ["one worker", "two workers"], {"two workers": 1.1})
+               for n in (100, 1000)]
+    result.append(Cell("split/100", 100, SIMPLE, ["writer port", "splitting port"],
+                       {"splitting port": 1.1}))
+    return result
+
+
+class Poolers:
+    """Started when they are first needed; they stay, for an idle one costs nothing."""
+
+    def __init__(self, rig, pool, mode, workers, engine):
+        self.rig, self.pool, self.mode, self.workers, self.engine = rig, pool, mode, workers, engine
+        self.running = {}
+
+    def get(self, name):
+        if name not in self.running:
+            self.running[name] = self._start(name)
+        return self.running[name]
+
+    def _start(self, name):
+        kind, unix = name.removesuffix("-unix"), name.endswith("-unix")
+        file = name.replace(" ", "-")
+        if kind == "pgbouncer":
+            return self.rig.pgbouncer(file, pool=self.pool, mode=self.mode, unix=unix)
+        common = dict(pool=self.pool, mode=self.mode, unix=unix)
+        if kind in ("epoll", "io_uring"):
+            return self.rig.bascule(file, workers=self.workers, engine=kind, **common)
+        if kind == "splitting port":
+            writer = self.get("writer port")
+            return rigs.Pooler(name, writer.split, writer.pid)
+        return self.rig.bascule(file, workers=2 if kind == "two workers" else 1,
+                                engine=self.engine, **common)
 
 
 @dataclasses.dataclass
@@ -72,83 +118,140 @@ def measure(rig, pooler, cell, seconds):
     return Sample(cpu / transactions / 1000, transactions / (last - begun), p99)
 
 
-def table(results, peer):
-    print(f"\n| cell | CPU us bascule | CPU us {peer} | CPU ratio (runs) | tps ratio | p99 ratio |")
-    print("|---|---|---|---|---|---|")
-    for name, row in results.items():
-        if "error" in row:
-            print(f"| {name} | {row['error']} |")
+def run_cell(rig, poolers, cell, rounds, seconds):
+    samples = {name: [] for name in cell.contenders}
+    for i in range(rounds):
+        # Who comes first differs: what a machine does now and then hits everybody.
+        order = cell.contenders[i % len(cell.contenders):] + cell.contenders[:i % len(cell.contenders)]
+        for name in order:
+            samples[name].append(measure(rig, poolers.get(name), cell, seconds))
+    return summary(samples, cell)
+
+
+def summary(samples, cell):
+    peer = samples[cell.contenders[0]]
+    result = {}
+    for name, rows in samples.items():
+        row = {f.name: statistics.median(getattr(s, f.name) for s in rows)
+               for f in dataclasses.fields(Sample)}
+        for key in ("cpu_us", "tps", "p99_ms"):
+            row[f"{key}_ratios"] = [getattr(a, key) / getattr(b, key) for a, b in zip(rows, peer)]
+            row[f"{key}_ratio"] = statistics.median(row[f"{key}_ratios"])
+        row["target"] = cell.targets.get(name)
+        result[name] = row
+    return result
+
+
+# ---- Report --------------------------------------------------------------------------------------
+
+def table(results):
+    lines = ["| cell | contender | CPU µs a transaction | CPU ratio (rounds) | target | transactions/s | ratio | p99 ms | ratio |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for cell, rows in results.items():
+        if "error" in rows:
+            lines.append(f"| {cell} | {rows['error']} |||||||")
             continue
-        runs = " ".join(f"{r:.2f}" for r in row["cpu_ratios"])
-        print(f"| {name} | {row['bascule']['cpu_us']:.1f} | {row['pgbouncer']['cpu_us']:.1f} "
-              f"| **{row['cpu_ratio']:.2f}** ({runs}) | {row['tps_ratio']:.2f} | {row['p99_ratio']:.2f} |")
+        for i, (name, r) in enumerate(rows.items()):
+            if i == 0:
+                lines.append(f"| {cell} | {name} | {r['cpu_us']:.1f} | 1 | | {r['tps']:.0f} | 1 | {r['p99_ms']:.2f} | 1 |")
+                continue
+            rounds = " ".join(f"{x:.2f}" for x in r["cpu_us_ratios"])
+            target = "" if r["target"] is None else \
+                f"≤ {r['target']:g}: {'yes' if r['cpu_us_ratio'] <= r['target'] + 0.005 else 'no'}"
+            lines.append(f"| | {name} | {r['cpu_us']:.1f} | **{r['cpu_us_ratio']:.2f}** ({rounds}) | {target} "
+                         f"| {r['tps']:.0f} | {r['tps_ratio']:.2f} | {r['p99_ms']:.2f} | {r['p99_ms_ratio']:.2f} |")
+    return "\n".join(lines)
 
 
 def plot(results, path):
+    """One group of bars a cell: the CPU ratios, with the targets as marks."""
     import matplotlib
     matplotlib.use("svg")
     from matplotlib import pyplot
-    rows = {name: row for name, row in results.items() if "error" not in row}
-    figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(rows) + 1.5))
-    axes.barh(list(rows), [row["cpu_ratio"] for row in rows.values()])
-    axes.axvline(1.0, color="black", linewidth=1)
-    axes.set_xlabel("CPU time a transaction, PgBouncer = 1")
+    bars = [(f"{cell}  {name}", r["cpu_us_ratio"], r["target"])
+            for cell, rows in results.items() if "error" not in rows
+            for name, r in list(rows.items())[1:]]
+    figure, axes = pyplot.subplots(figsize=(9, 0.3 * len(bars) + 1.2))
+    colours = ["#3b6ea5" if "epoll" in b[0] else "#d08a2e" if "io_uring" in b[0] else "#777777" for b in bars]
+    axes.barh(range(len(bars)), [b[1] for b in bars], color=colours)
+    for i, bar in enumerate(bars):
+        if bar[2] is not None:
+            axes.plot([bar[2]] * 2, [i - 0.4, i + 0.4], color="black", linewidth=2)
+    axes.set_yticks(range(len(bars)), [b[0] for b in bars])
+    axes.axvline(1.0, color="black", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("CPU time a transaction, first contender of the cell = 1 (mark: target)")
     axes.invert_yaxis()
     figure.tight_layout()
     figure.savefig(path)
 
 
-def summary(samples, mine="bascule", peer="pgbouncer"):
-    def medians(name):
-        return {field.name: statistics.median(getattr(s, field.name) for s in samples[name])
-                for field in dataclasses.fields(Sample)}
-    pairs = list(zip(samples[mine], samples[peer]))
-    return {
-        mine: medians(mine), peer: medians(peer),
-        "cpu_ratios": [a.cpu_us / b.cpu_us for a, b in pairs],
-        "cpu_ratio": statistics.median(a.cpu_us / b.cpu_us for a, b in pairs),
-        "tps_ratio": statistics.median(a.tps / b.tps for a, b in pairs),
-        "p99_ratio": statistics.median(a.p99_ms / b.p99_ms for a, b in pairs),
-    }
+def machine():
+    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    cores = sum(line.startswith("processor") for line in open("/proc/cpuinfo"))
+    commit = subprocess.run(["git", "-C", str(rigs.ROOT), "rev-parse", "--short", "HEAD"],
+                            capture_output=True, text=True).stdout.strip()
+    load = " ".join(open("/proc/loadavg").read().split()[:3])
+    return (f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC, {model}, {cores} cores, "
+            f"Linux {platform.release()}, commit {commit}, load average at the start {load}")
+
+
+def options():
+    o = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    o.add_argument("--all", action="store_true", help="the whole table with idle clients, in about 14 minutes; "
+                   "report in build/bench/")
+    o.add_argument("--quick", action="store_true", help="one short round of each cell: a smoke test, in about 3 minutes")
+    o.add_argument("--runs", type=int, default=3, help="rounds of each cell (default 3)")
+    o.add_argument("--seconds", type=int, default=4, help="of each run (default 4)")
+    o.add_argument("--cells", default="", help="regular expression: only these")
+    o.add_argument("--mode", default="transaction", choices=["transaction", "session"])
+    o.add_argument("--pool", type=int, default=20)
+    o.add_argument("--workers", type=int, default=1, help="of epoll and io_uring (default 1)")
+    o.add_argument("--engine", default="auto", help="of the cells that compare the proxy with itself (default auto)")
+    o.add_argument("--json", metavar="FILE", help="write the figures there")
+    o.add_argument("--plot", metavar="FILE", help="write a plot (SVG) there")
+    o.add_argument("--report", metavar="FILE", help="write the report (Markdown) there")
+    given = o.parse_args()
+    if given.quick:
+        given.runs, given.seconds = 1, 2
+    if given.all:
+        out = rigs.ROOT / "build/bench"
+        out.mkdir(parents=True, exist_ok=True)
+        given.json = given.json or str(out / "proxy.json")
+        given.plot = given.plot or str(out / "proxy.svg")
+        given.report = given.report or str(out / "proxy.md")
+    return given
 
 
 def main():
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--runs", type=int, default=3, help="of each cell (default 3)")
-    options.add_argument("--seconds", type=int, default=5, help="of each run (default 5)")
-    options.add_argument("--cells", default="", help="regular expression: only these")
-    options.add_argument("--mode", default="transaction", choices=["transaction", "session"])
-    options.add_argument("--pool", type=int, default=20)
-    options.add_argument("--workers", type=int, default=1)
-    options.add_argument("--json", metavar="FILE", help="write the figures there")
-    options.add_argument("--plot", metavar="FILE", help="write a plot (SVG) there")
-    given = options.parse_args()
-    results = {}
+    given = options()
+    results, begun = {}, time.monotonic()
+    where = machine()
+    version = ".".join(map(str, rigs.pgbouncer_version()))
+    heading = (f"pgbench beside PgBouncer {version}, {given.mode} pooling, pool {given.pool}, {given.workers} worker(s); "
+               f"medians of {given.runs} interleaved rounds of {given.seconds} s. {where}.")
+    print(heading, flush=True)
     with rigs.Rig() as rig:
         rig.load_tables(10)
-        (rig.dir / "big.sql").write_text(BIG)
-        pool = given.pool
-        mode = f"  pool_mode: {given.mode}\n" if given.mode != "session" else ""
-        poolers = [rig.bascule(pool=pool, workers=given.workers, more=mode),
-                   rig.pgbouncer(pool=pool, mode=given.mode)]
-        version = ".".join(map(str, rigs.pgbouncer_version()))
-        print(f"pgbench beside PgBouncer {version}, {given.mode} pooling, pool {pool}, "
-              f"{given.workers} worker(s); {given.runs} interleaved runs of {given.seconds} s", flush=True)
-        for cell in CELLS:
+        for name, text in SCRIPTS.items():
+            (rig.dir / name).write_text(text)
+        poolers = Poolers(rig, given.pool, given.mode, given.workers, given.engine)
+        for cell in cells():
             if not re.search(given.cells, cell.name):
                 continue
-            samples = {p.name: [] for p in poolers}
             try:
-                for _ in range(given.runs):
-                    for pooler in poolers:
-                        samples[pooler.name].append(measure(rig, pooler, cell, given.seconds))
-                results[cell.name] = summary(samples)
+                results[cell.name] = run_cell(rig, poolers, cell, given.runs, given.seconds)
             except RuntimeError as error:
-                results[cell.name] = {"error": str(error).splitlines()[-1]}
+                results[cell.name] = {"error": " ".join(str(error).split())}
             print(".", end="", file=sys.stderr, flush=True)
-    table(results, f"PgBouncer {version}")
+    report = f"{heading}\n\n{table(results)}\n"
+    if given.all:
+        import idle
+        report += "\n" + idle.report(idle.run(clients=10_000, runs=1), 10_000, 1) + "\n"
+    print(f"\n{report}\n{time.monotonic() - begun:.0f} s")
     if given.json:
         pathlib.Path(given.json).write_text(json.dumps(results, indent=1))
+    if given.report:
+        pathlib.Path(given.report).write_text(report)
     if given.plot:
         plot(results, given.plot)
 

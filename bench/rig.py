@@ -1,7 +1,6 @@
 """What the benchmarks share: a cluster, poolers beside each other, CPU time of processes."""
 
 import contextlib
-import json
 import os
 import pathlib
 import random
@@ -82,9 +81,10 @@ def private_bytes(pid):
 
 
 class Rig(contextlib.ExitStack):
-    """One PostgreSQL (of a cluster of one node) in a directory of its own; gone at the end."""
+    """One PostgreSQL in a directory of its own, and a user list with its verifier: what both poolers
+    know, so that neither computes PBKDF2 at a log-in. Gone at the end."""
 
-    user, database = "app", "app"
+    user, database, password = "app", "postgres", "bench"
 
     def __enter__(self):
         super().__enter__()
@@ -92,15 +92,36 @@ class Rig(contextlib.ExitStack):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="bascule-bench-", dir="/tmp"))
         self.callback(shutil.rmtree, self.dir, ignore_errors=True)
         os.chmod(self.dir, 0o755)
-        self.cluster = self.dir / "cluster"
-        subprocess.run([BASCULE, "up", "--dir", str(self.cluster), "--nodes", "1", "--sync", "off"],
-                       check=True, stdout=subprocess.DEVNULL)
-        self.callback(subprocess.run, [BASCULE, "down", "--dir", str(self.cluster), "--purge"],
-                      stdout=subprocess.DEVNULL)
-        facts = json.loads((self.cluster / "cluster.json").read_text())
-        self.pg_port = facts["nodes"][0]["port"]
-        self.password = (self.cluster / "secrets/app").read_text().strip()
+        (self.dir / "pw").write_text(self.password + "\n")
+        if os.geteuid() == 0:
+            for path in (self.dir, self.dir / "pw"):
+                shutil.chown(path, "postgres")
+        self.data, self.pg_port = self.dir / "data", free_port()
+        self._as_postgres([PG_BIN / "initdb", "-D", self.data, "-U", self.user, "-A", "scram-sha-256",
+                           f"--pwfile={self.dir}/pw", "-N", "--locale=C.UTF-8"])
+        (self.data / "postgresql.auto.conf").write_text(
+            f"port = {self.pg_port}\nlisten_addresses = '127.0.0.1'\n"
+            f"unix_socket_directories = '{self.dir}'\nmax_connections = 300\n"
+            "shared_buffers = 256MB\nfsync = off\n")
+        self._as_postgres([PG_BIN / "pg_ctl", "-D", self.data, "-w", "-l", self.dir / "pg.log", "start"])
+        self.callback(self._as_postgres, [PG_BIN / "pg_ctl", "-D", self.data, "-m", "immediate", "stop"])
+        self.users = self.dir / "users"
+        verifier = self._psql("select rolpassword from pg_authid where rolname = 'app'")
+        self.users.write_text(f'"{self.user}" "{verifier}"\n')
         return self
+
+    @staticmethod
+    def _as_postgres(command):
+        with tempfile.TemporaryFile() as output:  # no pipe: the server would hold it open
+            result = subprocess.run(demoted([str(c) for c in command]), stdout=output, stderr=output)
+            output.seek(0)
+            if result.returncode != 0:
+                raise SystemExit(f"bench: {command}: {output.read().decode()}")
+
+    def _psql(self, sql):
+        return subprocess.run([str(PG_BIN / "psql"), "-h", "127.0.0.1", "-p", str(self.pg_port), "-U",
+                               self.user, "-Atc", sql, self.database], env=self.env, check=True,
+                              capture_output=True, text=True).stdout.strip()
 
     @property
     def env(self):
@@ -139,34 +160,43 @@ class Rig(contextlib.ExitStack):
             process.wait(10)
         process.kill()
 
-    def bascule(self, name="bascule", pool=20, workers=1, more=""):
-        """A daemon that is nothing but a proxy, on the cluster's store."""
-        port = free_port()
+    def bascule(self, name="bascule", pool=20, workers=1, engine="auto", mode="transaction", unix=False,
+                more=""):
+        """A daemon that is nothing but a proxy before one server."""
+        port, split = free_port(), free_port()
         config = self.dir / f"{name}.yaml"
+        server = f'"{self.dir}", port: {self.pg_port}' if unix else f"127.0.0.1, port: {self.pg_port}"
         config.write_text(f"""cluster:
   name: main
-store: "file:{self.cluster}/store.db"
 user: postgres
 pid_file: "{self.dir}/{name}-run/agent.pid"
 proxy:
   writer: 127.0.0.1:{port}
+  split: 127.0.0.1:{split}
+  servers:
+    - {{name: n1, host: {server}, role: primary}}
+  engine: {engine}
   pool_size: {pool}
   workers: {workers}
   clients_max: 20000
-  userlist_file: "{self.cluster}/secrets/users"
+  pool_mode: {mode}
+  userlist_file: "{self.users}"
 {more}""")
         run_dir = self.dir / f"{name}-run"
         run_dir.mkdir()
         if os.geteuid() == 0:
             shutil.chown(run_dir, "postgres")
-        return self._serve(name, [BASCULE, "run", "--config", str(config)], port)
+        pooler = self._serve(name, [BASCULE, "run", "--config", str(config)], port)
+        pooler.split = split
+        return pooler
 
-    def pgbouncer(self, name="pgbouncer", pool=20, mode="transaction", unix=False):
+    def pgbouncer(self, name="pgbouncer", pool=20, mode="transaction", unix=False,
+                  more=""):
         port = free_port()
         version = pgbouncer_version()
         config = self.dir / f"{name}.ini"
         prepared = "max_prepared_statements = 200" if version >= (1, 21) else ""
-        server = "host=/tmp" if unix else "host=127.0.0.1"
+        server = f"host={self.dir}" if unix else "host=127.0.0.1"
         config.write_text(f"""[databases]
 {self.database} = {server} port={self.pg_port}
 [pgbouncer]
@@ -174,13 +204,13 @@ listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = scram-sha-256
-auth_file = {self.cluster}/secrets/users
+auth_file = {self.users}
 pool_mode = {mode}
 default_pool_size = {pool}
 max_client_conn = 20000
 ignore_startup_parameters = extra_float_digits
 {prepared}
-""")
+{more}""")
         return self._serve(name, [PGBOUNCER, "-q", str(config)], port)
 
 

@@ -49,7 +49,7 @@ int main(int argc, char** argv) {
   posix::PosixProcess process;
   posix::PosixDisk disk;
   posix::SystemEntropy entropy;
-  posix::EpollEngineFactory engines;
+  posix::WorkerEngineFactory engines;
   const cli::Platform platform{
       .make_loop = [] { return std::make_unique<posix::Reactor>(); },
       .make_pool = [](int threads) { return std::make_unique<posix::ThreadPool>(threads); },

@@ -278,6 +278,7 @@ class Parser {
     HostPort address;
     if (reader.address("reader", address)) proxy.reader = address;
     reader.integer("workers", proxy.workers, {.min = 0, .max = 256});
+    reader.choice("engine", proxy.engine, {"auto", "epoll", "io_uring"});
     reader.integer("clients_max", proxy.clients_max, {.min = 1, .max = 1'000'000});
     read_pools(reader, proxy);
     reader.integer("pool_size", proxy.pool_size, {.min = 1, .max = 10'000});

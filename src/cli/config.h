@@ -70,6 +70,7 @@ struct ProxySection {
   HostPort writer{"127.0.0.1", 6432};
   std::optional<HostPort> reader;
   int workers = 0;  // 0: min(cores, pool_size / 4), at least 1
+  int engine = 0;   // auto, epoll, io_uring
   int clients_max = 10000;
   int pool_mode = 0;  // proxy::PoolMode
   std::vector<PoolSection> pools;

@@ -32,7 +32,7 @@ class LocalClusterTest : public testing::Test {
   posix::PosixProcess process_;
   posix::PosixDisk disk_;
   posix::SystemEntropy entropy_;
-  posix::EpollEngineFactory engines_;
+  posix::WorkerEngineFactory engines_;
   const Platform platform_{
       [] { return std::make_unique<posix::Reactor>(); },
       {},

@@ -124,6 +124,7 @@ Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platfo
   if (auto s = apply_routing(section.routing, platform.disk, out); !s) {
     return std::unexpected(s.error());
   }
+  out.engine = static_cast<env::EngineKind>(section.engine);
   out.workers = section.workers > 0 ? section.workers
                                     : std::max(1, std::min(platform.cores, section.pool_size / 4));
   out.pool_size = section.pool_size;

@@ -1,5 +1,5 @@
-// Byte streams for the data plane: the seam between the proxy and its engine (epoll now, io_uring
-// next). It is narrow in the way that both need:
+// Byte streams for the data plane: the seam between the proxy and its engine (epoll or io_uring). It
+// is narrow in the way that both need:
 //   - Bytes come to the handler where they were received (the worker's scratch with epoll, a buffer
 //     of the ring with io_uring). What the handler does not consume the engine keeps and offers
 //     again in front of what follows, so that a handler never owns an input buffer.
@@ -114,10 +114,17 @@ class Engine {
   virtual LoopStats stats() const = 0;  // any thread
 };
 
+// How an engine talks to the kernel; kAuto: by what is best here.
+enum class EngineKind { kAuto, kEpoll, kUring };
+
 class EngineFactory {
  public:
   virtual ~EngineFactory() = default;
-  virtual std::unique_ptr<Engine> create(const std::string& name) = 0;
+  // Never kAuto. An error if the kernel, or a rule of its administrator, refuses what is wanted;
+  // where that happens to kAuto, it says so once in the log and chooses another.
+  virtual Result<EngineKind> choose(EngineKind wanted) = 0;
+  // `kind`: as chosen.
+  virtual std::unique_ptr<Engine> create(const std::string& name, EngineKind kind) = 0;
   virtual Tls& tls() = 0;  // any thread
 };
 

@@ -17,7 +17,7 @@ namespace {
 
 constexpr long kMaxConnections = 32;
 constexpr long kCaCacheSeconds = 60;  // files that were replaced are seen by then
-constexpr int kWaitMs = 1000;  // woken earlier by orders and descriptors
+constexpr int kWaitMs = 1000;         // woken earlier by orders and descriptors
 constexpr size_t kOtherAnswerBytesMax = 64 << 10;
 // A peer whose host vanished is given up after so long, streams included.
 constexpr unsigned kUnackedMsMax = 3000;

@@ -75,6 +75,7 @@ Result<UniqueFd> listen_socket(const env::Endpoint& endpoint) {
     ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
   }
+  set_stream_options(fd.get());  // accepted connections inherit them: no system calls for each
   if (::bind(fd.get(), address->get(), address->size) != 0) return socket_error(endpoint, "bind");
   if (::listen(fd.get(), 4096) != 0) return socket_error(endpoint, "listen");
   return fd;

@@ -1,5 +1,5 @@
-// TLS over the epoll net: both sides are ours; interworking with libpq and PostgreSQL is tested in
-// tests/integration/proxy_tls_test.py.
+// TLS over the nets of both engines: both sides are ours; interworking with libpq and PostgreSQL is
+// tested in tests/integration/proxy_tls_test.py.
 #include <errno.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include <functional>
 #include <utility>
 
-#include "posix/net_epoll.h"
+#include "posix/engine_testing.h"
 #include "posix/tls_testing.h"
 
 namespace bascule::posix {
@@ -47,7 +47,7 @@ class Peer : public env::StreamHandler {
   int close_error = -1;
 };
 
-class TlsTest : public ::testing::Test, public env::Acceptor {
+class TlsTest : public EngineTest, public env::Acceptor {
  protected:
   void on_accept(env::Stream& stream) override {
     server.stream = &stream;
@@ -113,8 +113,8 @@ class TlsTest : public ::testing::Test, public env::Acceptor {
 
   testing::CertificateDir files;
   OpenSslTls tls;
-  Reactor loop;
-  EpollNet net{loop};
+  std::unique_ptr<SocketNet> own_net = make_net(GetParam(), loop);
+  SocketNet& net = *own_net;
   env::Endpoint endpoint;
   Peer client, server;
   std::string client_ca;
@@ -124,7 +124,9 @@ class TlsTest : public ::testing::Test, public env::Acceptor {
   env::TimerId guard{};
 };
 
-TEST_F(TlsTest, BytesOfEverySizePassBothWays) {
+INSTANTIATE_TEST_SUITE_P(Engines, TlsTest, ::testing::ValuesIn(engines_here()), engine_name);
+
+TEST_P(TlsTest, BytesOfEverySizePassBothWays) {
   std::string sent;
   for (int i = 0; i < 300'000; ++i) sent.push_back(static_cast<char>(i * 7 + i / 1000));
   client.on_safe = [&] {
@@ -152,7 +154,7 @@ TEST_F(TlsTest, BytesOfEverySizePassBothWays) {
   EXPECT_EQ(client.info.server_end_point, server.info.server_end_point);
 }
 
-TEST_F(TlsTest, BytesThatComeWithTheOneThatStartsTlsBelongToTheHandshake) {
+TEST_P(TlsTest, BytesThatComeWithTheOneThatStartsTlsBelongToTheHandshake) {
   // Clear text in front of a handshake breaks it: nothing of it reaches the handler.
   client.on_ready = [this] { client.stream->send("?select 1"); };
   run();
@@ -161,7 +163,7 @@ TEST_F(TlsTest, BytesThatComeWithTheOneThatStartsTlsBelongToTheHandshake) {
   EXPECT_EQ(server.received, "");
 }
 
-TEST_F(TlsTest, DirectTlsTakesTheUnconsumedHello) {
+TEST_P(TlsTest, DirectTlsTakesTheUnconsumedHello) {
   client.on_ready = [this] { client.stream->start_tls(*client_context(), Side::kClient, name); };
   server.on_bytes = [this](std::string_view bytes) -> size_t {
     if (server.secured) {
@@ -178,7 +180,7 @@ TEST_F(TlsTest, DirectTlsTakesTheUnconsumedHello) {
   EXPECT_EQ(server.received, "hello");
 }
 
-TEST_F(TlsTest, PausedStreamKeepsWhatWasDecryptedAndHowItEnded) {
+TEST_P(TlsTest, PausedStreamKeepsWhatWasDecryptedAndHowItEnded) {
   client.on_safe = [this] {
     client.stream->send(std::string(100'000, 'x'));
     client.stream->close_after_flush();
@@ -198,7 +200,7 @@ TEST_F(TlsTest, PausedStreamKeepsWhatWasDecryptedAndHowItEnded) {
   EXPECT_EQ(server.close_error, 0);
 }
 
-TEST_F(TlsTest, NameAndAuthorityOfTheServerAreChecked) {
+TEST_P(TlsTest, NameAndAuthorityOfTheServerAreChecked) {
   client_options.check = env::ServerCheck::kChainAndName;
   client_options.ca_file = files.ca();
   client.on_safe = [this] { loop.stop(); };
@@ -206,7 +208,7 @@ TEST_F(TlsTest, NameAndAuthorityOfTheServerAreChecked) {
   EXPECT_TRUE(client.secured) << client.why;
 }
 
-TEST_F(TlsTest, AddressIsFoundInTheCertificate) {
+TEST_P(TlsTest, AddressIsFoundInTheCertificate) {
   client_options.check = env::ServerCheck::kChainAndName;
   client_options.ca_file = files.ca();
   name = "127.0.0.1";
@@ -215,7 +217,7 @@ TEST_F(TlsTest, AddressIsFoundInTheCertificate) {
   EXPECT_TRUE(client.secured) << client.why;
 }
 
-TEST_F(TlsTest, ServerOfAnotherNameIsRefused) {
+TEST_P(TlsTest, ServerOfAnotherNameIsRefused) {
   client_options.check = env::ServerCheck::kChainAndName;
   client_options.ca_file = files.ca();
   name = "db2.example";
@@ -225,7 +227,7 @@ TEST_F(TlsTest, ServerOfAnotherNameIsRefused) {
   EXPECT_THAT(client.why, HasSubstr("mismatch"));
 }
 
-TEST_F(TlsTest, ServerOfAnotherAuthorityIsRefused) {
+TEST_P(TlsTest, ServerOfAnotherAuthorityIsRefused) {
   testing::CertificateDir others;
   client_options.check = env::ServerCheck::kChain;
   client_options.ca_file = others.ca();
@@ -235,7 +237,7 @@ TEST_F(TlsTest, ServerOfAnotherAuthorityIsRefused) {
   EXPECT_THAT(client.why, HasSubstr("certificate verify failed"));
 }
 
-TEST_F(TlsTest, ClientCertificateIsVerifiedAndNamed) {
+TEST_P(TlsTest, ClientCertificateIsVerifiedAndNamed) {
   client_ca = files.ca();
   client_options.certificate_file = files.certificate("app");
   client_options.key_file = files.key("app");
@@ -246,7 +248,7 @@ TEST_F(TlsTest, ClientCertificateIsVerifiedAndNamed) {
   EXPECT_EQ(server.info.peer_subject, "CN=app");
 }
 
-TEST_F(TlsTest, ClientCertificateOfAnotherAuthorityEndsTheHandshake) {
+TEST_P(TlsTest, ClientCertificateOfAnotherAuthorityEndsTheHandshake) {
   testing::CertificateDir others;
   others.issue("app", "app", "");
   client_ca = files.ca();
@@ -258,7 +260,7 @@ TEST_F(TlsTest, ClientCertificateOfAnotherAuthorityEndsTheHandshake) {
   EXPECT_EQ(server.close_error, EPROTO);
 }
 
-TEST_F(TlsTest, ClientWithoutCertificateIsLetInUnverified) {
+TEST_P(TlsTest, ClientWithoutCertificateIsLetInUnverified) {
   client_ca = files.ca();
   server.on_safe = [this] { loop.stop(); };
   run();
@@ -266,7 +268,7 @@ TEST_F(TlsTest, ClientWithoutCertificateIsLetInUnverified) {
   EXPECT_FALSE(server.info.peer_verified);
 }
 
-TEST_F(TlsTest, EndlessHandshakeIsCutOff) {
+TEST_P(TlsTest, EndlessHandshakeIsCutOff) {
   client.on_bytes = [this](std::string_view bytes) -> size_t {
     // The begin of a handshake message of 16 MB, in records of 16 KB.
     const std::string record = std::string("\x16\x03\x01\x40\x00", 5) + std::string(16384, '\1');
@@ -278,7 +280,7 @@ TEST_F(TlsTest, EndlessHandshakeIsCutOff) {
   EXPECT_TRUE(server.closed);
 }
 
-TEST_F(TlsTest, UnusableFilesAreNamed) {
+TEST_P(TlsTest, UnusableFilesAreNamed) {
   auto options = server_options();
   options.key_file = files.key("app");
   EXPECT_THAT(tls.server_context(options).error().to_string(), HasSubstr("key values mismatch"));

@@ -3,27 +3,32 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <thread>
+#include <utility>
+
+#include "base/log.h"
 #include "posix/entropy.h"
 #include "posix/net_epoll.h"
-#include "posix/reactor.h"
+#include "posix/net_uring.h"
 
 namespace bascule::posix {
 namespace {
 
-class EpollEngine final : public env::Engine {
+template <typename LoopType, typename NetType>
+class WorkerEngine final : public env::Engine {
  public:
-  EpollEngine(std::string name, Resolver& resolver, UnixListeners& unix_listeners)
-      : name_(std::move(name)), net_(reactor_, &resolver, &unix_listeners) {}
-  ~EpollEngine() override {
+  WorkerEngine(std::string name, Resolver& resolver, UnixListeners& unix_listeners)
+      : name_(std::move(name)), net_(loop_, &resolver, &unix_listeners) {}
+  ~WorkerEngine() override {
     if (!thread_.joinable()) return;
-    reactor_.stop();
+    loop_.stop();
     thread_.join();
   }
 
-  env::Loop& loop() override { return reactor_; }
+  env::Loop& loop() override { return loop_; }
   env::Net& net() override { return net_; }
   env::Entropy& entropy() override { return entropy_; }
-  env::LoopStats stats() const override { return reactor_.stats(); }
+  env::LoopStats stats() const override { return loop_.stats(); }
 
   void start() override {
     // Signals belong to the main thread.
@@ -32,7 +37,7 @@ class EpollEngine final : public env::Engine {
     ::pthread_sigmask(SIG_SETMASK, &all, &before);
     thread_ = std::thread([this] {
       ::pthread_setname_np(::pthread_self(), name_.substr(0, 15).c_str());
-      reactor_.run();
+      loop_.run();
     });
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
@@ -42,16 +47,30 @@ class EpollEngine final : public env::Engine {
 
  private:
   std::string name_;
-  Reactor reactor_;
-  EpollNet net_;
+  LoopType loop_;
+  NetType net_;
   SystemEntropy entropy_;
   std::thread thread_;
 };
 
 }  // namespace
 
-std::unique_ptr<env::Engine> EpollEngineFactory::create(const std::string& name) {
-  return std::make_unique<EpollEngine>(name, resolver_, unix_listeners_);
+Result<env::EngineKind> WorkerEngineFactory::choose(env::EngineKind wanted) {
+  using enum env::EngineKind;
+  if (wanted == kEpoll) return kEpoll;
+  const std::string why = UringLoop::unavailable();
+  if (why.empty()) return kUring;
+  if (wanted == kUring) return fail(ErrorCode::kUnavailable, "io_uring can't be used: " + why);
+  log(LogLevel::kWarn, "net", "io_uring can't be used: epoll instead", {{"reason", why}});
+  return kEpoll;
+}
+
+std::unique_ptr<env::Engine> WorkerEngineFactory::create(const std::string& name,
+                                                         env::EngineKind kind) {
+  if (kind == env::EngineKind::kUring) {
+    return std::make_unique<WorkerEngine<UringLoop, UringNet>>(name, resolver_, unix_listeners_);
+  }
+  return std::make_unique<WorkerEngine<Reactor, EpollNet>>(name, resolver_, unix_listeners_);
 }
 
 }  // namespace bascule::posix

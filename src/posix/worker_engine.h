@@ -1,9 +1,8 @@
-// env::Engine of one proxy worker: a thread with a reactor and an epoll net.
+// env::Engine of one proxy worker: a thread with a loop and a net, over epoll or io_uring.
 #pragma once
 
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "env/net.h"
 #include "posix/resolver.h"
@@ -13,9 +12,10 @@
 namespace bascule::posix {
 
 // Must outlive its engines: they share its resolver.
-class EpollEngineFactory final : public env::EngineFactory {
+class WorkerEngineFactory final : public env::EngineFactory {
  public:
-  std::unique_ptr<env::Engine> create(const std::string& name) override;
+  Result<env::EngineKind> choose(env::EngineKind wanted) override;
+  std::unique_ptr<env::Engine> create(const std::string& name, env::EngineKind kind) override;
   env::Tls& tls() override { return tls_; }
 
  private:

@@ -48,6 +48,7 @@ struct ProxyConfig {
   std::string cluster = "bascule";  // for messages
   std::vector<ProxyListener> listeners;
   int workers = 1;
+  env::EngineKind engine = env::EngineKind::kAuto;
   AccessConfig access;  // can be replaced: Proxy::reload()
   ProcessHooks process;
   Nanos stats_period = 60s;  // of the averages that the console shows

@@ -35,9 +35,11 @@ Status Proxy::start() {
   if (!config.monitor.servers.empty()) {
     if (auto status = Monitor::validate(config.monitor); !status) return status;
   }
+  const auto kind = p.factory.choose(config.engine);
+  if (!kind) return std::unexpected(kind.error());
   std::vector<std::unique_ptr<env::Engine>> engines;
   for (int i = 0; i < config.workers; ++i) {
-    engines.push_back(p.factory.create("proxy-" + std::to_string(i)));
+    engines.push_back(p.factory.create("proxy-" + std::to_string(i), *kind));
   }
   auto access = Access::build(config.access, p.factory.tls(), engines.front()->entropy(), nullptr);
   if (!access) return std::unexpected(access.error());
@@ -53,8 +55,8 @@ Status Proxy::start() {
   }
   for (auto& worker : p.workers) worker->start();
   if (!config.monitor.servers.empty()) {
-    p.monitor = std::make_unique<Monitor>(config.monitor, p.factory.create("proxy-mon"), p.access,
-                                          [this](RouteTable table) {
+    p.monitor = std::make_unique<Monitor>(config.monitor, p.factory.create("proxy-mon", *kind),
+                                          p.access, [this](RouteTable table) {
                                             if (auto status = publish(std::move(table)); !status) {
                                               log(LogLevel::kError, "proxy", "a route was refused",
                                                   {{"reason", status.error().to_string()}});
@@ -63,7 +65,9 @@ Status Proxy::start() {
     p.monitor->start();
   }
   log(LogLevel::kInfo, "proxy", "listening",
-      {{"workers", config.workers}, {"pool_size", config.pool_size}});
+      {{"workers", config.workers},
+       {"pool_size", config.pool_size},
+       {"engine", *kind == env::EngineKind::kUring ? "io_uring" : "epoll"}});
   return {};
 }
 

@@ -98,6 +98,11 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
     if (key == "region") config.routing.region = value;
     if (key == "catalog_ms") config.catalog_refresh = Millis(number(value));
     if (key == "workers") config.workers = static_cast<int>(number(value));
+    if (key == "engine") {
+      config.engine = value == "io_uring" ? env::EngineKind::kUring
+                      : value == "epoll"  ? env::EngineKind::kEpoll
+                                          : env::EngineKind::kAuto;
+    }
     if (key == "pool") config.pool_size = static_cast<int>(number(value));
     if (key == "mode") config.pool_mode = pool_mode(value);
     if (key == "database") config.databases.push_back(database(value));
@@ -187,7 +192,7 @@ void set_hooks(proxy::ProxyConfig& config, const std::string& access_file,
 }
 
 int run(int argc, char** argv) {
-  posix::EpollEngineFactory factory;
+  posix::WorkerEngineFactory factory;
   proxy::ProxyConfig config = parse_config(argc, argv);
   std::string access_file;
   for (int i = 1; i < argc; ++i) {

@@ -16,6 +16,8 @@ import psycopg2
 
 PG_BIN = pathlib.Path(os.environ.get("PG_BIN", "/usr/lib/postgresql/15/bin"))
 HARNESS = os.environ.get("PROXY_HARNESS", "build/dev/tests/proxy_harness")
+# How the proxy talks to the kernel: auto, epoll or io_uring.
+ENGINE = os.environ.get("BASCULE_PROXY_ENGINE", "auto")
 PASSWORD = "s3cret pass'word"
 
 
@@ -143,7 +145,8 @@ def make_template(root):
 class Proxy:
     def __init__(self, *options, users=(f"app:{PASSWORD}",)):
         self.port, self.reader_port = free_port(), free_port()
-        command = [HARNESS, f"writer={self.port}", f"reader={self.reader_port}", *options]
+        command = [HARNESS, f"writer={self.port}", f"reader={self.reader_port}",
+                   f"engine={ENGINE}", *options]
         command += [f"user={user}" for user in users]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True)

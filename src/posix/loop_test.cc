@@ -1,5 +1,4 @@
-#include "posix/reactor.h"
-
+// The contract of env::Loop, held by the loops of both engines.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -8,9 +7,14 @@
 #include <thread>
 
 #include "posix/blocking_pool.h"
+#include "posix/engine_testing.h"
+#include "posix/timer_heap.h"
 
 namespace bascule::posix {
 namespace {
+
+class LoopTest : public EngineTest {};
+INSTANTIATE_TEST_SUITE_P(Engines, LoopTest, testing::ValuesIn(engines_here()), engine_name);
 
 struct Pipe {
   Pipe() {
@@ -23,8 +27,7 @@ struct Pipe {
   UniqueFd a, b;
 };
 
-TEST(Reactor, TimersFireInOrderOfDeadlineThenOfCreation) {
-  Reactor loop;
+TEST_P(LoopTest, TimersFireInOrderOfDeadlineThenOfCreation) {
   std::vector<int> order;
   const MonoTime t = loop.now();
   loop.call_at(t + 20ms, [&] {
@@ -39,8 +42,7 @@ TEST(Reactor, TimersFireInOrderOfDeadlineThenOfCreation) {
   EXPECT_EQ(loop.stats().timers_fired, 3u);
 }
 
-TEST(Reactor, CancelledTimerDoesNotFireEvenIfCancelledByOneOfTheSameTurn) {
-  Reactor loop;
+TEST_P(LoopTest, CancelledTimerDoesNotFireEvenIfCancelledByOneOfTheSameTurn) {
   const MonoTime t = loop.now();
   env::TimerId victim = env::TimerId::kNone;
   bool fired = false;
@@ -51,8 +53,7 @@ TEST(Reactor, CancelledTimerDoesNotFireEvenIfCancelledByOneOfTheSameTurn) {
   EXPECT_FALSE(fired);
 }
 
-TEST(Reactor, TimerThatRecreatesItselfAsDueDoesNotStarveDescriptors) {
-  Reactor loop;
+TEST_P(LoopTest, TimerThatRecreatesItselfAsDueDoesNotStarveDescriptors) {
   Pipe pipe;
   std::function<void()> again = [&] { loop.call_at(loop.now(), [&] { again(); }); };
   again();
@@ -61,8 +62,7 @@ TEST(Reactor, TimerThatRecreatesItselfAsDueDoesNotStarveDescriptors) {
   loop.run();
 }
 
-TEST(Reactor, EarlierTimerReplacesTheArmedOne) {
-  Reactor loop;
+TEST_P(LoopTest, EarlierTimerReplacesTheArmedOne) {
   const MonoTime t = loop.now();
   loop.call_at(t + 10s, [&] { FAIL(); });
   loop.post([&] { loop.call_after(5ms, [&] { loop.stop(); }); });
@@ -70,8 +70,7 @@ TEST(Reactor, EarlierTimerReplacesTheArmedOne) {
   EXPECT_LT(loop.now() - t, 5s);
 }
 
-TEST(Reactor, WatchReportsReadableOnceAnEdge) {
-  Reactor loop;
+TEST_P(LoopTest, WatchReportsReadableOnceAnEdge) {
   Pipe pipe;
   int calls = 0;
   loop.watch(pipe.a.get(), env::kReadable, [&](uint32_t ready) {
@@ -84,8 +83,7 @@ TEST(Reactor, WatchReportsReadableOnceAnEdge) {
   EXPECT_EQ(calls, 1);
 }
 
-TEST(Reactor, HangUpIsReportedToReadersAndWriters) {
-  Reactor loop;
+TEST_P(LoopTest, HangUpIsReportedToReadersAndWriters) {
   Pipe pipe;
   uint32_t seen = 0;
   loop.watch(pipe.a.get(), env::kReadable | env::kWritable, [&](uint32_t ready) {
@@ -98,8 +96,7 @@ TEST(Reactor, HangUpIsReportedToReadersAndWriters) {
   EXPECT_EQ(seen, env::kReadable | env::kWritable);
 }
 
-TEST(Reactor, DescriptorRemovedByAnotherCallbackOfTheTurnIsNotCalled) {
-  Reactor loop;
+TEST_P(LoopTest, DescriptorRemovedByAnotherCallbackOfTheTurnIsNotCalled) {
   Pipe one, two;
   int calls = 0;
   auto callback = [&](uint32_t) {
@@ -116,8 +113,7 @@ TEST(Reactor, DescriptorRemovedByAnotherCallbackOfTheTurnIsNotCalled) {
   EXPECT_EQ(calls, 1);
 }
 
-TEST(Reactor, LateEventOfAClosedDescriptorDoesNotReachItsSuccessor) {
-  Reactor loop;
+TEST_P(LoopTest, LateEventOfAClosedDescriptorDoesNotReachItsSuccessor) {
   Pipe one, two, next;
   bool wrong = false;
   auto replace = [&](Pipe& other) {
@@ -139,8 +135,7 @@ TEST(Reactor, LateEventOfAClosedDescriptorDoesNotReachItsSuccessor) {
   EXPECT_FALSE(wrong);
 }
 
-TEST(Reactor, CallbackMayRemoveItselfAndItsStateLivesToTheEndOfTheCall) {
-  Reactor loop;
+TEST_P(LoopTest, CallbackMayRemoveItselfAndItsStateLivesToTheEndOfTheCall) {
   Pipe pipe;
   auto token = std::make_unique<int>(7);
   int seen = 0;
@@ -154,8 +149,7 @@ TEST(Reactor, CallbackMayRemoveItselfAndItsStateLivesToTheEndOfTheCall) {
   EXPECT_EQ(seen, 7);
 }
 
-TEST(Reactor, PostFromAnotherThreadWakesTheLoopAndKeepsOrder) {
-  Reactor loop;
+TEST_P(LoopTest, PostFromAnotherThreadWakesTheLoopAndKeepsOrder) {
   std::vector<int> order;
   std::thread other([&] {
     for (int i = 0; i < 1000; ++i) loop.post([&order, i] { order.push_back(i); });
@@ -167,8 +161,7 @@ TEST(Reactor, PostFromAnotherThreadWakesTheLoopAndKeepsOrder) {
   EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
 }
 
-TEST(Reactor, PostFromACallbackRunsInALaterTurn) {
-  Reactor loop;
+TEST_P(LoopTest, PostFromACallbackRunsInALaterTurn) {
   uint64_t first = 0, second = 0;
   loop.post([&] {
     first = loop.stats().turns;

@@ -1,0 +1,126 @@
+// env::Net over io_uring: accepts and receives are asked for once and answered many times
+// (multishot), into buffers that all streams share; small output is collected and handed over once
+// a turn, with whatever else is asked for, by the system call that waits. Large output is sent at
+// once: a copy would cost more than the call.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "posix/socket_net.h"
+#include "posix/uring_buffers.h"
+#include "posix/uring_loop.h"
+
+namespace bascule::posix {
+
+class UringNet;
+
+// Output on its way into the kernel, which reads it until its completion: it outlives its stream.
+struct UringOutput {
+  std::string bytes;
+  size_t done = 0;
+  uint64_t stream_tag = 0;  // whose; see UringNet::stream_of()
+  uint32_t index = 0;
+};
+
+class UringStream final : public SocketStream {
+ public:
+  UringStream(UringNet& net, UniqueFd fd, Kind kind);
+
+  bool congested() const override { return blocked_; }
+
+ private:
+  friend class UringNet;
+
+  void send_raw(std::string_view bytes) override;
+  bool output_pending() const override { return waiting_ != nullptr || flying_ != nullptr; }
+  bool input_pending() const override { return !held_.empty() || ended_ || !receiving_; }
+  void read_on() override;
+  void discard_input() override;
+  void expect_end() override { ended_ = true; }
+
+  void on_placed();
+  void on_removed();
+  void on_writable();  // of a connect
+  void on_received(int result, uint32_t cqe_flags);
+  void on_hang_up();
+  void on_sent(int result);
+  void on_end(int error);
+  void take(std::string_view bytes);
+  void hold(std::string_view bytes);
+  void ask_for_input(unsigned how);
+  void submit_output();
+  std::string_view send_now(std::string_view bytes);  // what the kernel does not take
+
+  // More is sent by a system call of its own.
+  static constexpr size_t kCollected = 4 * 1024;
+  // Output that waits for the peer beyond this is congestion.
+  static constexpr size_t kCongested = 16 * 1024;
+  // Input that waits for the handler: beyond it no more is received.
+  static constexpr size_t kHeld = 16 * 1024;
+
+  UringNet& uring_;
+  bool receiving_ = false;     // a multishot receive is under way
+  bool cancelling_ = false;    // ... and was told to end
+  bool watching_end_ = false;  // a poll for the peer's end is under way
+  bool ended_ = false;         // the input has ended, by `end_error_`
+  bool broken_ = false;        // output can't be sent any more
+  bool blocked_ = false;       // congested, and on_drained() is owed
+  bool queued_output_ = false;
+  int end_error_ = 0;
+  UringOutput* waiting_ = nullptr;  // not handed over yet
+  UringOutput* flying_ = nullptr;   // the kernel's
+  std::string held_;                // received while the handler paused
+};
+
+class UringNet final : public SocketNet, public UringLoop::Client {
+ public:
+  explicit UringNet(UringLoop& loop, Resolver* resolver = nullptr,
+                    UnixListeners* unix_listeners = nullptr);
+  ~UringNet() override;
+
+  void close_listeners() override;
+
+  void on_completion(uint64_t tag, int result, uint32_t cqe_flags) override;
+  void before_wait() override;
+
+ private:
+  friend class UringStream;
+  struct Listener;
+  // What a tag is of. Streams: with the descriptor, and how often it has been used.
+  enum class Op : uint8_t { kAccept = 1, kReceive, kHangUp, kConnect, kSend };
+
+  void add_listener(UniqueFd fd, env::Acceptor& acceptor,
+                    std::optional<env::Endpoint> shared) override;
+  std::unique_ptr<SocketStream> make_stream(UniqueFd fd, SocketStream::Kind kind) override;
+  void on_placed(SocketStream& stream) override;
+  void on_removed(SocketStream& stream) override;
+
+  static uint64_t tag_of(Op op, uint32_t generation, uint32_t index) {
+    return uint64_t{static_cast<uint8_t>(op)} << 56 | uint64_t{generation & 0xffffff} << 32 | index;
+  }
+  uint64_t stream_tag(Op op, int fd) const {
+    return tag_of(op, generations_[static_cast<size_t>(fd)], static_cast<uint32_t>(fd));
+  }
+  UringStream* stream_of(uint64_t tag) const;  // null: it has gone
+  void on_accepted(uint32_t index, int result, uint32_t cqe_flags);
+  void ask_for_clients(Listener& listener);
+  void on_sent(UringOutput& output, int result);
+  UringOutput& new_output();
+  void give_back(UringOutput& output);
+  void queue_output(int fd) { queued_.push_back(stream_tag(Op::kSend, fd)); }
+  void submit(UringOutput& output, int fd);
+
+  static constexpr size_t kKeptCapacity = 64 * 1024;
+
+  UringLoop& uring_;
+  UringBuffers buffers_;
+  std::vector<uint32_t> generations_;                  // by descriptor
+  std::vector<std::unique_ptr<UringOutput>> outputs_;  // by index
+  std::vector<uint32_t> free_outputs_;
+  std::vector<uint64_t> queued_;  // streams with output to be handed over
+  std::vector<std::unique_ptr<Listener>> listeners_;
+};
+
+}  // namespace bascule::posix

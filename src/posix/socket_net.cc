@@ -1,0 +1,331 @@
+#include "posix/socket_net.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "posix/socket_address.h"
+
+namespace bascule::posix {
+
+SocketStream::SocketStream(SocketNet& net, UniqueFd fd, Kind kind)
+    : net_(net), fd_(std::move(fd)), connecting_(kind == Kind::kConnecting) {}
+
+std::string SocketStream::peer() const { return peer_name(fd_.get()); }
+
+std::string SocketStream::peer_host() const { return peer_address(fd_.get()); }
+
+std::string SocketStream::peer_user() const { return unix_peer_user(fd_.get()); }
+
+void SocketStream::receive_later() { net_.enqueue(*this); }
+
+void SocketStream::send(std::string_view bytes) {
+  if (!tls_) return send_raw(bytes);
+  if (closed_ || failure_ != 0 || !tls_->established()) return;
+  while (!bytes.empty()) {
+    const std::string_view piece = bytes.substr(0, SocketNet::kReadSize);
+    tls_->seal(piece, net_.sealed_);
+    send_sealed();
+    bytes.remove_prefix(piece.size());
+  }
+}
+
+void SocketStream::flushed() {
+  if (lingering_) {
+    half_close();
+  } else if (handler_ != nullptr) {
+    handler_->on_drained();
+  }
+}
+
+void SocketStream::resume() {
+  paused_ = false;
+  offer_again_ = !unread_.empty();
+  if (offer_again_ || input_pending()) receive_later();
+}
+
+void SocketStream::close() {
+  if (closed_) return;
+  if (!lingering_ && !output_pending()) end_tls();
+  closed_ = true;
+  handler_ = nullptr;
+  net_.bury(*this);
+}
+
+void SocketStream::close_after_flush() {
+  if (closed_ || lingering_) return;
+  end_tls();
+  lingering_ = true;
+  paused_ = false;
+  handler_ = nullptr;
+  unread_.clear();
+  linger_timer_ = net_.loop_.call_after(SocketNet::kLinger, [this] { close(); });
+  if (!output_pending()) half_close();
+}
+
+void SocketStream::half_close() {
+  ::shutdown(fd_.get(), SHUT_WR);
+  receive_later();
+}
+
+void SocketStream::fail(int error) {
+  if (closed_) return;
+  env::StreamHandler* handler = std::exchange(handler_, nullptr);
+  if (handler != nullptr) handler->on_closed(error);
+  // The peer should read the alert that says why.
+  if (tls_ && !tls_->established() && error == EPROTO) return close_after_flush();
+  close();
+}
+
+void SocketStream::connected() {
+  int error = 0;
+  socklen_t size = sizeof error;
+  ::getsockopt(fd_.get(), SOL_SOCKET, SO_ERROR, &error, &size);
+  if (error != 0) return fail(error);
+  connecting_ = false;
+  handler_->on_connected();
+}
+
+// ---- Input
+// ---------------------------------------------------------------------------------------
+
+void SocketStream::receive() {
+  if (closed_ || connecting_) return;
+  if (failure_ != 0) return fail(failure_);
+  if (lingering_) return discard_input();
+  if (std::exchange(offer_again_, false) && !unread_.empty()) {
+    const std::string again = std::exchange(unread_, {});
+    if (!deliver(again)) return;
+    if (lingering_) return discard_input();
+  }
+  if (tls_ && !tls_->backlog.empty() && !receive_backlog()) return;
+  read_on();
+}
+
+bool SocketStream::take_in(std::string_view received) {
+  if (!(tls_ ? receive_sealed(received) : deliver(received))) return false;
+  if (lingering_) {
+    discard_input();
+    return false;
+  }
+  return !tls_ || tls_->backlog.empty() || receive_backlog();
+}
+
+// False: stop reading.
+bool SocketStream::receive_backlog() {
+  const std::string backlog = std::exchange(tls_->backlog, {});
+  if (!receive_sealed(backlog)) return false;
+  if (lingering_) discard_input();
+  return !lingering_;
+}
+
+void SocketStream::keep_unread(std::string_view bytes) {
+  if (bytes.empty()) {
+    if (!unread_.empty()) std::string().swap(unread_);
+  } else {
+    unread_.assign(bytes);
+  }
+}
+
+bool SocketStream::deliver(std::string_view bytes) {
+  const bool sealed = tls_ != nullptr;
+  const size_t used = handler_->on_data(bytes);
+  if (closed_ || lingering_) return lingering_ && !closed_;
+  bytes.remove_prefix(std::min(used, bytes.size()));
+  if (tls_ && !sealed) {
+    tls_->backlog.assign(bytes);
+    unread_.clear();
+    return true;  // take_in() goes on with them
+  }
+  if (bytes.size() > kMaxUnread) {
+    log(LogLevel::kError, "net", "handler keeps too much", {{"bytes", bytes.size()}});
+    fail(EMSGSIZE);
+    return false;
+  }
+  keep_unread(bytes);
+  return !paused_;
+}
+
+// ---- TLS
+// -----------------------------------------------------------------------------------------
+
+void SocketStream::start_tls(const env::TlsContext& context, TlsSide side,
+                             const std::string& server_name) {
+  if (closed_ || lingering_ || tls_) return;
+  // The engine is handed its own contexts only: see EngineFactory::tls().
+  tls_ = std::make_unique<TlsLayer>(static_cast<const OpenSslContext&>(context), side, server_name);
+  tls_->backlog = std::exchange(unread_, {});
+  const bool begun = side == TlsSide::kServer || tls_->begin(net_.sealed_);
+  send_sealed();
+  if (!begun) failure_ = EPROTO;
+  receive_later();
+}
+
+void SocketStream::send_sealed() {
+  send_raw(net_.sealed_);
+  net_.sealed_.clear();
+}
+
+void SocketStream::end_tls() {
+  if (!tls_ || failure_ != 0) return;
+  tls_->end(net_.sealed_);
+  send_sealed();
+}
+
+bool SocketStream::receive_sealed(std::string_view sealed) {
+  std::string& plain = net_.plain_;
+  plain.assign(unread_);
+  const bool before = tls_->established();
+  const TlsLayer::Outcome outcome = tls_->open(sealed, plain, net_.sealed_);
+  send_sealed();
+  if (closed_) return false;
+  if (!before && tls_->established() && outcome != TlsLayer::Outcome::kFailed) {
+    handler_->on_secured();
+    if (closed_ || lingering_) return lingering_ && !closed_;
+  }
+  if (outcome == TlsLayer::Outcome::kFailed) {
+    fail(EPROTO);
+    return false;
+  }
+  bool more = !paused_;
+  if (paused_) {
+    keep_unread(plain);  // it was not when the bytes were received, but on_secured() paused
+  } else if (plain.size() > unread_.size()) {
+    more = deliver(plain);
+  }
+  if (outcome == TlsLayer::Outcome::kOpen || closed_ || lingering_) return more;
+  // Whoever reads on gets the end of file now, and whoever pauses, when it resumes.
+  expect_end();
+  if (more) fail(0);
+  return false;
+}
+
+// ---- Net
+// -----------------------------------------------------------------------------------------
+
+SocketNet::SocketNet(LoopCore& loop, Resolver* resolver, UnixListeners* unix_listeners)
+    : loop_(loop),
+      unix_listeners_(unix_listeners),
+      scratch_(std::make_unique_for_overwrite<char[]>(env::Stream::kMaxUnread + kReadSize)),
+      resolver_(resolver) {}
+
+SocketNet::~SocketNet() {
+  if (resolver_ != nullptr) resolver_->forget(loop_);
+  for (auto& stream : streams_) {
+    if (stream) loop_.cancel(stream->linger_timer_);
+  }
+}
+
+Status SocketNet::listen(const env::Endpoint& endpoint, env::Acceptor& acceptor) {
+  const bool shared = unix_listeners_ != nullptr && endpoint.host.starts_with('/');
+  Result<UniqueFd> fd = shared ? unix_listeners_->open(endpoint) : listen_socket(endpoint);
+  if (!fd) return std::unexpected(fd.error());
+  add_listener(std::move(*fd), acceptor, shared ? std::optional(endpoint) : std::nullopt);
+  return {};
+}
+
+SocketStream& SocketNet::adopt(UniqueFd fd, SocketStream::Kind kind) {
+  return place(make_stream(std::move(fd), kind));
+}
+
+SocketStream& SocketNet::place(std::unique_ptr<SocketStream> owned) {
+  SocketStream& stream = *owned;
+  if (!stream.fd_.valid()) {
+    unplaced_.push_back(std::move(owned));
+    return stream;
+  }
+  const auto index = static_cast<size_t>(stream.fd_.get());
+  if (index >= streams_.size()) streams_.resize(index + 32);
+  streams_[index] = std::move(owned);
+  on_placed(stream);
+  return stream;
+}
+
+std::unique_ptr<SocketStream> SocketNet::take_unplaced(SocketStream& stream) {
+  const auto it = std::find_if(unplaced_.begin(), unplaced_.end(),
+                               [&](const auto& s) { return s.get() == &stream; });
+  std::unique_ptr<SocketStream> owned = std::move(*it);
+  unplaced_.erase(it);
+  return owned;
+}
+
+env::Stream& SocketNet::connect(const env::Endpoint& endpoint, env::StreamHandler& handler) {
+  SocketStream& stream = adopt(UniqueFd(), SocketStream::Kind::kConnecting);
+  stream.set_handler(handler);
+  if (resolver_ == nullptr || is_address(endpoint)) {
+    begin_connect(stream, endpoint);
+    return stream;
+  }
+  const uint64_t lookup = ++next_lookup_;
+  lookups_[lookup] = &stream;
+  resolver_->lookup(endpoint.host, loop_,
+                    [this, lookup, port = endpoint.port](const std::string& address) {
+                      on_resolved(lookup, {address, port});
+                    });
+  return stream;
+}
+
+void SocketNet::on_resolved(uint64_t lookup, const env::Endpoint& endpoint) {
+  const auto it = lookups_.find(lookup);
+  if (it == lookups_.end()) return;  // closed meanwhile
+  SocketStream& stream = *it->second;
+  lookups_.erase(it);
+  begin_connect(stream, endpoint);
+}
+
+void SocketNet::begin_connect(SocketStream& stream, const env::Endpoint& endpoint) {
+  std::unique_ptr<SocketStream> owned = take_unplaced(stream);
+  ConnectAttempt attempt = start_connect(endpoint);
+  stream.fd_ = std::move(attempt.fd);
+  if (attempt.error != 0) {
+    stream.connecting_ = false;
+    stream.failure_ = attempt.error;
+  }
+  place(std::move(owned));
+  if (attempt.error != 0) enqueue(stream);
+}
+
+void SocketNet::enqueue(SocketStream& stream) {
+  if (stream.queued_ || stream.closed_) return;
+  stream.queued_ = true;
+  ready_.push_back(&stream);
+  if (ready_posted_) return;
+  ready_posted_ = true;
+  loop_.post([this] { run_ready(); });
+}
+
+void SocketNet::run_ready() {
+  ready_posted_ = false;
+  running_.swap(ready_);
+  for (SocketStream* stream : running_) {
+    stream->queued_ = false;
+    if (!stream->closed_ && !stream->paused_) stream->receive();
+  }
+  running_.clear();
+}
+
+void SocketNet::bury(SocketStream& stream) {
+  loop_.cancel(stream.linger_timer_);
+  if (buried_.empty()) loop_.post([this] { free_buried(); });
+  const int fd = stream.fd_.get();
+  if (fd < 0) {
+    std::erase_if(lookups_, [&](const auto& entry) { return entry.second == &stream; });
+    buried_.push_back(take_unplaced(stream));
+    return;
+  }
+  buried_.push_back(std::move(streams_[static_cast<size_t>(fd)]));
+  // At once: the number may be reused within this turn, and the peer should not wait.
+  on_removed(stream);
+  stream.fd_.reset();
+}
+
+void SocketNet::free_buried() {
+  std::erase_if(ready_, [](const SocketStream* s) { return s->closed_; });
+  buried_.clear();
+}
+
+}  // namespace bascule::posix
