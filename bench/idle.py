@@ -187,7 +187,8 @@ def main():
     options.add_argument("--tls", action="store_true")
     options.add_argument("--json", metavar="FILE")
     given = options.parse_args()
-    result = run(given.clients, given.runs, given.tls)
+    with rigs.before_others():
+        result = run(given.clients, given.runs, given.tls)
     print(f"PgBouncer {'.'.join(map(str, rigs.pgbouncer_version()))}. "
           + report(result, given.clients, given.runs, given.tls))
     if given.json:

@@ -89,15 +89,16 @@ class Sample:
 
 
 def measure(rig, pooler, cell, seconds):
-    """From the first progress report on, so that log-ins are not in it (but for -C)."""
+    """From the first second with transactions on, so that log-ins are not in it (but for -C)."""
     log = rig.dir / "latency"
-    process = rig.pgbench(pooler.port, "-c", cell.clients, "-j", 1, "-T", seconds + 1, "-P", 1, "-l",
+    logins = 1 + cell.clients // 500
+    process = rig.pgbench(pooler.port, "-c", cell.clients, "-j", 1, "-T", seconds + logins, "-P", 1, "-l",
                           f"--log-prefix={log}", "--sampling-rate=0.1", *cell.arguments)
     output, transactions, begun, last, cpu = "", 0.0, None, 0.0, 0
     for line in process.stdout:
         output += line
         found = PROGRESS.match(line)
-        if not found:
+        if not found or (begun is None and float(found[2]) == 0):
             continue
         at, tps = float(found[1]), float(found[2])
         now = rigs.cpu_ns(pooler.pid)
@@ -230,7 +231,7 @@ def main():
     heading = (f"pgbench beside PgBouncer {version}, {given.mode} pooling, pool {given.pool}, {given.workers} worker(s); "
                f"medians of {given.runs} interleaved rounds of {given.seconds} s. {where}.")
     print(heading, flush=True)
-    with rigs.Rig() as rig:
+    with rigs.before_others(), rigs.Rig() as rig:
         rig.load_tables(10)
         for name, text in SCRIPTS.items():
             (rig.dir / name).write_text(text)

@@ -1,6 +1,9 @@
 """What the benchmarks share: a cluster, poolers beside each other, CPU time of processes."""
 
+import base64
 import contextlib
+import hashlib
+import hmac
 import os
 import pathlib
 import random
@@ -35,6 +38,16 @@ def free_port():
 def raise_file_limit():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def scram_verifier(password, iterations=1):
+    """Of one iteration: a thousand clients of pgbench would spend the run on PBKDF2, which is no pooler's doing."""
+    salt = os.urandom(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    text = [base64.b64encode(part).decode() for part in (salt, stored, server)]
+    return f"SCRAM-SHA-256${iterations}:{text[0]}${text[1]}:{text[2]}"
 
 
 @contextlib.contextmanager
@@ -106,7 +119,8 @@ class Rig(contextlib.ExitStack):
         self._as_postgres([PG_BIN / "pg_ctl", "-D", self.data, "-w", "-l", self.dir / "pg.log", "start"])
         self.callback(self._as_postgres, [PG_BIN / "pg_ctl", "-D", self.data, "-m", "immediate", "stop"])
         self.users = self.dir / "users"
-        verifier = self._psql("select rolpassword from pg_authid where rolname = 'app'")
+        verifier = scram_verifier(self.password)
+        self._psql(f"alter role {self.user} password '{verifier}'")
         self.users.write_text(f'"{self.user}" "{verifier}"\n')
         return self
 

@@ -116,8 +116,7 @@ void ClientConnection::after_login_step(std::string& reply) {
       look_up(reply);
       break;
     case ClientLogin::State::kAuthenticated:
-      stream_->send(reply);
-      on_authenticated();
+      on_authenticated(std::move(reply));
       break;
     case ClientLogin::State::kCancel:
       pass_cancel();
@@ -146,9 +145,9 @@ void ClientConnection::pass_cancel() {
                         });
 }
 
-void ClientConnection::on_authenticated() {
+void ClientConnection::on_authenticated(std::string reply) {
   worker_.loop().cancel(std::exchange(login_timer_, env::TimerId::kNone));
-  if (begin_console()) return;
+  if (begin_console(reply)) return;
   const std::string user(login_->startup().user());
   const std::string database(login_->startup().database());
   const bool replication = login_->startup().replication != pgwire::ReplicationMode::kNone;
@@ -188,22 +187,23 @@ void ClientConnection::on_authenticated() {
   ++pool_->clients;
   ++pool_->traffic.now.logins;
   if (auto reported = worker_.dispatcher().reported(*pool_, side_, startup)) {
-    return welcome(std::move(reported));
+    return welcome(std::move(reported), std::move(reply));
   }
+  stream_->send(reply);
   startup_ = std::move(startup);
   // The first client of its kind: what to tell it only a server knows.
   phase_ = Phase::kWaitingForParameters;
   worker_.dispatcher().acquire(*this);
 }
 
-void ClientConnection::welcome(ParametersRef parameters) {
+// `reply`: what is still to be said of the authentication. One message less for both kernels.
+void ClientConnection::welcome(ParametersRef parameters, std::string reply) {
   phase_ = Phase::kSession;
   Parameters().swap(startup_);
   told_ = std::move(parameters);
   session_->set_greeting(told_);
   const std::string secret = random_bytes(worker_.entropy(), sizeof secret_);
   std::copy(secret.begin(), secret.end(), secret_);
-  std::string reply;
   for (const auto& [name, value] : *told_) pgwire::append_parameter_status(reply, name, value);
   pgwire::append_backend_key_data(reply, {worker_.cancel_pid(self_), secret});
   pgwire::append_ready_for_query(reply, pgwire::TransactionStatus::kIdle);
@@ -359,7 +359,7 @@ void ClientConnection::on_attached() {
   if (phase_ == Phase::kWaitingForParameters) {
     ServerConnection& server = *std::exchange(server_, nullptr);
     worker_.dispatcher().remember_reported(*pool_, side_, startup_, server.parameters());
-    welcome(server.state().reported);
+    welcome(server.state().reported, {});
     worker_.dispatcher().release(server, ServerConnection::Use::kClean);
     return;
   }

@@ -99,11 +99,11 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void look_up(std::string& reply);
   void login_timed_out();
   void end_login();
-  void on_authenticated();
-  void welcome(ParametersRef parameters);
+  void on_authenticated(std::string reply);
+  void welcome(ParametersRef parameters, std::string reply);
   void release();
   void say_goodbye();
-  bool begin_console();
+  bool begin_console(std::string_view said);  // `said`: the answer to the authentication
   size_t on_console_data(std::string_view bytes);
   void account();
   void end_goodbye();

@@ -11,10 +11,11 @@
 namespace bascule::proxy {
 
 // Authenticated: true if it came to the console, and then it is one, or has been refused.
-bool ClientConnection::begin_console() {
+bool ClientConnection::begin_console(std::string_view said) {
   const std::string user(login_->startup().user());
   const AccessConfig& access = worker_.access()->config;
   if (!Console::is_database(access, login_->startup().database())) return false;
+  stream_->send(said);
   const auto right = Console::right_of(access, user);
   end_login();
   if (!right) {
