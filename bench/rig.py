@@ -23,7 +23,8 @@ PG_BIN = pathlib.Path(os.environ.get("PG_BIN", "/usr/lib/postgresql/15/bin"))
 
 def demoted(command):
     """As root, PostgreSQL and PgBouncer refuse to run."""
-    return (["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else command)
+    become = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]  # keeps limits, as runuser does not
+    return [*become, *command] if os.geteuid() == 0 else command
 
 
 def free_port():
@@ -165,7 +166,7 @@ class Rig(contextlib.ExitStack):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"bench: {name} did not start:\n{(self.dir / f'{name}.log').read_text()}")
             time.sleep(0.02)
-        return Pooler(name, port, child_of(process.pid))
+        return Pooler(name, port, process.pid)
 
     @staticmethod
     def _end(process):
@@ -226,18 +227,6 @@ ignore_startup_parameters = extra_float_digits
 {prepared}
 {more}""")
         return self._serve(name, [PGBOUNCER, "-q", str(config)], port)
-
-
-def child_of(pid):
-    """runuser stays in between."""
-    for _ in range(100):
-        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if os.geteuid() != 0:
-            return pid
-        if children:
-            return int(children[0])
-        time.sleep(0.02)
-    return pid
 
 
 def pgbouncer_version():
