@@ -41,7 +41,8 @@ Session::Session(PortKind port, PoolMode mode, const Limits& limits, Workspace& 
       pool_mode_(mode),
       base_(std::move(base)),
       wanted_(base_),
-      front_(client_policy()) {}
+      front_(client_policy()),
+      replacement_(workspace.replacement) {}
 
 SessionMemory& Session::memory() {
   if (!memory_) memory_ = std::make_unique<SessionMemory>(limits_.memory, base_);

@@ -29,6 +29,7 @@
 #include "proxy/byte_run.h"
 #include "proxy/config.h"
 #include "proxy/front_queue.h"
+#include "proxy/rare_vector.h"
 #include "proxy/session_memory.h"
 #include "proxy/settings.h"
 #include "proxy/statement_scanner.h"
@@ -68,6 +69,7 @@ struct Workspace {
   uint64_t unnamed_ids = 0;
   uint64_t plans = 0;                // how often a plan turned out to be older than its tables
   std::string to_server, to_client;  // scratch of ByteRun
+  std::string replacement;           // scratch of Session::on_server()
 };
 
 // Where a session's bytes go. Views are valid during the call only.
@@ -378,15 +380,15 @@ class Session {
   ParametersRef greeting_;
   pgwire::FrameScanner front_;
   pgwire::SessionTracker tracker_;
-  StatementScanner scanner_;
+  BriefScanner scanner_;
   FrontQueue<Batch> batches_;
   FrontQueue<Edit> edits_;
   // Statements that turned out not to exist, and their names: what was sent meanwhile may use them.
-  std::vector<std::pair<uint32_t, std::string>> failed_;
+  RareVector<std::pair<uint32_t, std::string>> failed_;
   uint32_t used_serial_ = 0, used_id_ = 0;  // the statement used last
   uint32_t taken_serial_ = 0;               // of an error that says so: that the name is taken
   ByteRun* to_server_ = nullptr;            // of the on_client() that runs
-  std::string replacement_;
+  std::string& replacement_;                // of the workspace: of the message that is replaced
   std::string retained_, retry_;
   std::string parse_message_, parse_name_;
   std::string temporary_for_;  // the client's name of what was translated last
@@ -406,9 +408,9 @@ class Session {
     std::string message;
     uint64_t id = 0, sent = 0;
   };
-  std::vector<OlderUnnamed> older_unnamed_;
-  std::vector<uint32_t> doomed_;  // serials parsed under settings that others do not have
-  std::vector<std::pair<std::string, std::string>> observed_;  // parameters as they were when idle
+  RareVector<OlderUnnamed> older_unnamed_;
+  RareVector<uint32_t> doomed_;  // serials parsed under settings that others do not have
+  RareVector<std::pair<std::string, std::string>> observed_;  // parameters as they were when idle
   std::unique_ptr<SessionMemory> memory_;
   std::unique_ptr<AbortedTransaction> aborted_;
 };

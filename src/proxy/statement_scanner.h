@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string_view>
 
 namespace bascule::proxy {
@@ -109,6 +110,24 @@ class StatementScanner {
   char word_[kWordMax];
   char tag_[64];
   Effects effects_;
+};
+
+// One that takes its space only between begin() and finish().
+class BriefScanner {
+ public:
+  void begin() {
+    if (scanner_ == nullptr) scanner_ = std::make_unique<StatementScanner>();
+    scanner_->begin();
+  }
+  void feed(std::string_view sql) { scanner_->feed(sql); }
+  Effects finish() {
+    const Effects effects = scanner_->finish();
+    scanner_.reset();
+    return effects;
+  }
+
+ private:
+  std::unique_ptr<StatementScanner> scanner_;
 };
 
 }  // namespace bascule::proxy
