@@ -2,9 +2,10 @@
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 
 #include <algorithm>
+#include <array>
+#include <initializer_list>
 
 #include "pgwire/scram_internal.h"
 #include "pgwire/startup.h"
@@ -21,25 +22,52 @@ const unsigned char* data(std::string_view text) {
   return reinterpret_cast<const unsigned char*>(text.data());
 }
 
+constexpr size_t kBlock = 64;  // of SHA-256
+
+// The library's HMAC() and EVP_Digest() look up their algorithm by name at each call, which takes
+// longer than the digest.
+bool digest(std::initializer_list<std::string_view> parts, Sha256Key& out) {
+  static const EVP_MD* const sha256 = ::EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  bool ok =
+      context != nullptr && sha256 != nullptr && EVP_DigestInit_ex2(context, sha256, nullptr) == 1;
+  for (const std::string_view part : parts) {
+    ok = ok && EVP_DigestUpdate(context, part.data(), part.size()) == 1;
+  }
+  unsigned size = 0;
+  ok = ok && EVP_DigestFinal_ex(context, out.data(), &size) == 1 && size == out.size();
+  EVP_MD_CTX_free(context);
+  return ok;
+}
+
 }  // namespace
 
 Result<Sha256Key> hmac(std::string_view key, std::string_view text) {
-  Sha256Key out;
-  unsigned int size = 0;
-  if (HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), data(text), text.size(),
-           out.data(), &size) == nullptr ||
-      size != out.size()) {
-    return crypto_failed();
+  Sha256Key short_key;
+  if (key.size() > kBlock) {
+    if (!digest({key}, short_key)) return crypto_failed();
+    key = view(short_key);
   }
+  std::array<char, kBlock> inner_pad, outer_pad;
+  inner_pad.fill(0x36);
+  outer_pad.fill(0x5c);
+  for (size_t i = 0; i < key.size(); ++i) {
+    inner_pad[i] = static_cast<char>(inner_pad[i] ^ key[i]);
+    outer_pad[i] = static_cast<char>(outer_pad[i] ^ key[i]);
+  }
+  Sha256Key inner, out;
+  const bool ok = digest({{inner_pad.data(), kBlock}, text}, inner) &&
+                  digest({{outer_pad.data(), kBlock}, view(inner)}, out);
+  OPENSSL_cleanse(inner_pad.data(), kBlock);
+  OPENSSL_cleanse(outer_pad.data(), kBlock);
+  wipe(short_key);
+  if (!ok) return crypto_failed();
   return out;
 }
 
 Result<Sha256Key> sha256(std::string_view text) {
   Sha256Key out;
-  unsigned int size = 0;
-  if (EVP_Digest(text.data(), text.size(), out.data(), &size, EVP_sha256(), nullptr) != 1) {
-    return crypto_failed();
-  }
+  if (!digest({text}, out)) return crypto_failed();
   return out;
 }
 

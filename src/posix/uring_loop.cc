@@ -56,12 +56,13 @@ UringLoop::UringLoop() {
 UringLoop::~UringLoop() { ::io_uring_queue_exit(&ring_); }
 
 io_uring_sqe* UringLoop::request() {
-  io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_);
-  if (sqe != nullptr) return sqe;
-  ::io_uring_submit(&ring_);
-  sqe = ::io_uring_get_sqe(&ring_);
-  checked(sqe != nullptr ? 0 : -1, "io_uring_get_sqe");
-  return sqe;
+  for (int i = 0; i < kAttempts; ++i) {
+    if (io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_)) return sqe;
+    // Full: handed over early. Refused only while completions wait that there was no room for.
+    if (::io_uring_submit(&ring_) < 0) ::io_uring_get_events(&ring_);
+  }
+  checked(-1, "io_uring_submit");
+  return nullptr;
 }
 
 void UringLoop::cancel_request(uint64_t tag_of_it) {

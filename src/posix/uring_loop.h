@@ -61,6 +61,7 @@ class UringLoop final : public LoopCore {
 
   static constexpr unsigned kRequests = 1024;
   static constexpr unsigned kCompletions = 8192;
+  static constexpr int kAttempts = 1000;
 
   unsigned dispatch();
   void on_poll(uint64_t tag, int result, uint32_t flags);

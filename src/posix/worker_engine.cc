@@ -55,10 +55,12 @@ class WorkerEngine final : public env::Engine {
 
 }  // namespace
 
+WorkerEngineFactory::WorkerEngineFactory() : WorkerEngineFactory(&UringLoop::unavailable) {}
+
 Result<env::EngineKind> WorkerEngineFactory::choose(env::EngineKind wanted) {
   using enum env::EngineKind;
   if (wanted == kEpoll) return kEpoll;
-  const std::string why = UringLoop::unavailable();
+  const std::string why = probe_();
   if (why.empty()) return kUring;
   if (wanted == kUring) return fail(ErrorCode::kUnavailable, "io_uring can't be used: " + why);
   log(LogLevel::kWarn, "net", "io_uring can't be used: epoll instead", {{"reason", why}});
