@@ -283,7 +283,7 @@ class Commands {
     sub->add_option("members", restart->members, kAll);
     sub->add_flag("--pending", restart->pending, "Only members that wait for a restart");
     sub->add_flag("--by-switchover", restart->by_switchover,
-                  "Instead of restarting the primary: switch over, the shorter gap");
+                  "Instead of restarting the primary in place: switch over");
     sub->add_option("--at", restart->at, "When: 2026-11-21T23:00:00Z, 23:00 (UTC) or +10min");
     sub->add_option("--timeout", restart->timeout,
                     "A member that is not back by then has failed (default: 2min)");

@@ -336,7 +336,7 @@ void Agent::Impl::run_cluster() {
   keep_roster();
   if (settled()) keep_sync();
   if (settled()) tend_tasks();
-  keep_parameters();
+  if (settled()) keep_parameters();  // not while a turn of our own is being announced
 }
 
 // Its clients wait as they would for a host that is lost: for as long (stopped, or on a disk that

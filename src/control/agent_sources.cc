@@ -29,6 +29,12 @@ NodeName Agent::Impl::source_of(const LeaderRecord& leader) const {
   const NodeName& wanted = config_.tags.replicatefrom;
   const MemberRecord* relay = wanted.empty() ? nullptr : view_.member(wanted);
   if (relay == nullptr || relay->host.empty() || now_ < relay_avoided_until_) return leader.holder;
+  // Members that are configured in a circle would change places for ever.
+  const MemberRecord* at = relay;
+  for (int i = 0; i < kRelaysMax && at != nullptr; ++i) {
+    if (at->tags.replicatefrom == config_.name) return leader.holder;
+    at = view_.member(at->tags.replicatefrom);
+  }
   return reaches_leader(*relay, leader) ? wanted : leader.holder;
 }
 

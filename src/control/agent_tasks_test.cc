@@ -275,6 +275,22 @@ TEST_F(TasksTest, ACascadedReplicaFollowsANewLeaderToo) {
   EXPECT_EQ(world.at("n3").pg.timeline, Timeline{2});
 }
 
+TEST_F(TasksTest, MembersThatAreConfiguredInACircleFollowTheLeader) {
+  world.add("n1");
+  world.pass(1s);
+  MemberTags second, third;
+  second.replicatefrom = name("n3");
+  third.replicatefrom = name("n2");
+  world.add("n2", second);
+  world.add("n3", third);
+  world.pass(8s);
+  const auto before = times(world.at("n2"), "set_upstream") + times(world.at("n3"), "set_upstream");
+  world.pass(20s);
+  EXPECT_EQ(world.at("n2").pg.upstream, name("n1"));
+  EXPECT_EQ(world.at("n3").pg.upstream, name("n1"));
+  EXPECT_EQ(times(world.at("n2"), "set_upstream") + times(world.at("n3"), "set_upstream"), before);
+}
+
 TEST_F(TasksTest, ANosyncMemberIsNeverWaitedFor) {
   world.add("n1");
   world.pass(1s);
