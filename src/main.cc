@@ -17,6 +17,7 @@
 #include "posix/entropy.h"
 #include "posix/file_watch.h"
 #include "posix/guard_process.h"
+#include "posix/handover.h"
 #include "posix/http_curl.h"
 #include "posix/process.h"
 #include "posix/reactor.h"
@@ -50,6 +51,7 @@ int main(int argc, char** argv) {
   posix::PosixDisk disk;
   posix::SystemEntropy entropy;
   posix::WorkerEngineFactory engines;
+  posix::HandOverSocket hand_over(engines.listening());
   const cli::Platform platform{
       .make_loop = [] { return std::make_unique<posix::Reactor>(); },
       .make_pool = [](int threads) { return std::make_unique<posix::ThreadPool>(threads); },
@@ -80,6 +82,7 @@ int main(int argc, char** argv) {
             }
             return names;
           },
+      .hand_over = &hand_over,
   };
   return cli::run_cli(argc, argv, platform);
 }

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "cli/cluster_access.h"
+#include "proxy/statement_scanner.h"
 
 namespace bascule::cli {
 namespace {
@@ -65,6 +66,15 @@ void add_proxy(const proxy::ProxyStats& stats, api::Snapshot& snapshot) {
   add("clients_dropped_total", "Sessions closed because they could not be moved.", Kind::kCounter,
       t.clients_dropped);
   add("cancels_total", "Cancel requests.", Kind::kCounter, t.cancels);
+  for (size_t i = 1; i < t.pinned.size(); ++i) {
+    const std::string_view why = proxy::describe(static_cast<proxy::Pin>(i));
+    if (why.empty()) break;
+    snapshot.metrics.push_back({"bascule_proxy_clients_pinned",
+                                "Clients that keep their server between transactions, by why.",
+                                Kind::kGauge,
+                                {{"reason", std::string(why)}},
+                                static_cast<double>(t.pinned[i])});
+  }
   for (size_t i = 0; i < stats.workers.size(); ++i) {
     snapshot.loops.push_back({fmt::format("worker-{}", i), stats.workers[i].loop});
   }

@@ -79,14 +79,19 @@ class Commands {
   void add_run() {
     struct Options {
       std::string file, user;
+      bool take_over = false;
     };
     const auto o = options<Options>();
     CLI::App* sub =
         add("run", "Run the daemon with the roles that a configuration file names", [this, o] {
           auto config = o->file.empty() ? config_from_environment(platform_) : load_config(o->file);
           if (!config) return report(config.error());
-          return run_daemon(platform_, std::move(*config), o->user);
+          return run_daemon(platform_, std::move(*config), o->user,
+                            o->take_over ? Start::kTakeOver : Start::kAlone);
         });
+    sub->add_flag("--take-over", o->take_over,
+                  "Take over the listening sockets of the daemon that runs with this "
+                  "configuration (proxy.handover_socket)");
     sub->add_option("-c,--config", o->file,
                     "Configuration file (default: a monitor of the databases that DATABASE_URL "
                     "or DB_<REGION>_URL name)");

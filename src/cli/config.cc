@@ -71,6 +71,11 @@ class Parser {
         if (top.has(section)) top.problem(section, "can't be beside proxy.servers");
       }
     }
+    if (config_.proxy && !config_.proxy->handover_socket.empty() &&
+        (config_.node || config_.monitor)) {
+      top.problem("proxy",
+                  "handover_socket: a daemon with a node or a monitor can't be taken over");
+    }
     check_ports();
     if (!problems_.list.empty()) return fail(ErrorCode::kInvalid, render());
     return std::move(config_);
@@ -241,6 +246,9 @@ class Parser {
     reader.flag("server_reset_query_always", proxy.server_reset_query_always);
     reader.text("server_check_query", proxy.server_check_query);
     reader.duration("server_check_delay", proxy.server_check_delay, {.min = 100ms, .max = 24h});
+    if (reader.text("handover_socket", proxy.handover_socket)) {
+      proxy.handover_socket = resolve(proxy.handover_socket, file_);
+    }
     reader.duration("leave_timeout", proxy.leave_timeout, {.min = 0ms, .max = 24h});
     reader.integer("max_db_connections", proxy.max_db_connections, {.min = 0, .max = kMax});
     reader.integer("max_user_connections", proxy.max_user_connections, {.min = 0, .max = kMax});

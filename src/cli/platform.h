@@ -10,6 +10,7 @@
 
 #include "env/disk.h"
 #include "env/entropy.h"
+#include "env/handover.h"
 #include "env/file_watch.h"
 #include "env/http.h"
 #include "env/loop.h"
@@ -33,6 +34,7 @@ struct Platform {
   int descriptors = 1024;  // that this process may have open
   std::function<std::unique_ptr<env::HttpClient>(env::Loop&, env::HttpTls)> make_http = {};
   std::function<std::vector<std::string>()> environment_names = {};
+  env::HandOver* hand_over = nullptr;  // null: not possible here
 };
 
 }  // namespace bascule::cli

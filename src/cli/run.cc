@@ -159,9 +159,11 @@ std::string proxy_events_file(const DaemonConfig& config) {
 
 class Daemon {
  public:
-  Daemon(const Platform& platform, const DaemonConfig& config)
+  // `pid_file`: is let go of while another process takes over.
+  Daemon(const Platform& platform, const DaemonConfig& config, std::optional<PidFile>& pid_file)
       : platform_(platform),
         config_(config),
+        pid_file_(pid_file),
         who_(config.node      ? config.node->name.str()
              : config.monitor ? "monitor"
                               : "proxy"),
@@ -173,6 +175,7 @@ class Daemon {
         notes_(platform.disk, proxy_events_file(config)) {}
 
   ~Daemon() {
+    if (hand_over_) hand_over_->withdraw();
     if (passwords_) passwords_->stop();
     password_pool_.reset();
     watch_.reset();
@@ -188,7 +191,10 @@ class Daemon {
   }
 
   Status start() {
-    if (config_.standalone()) return start_proxy();
+    if (config_.standalone()) {
+      if (auto s = start_proxy(); !s) return s;
+      return offer_hand_over();
+    }
     if (auto s = open_store(); !s) return s;
     if (config_.node) {
       if (auto s = start_node(); !s) return s;
@@ -206,7 +212,7 @@ class Daemon {
         *loop_, store_->store(), control::Keys(config_.cluster),
         [this](const control::ClusterView& view, MonoTime begun) { on_view(view, begun); });
     watch_->start();
-    return {};
+    return offer_hand_over();
   }
 
   // Returns when everything has ended in order.
@@ -272,6 +278,12 @@ class Daemon {
       loop_->post([this, done = std::move(done)] { done(reload()); });
     };
     config->process.shut_down = [this] { loop_->post([this] { on_signal(); }); };
+    if (!config_.proxy->handover_socket.empty() && platform_.hand_over != nullptr) {
+      hand_over_ = platform_.hand_over;
+      config->process.pass_cancel = [this](uint32_t pid, const std::string& secret) {
+        hand_over_->pass_cancel(pid, secret);
+      };
+    }
     proxy_ = std::make_unique<proxy::Proxy>(std::move(*config), platform_.engines);
     if (store_) {
       acks_ = std::make_unique<ProxyAcks>(*loop_, store_->store(), control::Keys(config_.cluster),
@@ -279,6 +291,39 @@ class Daemon {
     }
     fetch_passwords();
     return proxy_->start();
+  }
+
+  // Everything accepts: whoever ran before may stop, and the next may come.
+  Status offer_hand_over() {
+    if (hand_over_ == nullptr) return {};
+    hand_over_->accepted();
+    env::HandOverEvents events;
+    events.prepare = [this] {
+      pid_file_.reset();
+      loop_->cancel(publish_timer_);
+      api_.reset();
+    };
+    events.aborted = [this] { hold_on(); };
+    events.taken = [this] {
+      log(LogLevel::kInfo, who_, "taken over: ends when its clients have left");
+      proxy_->leave();
+    };
+    events.cancel = [this](uint32_t pid, const std::string& secret) {
+      proxy_->cancel(pid, secret);
+    };
+    return hand_over_->offer(*loop_, config_.proxy->handover_socket, std::move(events));
+  }
+
+  // Nobody took over after all.
+  void hold_on() {
+    if (!config_.pid_file.empty()) {
+      auto created = PidFile::create(platform_.disk, platform_.process, config_.pid_file);
+      if (created) pid_file_ = std::move(*created);
+    }
+    if (!config_.api) return;
+    if (auto s = start_api(); !s) {
+      log(LogLevel::kError, who_, "the api does not listen", {{"reason", s.error().to_string()}});
+    }
   }
 
   void warn_of_descriptors(int connections) {
@@ -422,6 +467,7 @@ class Daemon {
 
   const Platform& platform_;
   const DaemonConfig& config_;
+  std::optional<PidFile>& pid_file_;
   const std::string who_;
   std::unique_ptr<env::Loop> loop_;
   std::unique_ptr<env::BlockingPool> node_pool_, api_pool_;
@@ -432,6 +478,7 @@ class Daemon {
   std::unique_ptr<OpenStore> store_;
   std::unique_ptr<node::Node> node_;
   std::unique_ptr<proxy::Proxy> proxy_;
+  env::HandOver* hand_over_ = nullptr;  // null: nobody can take over
   std::unique_ptr<PasswordCommands> passwords_;
   std::unique_ptr<env::BlockingPool> password_pool_;
   std::unique_ptr<api::HttpServer> api_;
@@ -451,6 +498,14 @@ class Daemon {
   Status outcome_;
   bool stopping_ = false;
 };
+
+Result<bool> take_over(const Platform& platform, const DaemonConfig& config) {
+  if (!config.proxy || config.proxy->handover_socket.empty() || platform.hand_over == nullptr) {
+    return fail(ErrorCode::kInvalid, "nobody can be taken over from",
+                "Set proxy.handover_socket, also in the daemon that runs");
+  }
+  return platform.hand_over->take(config.proxy->handover_socket);
+}
 
 Status prepare_user(const Platform& platform, const DaemonConfig& config,
                     const std::string& wanted) {
@@ -473,7 +528,8 @@ Status prepare_user(const Platform& platform, const DaemonConfig& config,
 
 }  // namespace
 
-int run_daemon(const Platform& platform, DaemonConfig config, const std::string& user) {
+int run_daemon(const Platform& platform, DaemonConfig config, const std::string& user,
+               Start start) {
   const auto failed = [](const Error& error) {
     fmt::print(stderr, "bascule: {}\n", error.to_string());
     log(LogLevel::kError, "bascule", "cannot run", {{"reason", error.to_string()}});
@@ -482,13 +538,19 @@ int run_daemon(const Platform& platform, DaemonConfig config, const std::string&
   if (auto s = control::validate(config.defaults); !s) return failed(s.error());
   if (auto s = prepare_user(platform, config, user); !s) return failed(s.error());
   configure_logging(config.log);
+  if (start == Start::kTakeOver) {
+    const Result<bool> taken = take_over(platform, config);
+    if (!taken) return failed(taken.error());
+    log(LogLevel::kInfo, "bascule",
+        *taken ? "takes over from the running daemon" : "nobody to take over from");
+  }
   std::optional<PidFile> pid_file;
   if (!config.pid_file.empty()) {
     auto created = PidFile::create(platform.disk, platform.process, config.pid_file);
     if (!created) return failed(created.error());
     pid_file = std::move(*created);
   }
-  Daemon daemon(platform, config);
+  Daemon daemon(platform, config, pid_file);
   if (auto s = daemon.start(); !s) return failed(s.error());
   log(LogLevel::kInfo, "bascule", "running",
       {{"config", config.file}, {"pid", platform.process.self()}});

@@ -10,6 +10,10 @@ namespace bascule::cli {
 
 // Runs until SIGTERM (the node leaves the cluster in order; a second signal ends at once) or until
 // the node can't go on. Returns an ExitCode. `user` overrides the file's.
-int run_daemon(const Platform& platform, DaemonConfig config, const std::string& user);
+// kTakeOver: from the daemon of the same configuration that runs already, if one does; it ends when
+// its clients have left.
+enum class Start { kAlone, kTakeOver };
+int run_daemon(const Platform& platform, DaemonConfig config, const std::string& user,
+               Start start = Start::kAlone);
 
 }  // namespace bascule::cli

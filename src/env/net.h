@@ -112,6 +112,8 @@ class Engine {
   virtual void start() = 0;  // begins the thread; before it, the caller's thread owns loop and net
   virtual void join() = 0;  // after loop().stop(): ends the thread; then the caller owns them again
   virtual LoopStats stats() const = 0;  // any thread
+  // On the loop's thread: when its present turn began. A clock that costs nothing.
+  virtual MonoTime turn_began() const = 0;
 };
 
 // How an engine talks to the kernel; kAuto: by what is best here.

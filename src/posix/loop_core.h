@@ -31,6 +31,7 @@ class LoopCore : public env::Loop {
   void post(env::Callback callback) override;
   void stop() override;
 
+  MonoTime turn_began() const { return turn_began_; }
   // Any thread.
   LoopStats stats() const { return counters_.read(); }
 
@@ -51,6 +52,8 @@ class LoopCore : public env::Loop {
   bool stopping() const { return stop_.load(std::memory_order_relaxed); }
   // Before a wait. False: it must not block, there is something to run.
   bool prepare_wait();
+  // After a wait.
+  MonoTime begin_turn() { return turn_began_ = now(); }
   // After what was ready has been dispatched.
   void finish_turn(MonoTime began, uint64_t events);
 
@@ -62,6 +65,7 @@ class LoopCore : public env::Loop {
   UniqueFd wake_, timer_fd_;
   TimerHeap timers_;
   MonoTime armed_ = MonoTime::max();
+  MonoTime turn_began_{};
   std::vector<env::Callback> own_posts_;  // by the loop's own thread
   std::vector<env::Callback> running_;
   std::mutex mutex_;

@@ -121,16 +121,16 @@ void EpollStream::discard_input() {
 
 class EpollNet::Listener final : public EventSink {
  public:
-  // `shared`: a unix socket of which other nets have descriptors too; not every one of them need
-  // wake up for a client.
-  Listener(EpollNet& net, UniqueFd fd, env::Acceptor& acceptor, std::optional<env::Endpoint> shared)
-      : net_(net), fd_(std::move(fd)), acceptor_(acceptor), shared_(std::move(shared)) {
-    net_.reactor_.add(fd_.get(), shared_ ? EPOLLIN | EPOLLEXCLUSIVE : EPOLLIN, *this);
+  Listener(EpollNet& net, UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint)
+      : net_(net), fd_(std::move(fd)), acceptor_(acceptor), endpoint_(std::move(endpoint)) {
+    // Not every net that has a descriptor of a unix socket need wake up for a client.
+    const bool shared = endpoint_.host.starts_with('/');
+    net_.reactor_.add(fd_.get(), shared ? EPOLLIN | EPOLLEXCLUSIVE : EPOLLIN, *this);
   }
   ~Listener() override {
     net_.reactor_.remove(fd_.get());
     net_.reactor_.cancel(retry_);
-    if (shared_) net_.unix_listeners_->close(*shared_);
+    net_.forget_listener(endpoint_, fd_.get());
   }
 
   void on_events(uint32_t) override {
@@ -157,12 +157,12 @@ class EpollNet::Listener final : public EventSink {
   EpollNet& net_;
   UniqueFd fd_;
   env::Acceptor& acceptor_;
-  std::optional<env::Endpoint> shared_;
+  const env::Endpoint endpoint_;
   env::TimerId retry_ = env::TimerId::kNone;
 };
 
-EpollNet::EpollNet(Reactor& reactor, Resolver* resolver, UnixListeners* unix_listeners)
-    : SocketNet(reactor, resolver, unix_listeners), reactor_(reactor) {}
+EpollNet::EpollNet(Reactor& reactor, Resolver* resolver, ListeningSockets* listening)
+    : SocketNet(reactor, resolver, listening), reactor_(reactor) {}
 
 EpollNet::~EpollNet() {
   for_each_stream([this](SocketStream& stream) { on_removed(stream); });
@@ -172,10 +172,9 @@ std::unique_ptr<SocketStream> EpollNet::make_stream(UniqueFd fd, SocketStream::K
   return std::make_unique<EpollStream>(*this, reactor_, scratch_.get(), std::move(fd), kind);
 }
 
-void EpollNet::add_listener(UniqueFd fd, env::Acceptor& acceptor,
-                            std::optional<env::Endpoint> shared) {
+void EpollNet::add_listener(UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint) {
   listeners_.push_back(
-      std::make_unique<Listener>(*this, std::move(fd), acceptor, std::move(shared)));
+      std::make_unique<Listener>(*this, std::move(fd), acceptor, std::move(endpoint)));
 }
 
 void EpollNet::close_listeners() { listeners_.clear(); }

@@ -48,7 +48,7 @@ class EpollStream final : public SocketStream, public EventSink {
 class EpollNet final : public SocketNet {
  public:
   explicit EpollNet(Reactor& reactor, Resolver* resolver = nullptr,
-                    UnixListeners* unix_listeners = nullptr);
+                    ListeningSockets* listening = nullptr);
   ~EpollNet() override;
 
   void close_listeners() override;
@@ -56,8 +56,7 @@ class EpollNet final : public SocketNet {
  private:
   class Listener;
 
-  void add_listener(UniqueFd fd, env::Acceptor& acceptor,
-                    std::optional<env::Endpoint> shared) override;
+  void add_listener(UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint) override;
   std::unique_ptr<SocketStream> make_stream(UniqueFd fd, SocketStream::Kind kind) override;
   void on_placed(SocketStream& stream) override { static_cast<EpollStream&>(stream).watch(); }
   void on_removed(SocketStream& stream) override { static_cast<EpollStream&>(stream).unwatch(); }

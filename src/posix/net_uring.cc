@@ -192,14 +192,14 @@ void UringStream::on_removed() {
 struct UringNet::Listener {
   UniqueFd fd;
   env::Acceptor& acceptor;
-  std::optional<env::Endpoint> shared;
+  env::Endpoint endpoint;
   env::TimerId retry = env::TimerId::kNone;
   uint32_t index = 0;
   bool closed = false;
 };
 
-UringNet::UringNet(UringLoop& loop, Resolver* resolver, UnixListeners* unix_listeners)
-    : SocketNet(loop, resolver, unix_listeners), uring_(loop), buffers_(loop.ring()) {
+UringNet::UringNet(UringLoop& loop, Resolver* resolver, ListeningSockets* listening)
+    : SocketNet(loop, resolver, listening), uring_(loop), buffers_(loop.ring()) {
   uring_.set_client(this);
 }
 
@@ -208,10 +208,9 @@ UringNet::~UringNet() {
   uring_.set_client(nullptr);
 }
 
-void UringNet::add_listener(UniqueFd fd, env::Acceptor& acceptor,
-                            std::optional<env::Endpoint> shared) {
+void UringNet::add_listener(UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint) {
   listeners_.push_back(std::unique_ptr<Listener>(
-      new Listener{.fd = std::move(fd), .acceptor = acceptor, .shared = std::move(shared)}));
+      new Listener{.fd = std::move(fd), .acceptor = acceptor, .endpoint = std::move(endpoint)}));
   listeners_.back()->index = static_cast<uint32_t>(listeners_.size() - 1);
   ask_for_clients(*listeners_.back());
 }
@@ -227,16 +226,17 @@ void UringNet::close_listeners() {
     if (std::exchange(listener->closed, true)) continue;
     loop_.cancel(listener->retry);
     if (uring_.running()) uring_.cancel_request(tag_of(Op::kAccept, 0, listener->index));
+    forget_listener(listener->endpoint, listener->fd.get());
     listener->fd.reset();
-    if (listener->shared) unix_listeners_->close(*listener->shared);
   }
 }
 
 void UringNet::on_accepted(uint32_t index, int result, uint32_t cqe_flags) {
   Listener& listener = *listeners_[index];
   if (result >= 0) {
+    // Also of a listener that has been closed meanwhile: the client is here, and nobody else will
+    // hear it.
     UniqueFd fd(result);
-    if (listener.closed) return;
     listener.acceptor.on_accept(adopt(std::move(fd), SocketStream::Kind::kAccepted));
   }
   if ((cqe_flags & IORING_CQE_F_MORE) != 0 || listener.closed) return;

@@ -77,7 +77,7 @@ class UringStream final : public SocketStream {
 class UringNet final : public SocketNet, public UringLoop::Client {
  public:
   explicit UringNet(UringLoop& loop, Resolver* resolver = nullptr,
-                    UnixListeners* unix_listeners = nullptr);
+                    ListeningSockets* listening = nullptr);
   ~UringNet() override;
 
   void close_listeners() override;
@@ -91,8 +91,7 @@ class UringNet final : public SocketNet, public UringLoop::Client {
   // What a tag is of. Streams: with the descriptor, and how often it has been used.
   enum class Op : uint8_t { kAccept = 1, kReceive, kHangUp, kConnect, kSend };
 
-  void add_listener(UniqueFd fd, env::Acceptor& acceptor,
-                    std::optional<env::Endpoint> shared) override;
+  void add_listener(UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint) override;
   std::unique_ptr<SocketStream> make_stream(UniqueFd fd, SocketStream::Kind kind) override;
   void on_placed(SocketStream& stream) override;
   void on_removed(SocketStream& stream) override;

@@ -116,7 +116,7 @@ void Reactor::run() {
     const int timeout = prepare_wait() ? -1 : 0;
     const int count = ::epoll_wait(epoll_.get(), ready_, kEventsPerTurn, timeout);
     if (count < 0 && errno != EINTR) checked(count, "epoll_wait");
-    const MonoTime began = now();
+    const MonoTime began = begin_turn();
     dispatch(std::max(count, 0));
     finish_turn(began, static_cast<uint64_t>(std::max(count, 0)));
     graveyard_.clear();

@@ -207,9 +207,9 @@ bool SocketStream::receive_sealed(std::string_view sealed) {
 // ---- Net
 // -----------------------------------------------------------------------------------------
 
-SocketNet::SocketNet(LoopCore& loop, Resolver* resolver, UnixListeners* unix_listeners)
+SocketNet::SocketNet(LoopCore& loop, Resolver* resolver, ListeningSockets* listening)
     : loop_(loop),
-      unix_listeners_(unix_listeners),
+      listening_(listening),
       scratch_(std::make_unique_for_overwrite<char[]>(env::Stream::kMaxUnread + kReadSize)),
       resolver_(resolver) {}
 
@@ -221,11 +221,20 @@ SocketNet::~SocketNet() {
 }
 
 Status SocketNet::listen(const env::Endpoint& endpoint, env::Acceptor& acceptor) {
-  const bool shared = unix_listeners_ != nullptr && endpoint.host.starts_with('/');
-  Result<UniqueFd> fd = shared ? unix_listeners_->open(endpoint) : listen_socket(endpoint);
-  if (!fd) return std::unexpected(fd.error());
-  add_listener(std::move(*fd), acceptor, shared ? std::optional(endpoint) : std::nullopt);
+  if (listening_ == nullptr) {
+    auto fd = listen_socket(endpoint);
+    if (!fd) return std::unexpected(fd.error());
+    add_listener(std::move(*fd), acceptor, endpoint);
+    return {};
+  }
+  auto fds = listening_->open(endpoint);
+  if (!fds) return std::unexpected(fds.error());
+  for (UniqueFd& fd : *fds) add_listener(std::move(fd), acceptor, endpoint);
   return {};
+}
+
+void SocketNet::forget_listener(const env::Endpoint& endpoint, int fd) {
+  if (listening_ != nullptr) listening_->close(endpoint, fd);
 }
 
 SocketStream& SocketNet::adopt(UniqueFd fd, SocketStream::Kind kind) {

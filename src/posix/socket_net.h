@@ -11,11 +11,11 @@
 #include <vector>
 
 #include "env/net.h"
+#include "posix/listening_sockets.h"
 #include "posix/loop_core.h"
 #include "posix/resolver.h"
 #include "posix/tls_layer.h"
 #include "posix/unique_fd.h"
-#include "posix/unix_listeners.h"
 
 namespace bascule::posix {
 
@@ -107,13 +107,12 @@ class SocketNet : public env::Net {
 
  protected:
   // Without a resolver only addresses can be connected to. They must outlive the net.
-  // Without `unix_listeners` a unix socket can be listened on by one net only.
-  SocketNet(LoopCore& loop, Resolver* resolver, UnixListeners* unix_listeners);
+  // Without `listening` a unix socket can be listened on by one net only.
+  SocketNet(LoopCore& loop, Resolver* resolver, ListeningSockets* listening);
 
-  // `shared`: a unix socket of which other nets have descriptors too; unix_listeners_ is to be told
-  // of its end.
-  virtual void add_listener(UniqueFd fd, env::Acceptor& acceptor,
-                            std::optional<env::Endpoint> shared) = 0;
+  // Of a unix socket other nets have descriptors too. forget_listener() before it is closed.
+  virtual void add_listener(UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint) = 0;
+  void forget_listener(const env::Endpoint& endpoint, int fd);
   virtual std::unique_ptr<SocketStream> make_stream(UniqueFd fd, SocketStream::Kind kind) = 0;
   // It has got its descriptor: events of it are wanted from now on.
   virtual void on_placed(SocketStream& stream) = 0;
@@ -134,7 +133,7 @@ class SocketNet : public env::Net {
   }
 
   LoopCore& loop_;
-  UnixListeners* unix_listeners_;
+  ListeningSockets* listening_;
   // Room for what a handler may leave unread and one read behind it.
   std::unique_ptr<char[]> scratch_;
 

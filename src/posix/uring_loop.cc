@@ -148,7 +148,7 @@ void UringLoop::run() {
       errno = -result;
       checked(-1, "io_uring_enter");
     }
-    const MonoTime began = now();
+    const MonoTime began = begin_turn();
     const unsigned count = dispatch();
     finish_turn(began, count);
     graveyard_.clear();

@@ -17,8 +17,8 @@ namespace {
 template <typename LoopType, typename NetType>
 class WorkerEngine final : public env::Engine {
  public:
-  WorkerEngine(std::string name, Resolver& resolver, UnixListeners& unix_listeners)
-      : name_(std::move(name)), net_(loop_, &resolver, &unix_listeners) {}
+  WorkerEngine(std::string name, Resolver& resolver, ListeningSockets& listening)
+      : name_(std::move(name)), net_(loop_, &resolver, &listening) {}
   ~WorkerEngine() override {
     if (!thread_.joinable()) return;
     loop_.stop();
@@ -29,6 +29,7 @@ class WorkerEngine final : public env::Engine {
   env::Net& net() override { return net_; }
   env::Entropy& entropy() override { return entropy_; }
   env::LoopStats stats() const override { return loop_.stats(); }
+  MonoTime turn_began() const override { return loop_.turn_began(); }
 
   void start() override {
     // Signals belong to the main thread.
@@ -69,10 +70,11 @@ Result<env::EngineKind> WorkerEngineFactory::choose(env::EngineKind wanted) {
 
 std::unique_ptr<env::Engine> WorkerEngineFactory::create(const std::string& name,
                                                          env::EngineKind kind) {
+  listening_.expect_net();
   if (kind == env::EngineKind::kUring) {
-    return std::make_unique<WorkerEngine<UringLoop, UringNet>>(name, resolver_, unix_listeners_);
+    return std::make_unique<WorkerEngine<UringLoop, UringNet>>(name, resolver_, listening_);
   }
-  return std::make_unique<WorkerEngine<Reactor, EpollNet>>(name, resolver_, unix_listeners_);
+  return std::make_unique<WorkerEngine<Reactor, EpollNet>>(name, resolver_, listening_);
 }
 
 }  // namespace bascule::posix

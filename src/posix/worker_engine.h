@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "env/net.h"
+#include "posix/listening_sockets.h"
 #include "posix/resolver.h"
 #include "posix/tls_context.h"
-#include "posix/unix_listeners.h"
 
 namespace bascule::posix {
 
@@ -23,11 +23,12 @@ class WorkerEngineFactory final : public env::EngineFactory {
   Result<env::EngineKind> choose(env::EngineKind wanted) override;
   std::unique_ptr<env::Engine> create(const std::string& name, env::EngineKind kind) override;
   env::Tls& tls() override { return tls_; }
+  ListeningSockets& listening() { return listening_; }
 
  private:
   Probe probe_;
   OpenSslTls tls_;
-  UnixListeners unix_listeners_;
+  ListeningSockets listening_;
   Resolver resolver_;
 };
 

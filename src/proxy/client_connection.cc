@@ -137,12 +137,11 @@ void ClientConnection::after_login_step(std::string& reply) {
 // sends next is not to be hit.
 void ClientConnection::pass_cancel() {
   const pgwire::CancelKey key = login_->cancel_key();
-  worker_.crew().cancel(Worker::worker_of(key.pid), Worker::client_of(key.pid), key.secret,
-                        [&worker = worker_, self = self_] {
-                          worker.post([&worker, self] {
-                            if (ClientConnection* c = worker.client(self)) c->close();
-                          });
-                        });
+  worker_.crew().cancel(key.pid, key.secret, [&worker = worker_, self = self_] {
+    worker.post([&worker, self] {
+      if (ClientConnection* c = worker.client(self)) c->close();
+    });
+  });
 }
 
 void ClientConnection::on_authenticated(std::string reply) {

@@ -85,6 +85,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   Console* console() const { return console_.get(); }
   void show(SocketView& view) const;
   void count(ConsoleSnapshot& out) const;
+  Pin pinned_by() const;  // why it keeps its server; kNone: it does not
   // Tells it why, if it can be told anything, and closes it.
   void time_out(std::string_view sqlstate, std::string_view message);
   const Pool* known_pool() const { return pool_; }  // null: not logged in yet

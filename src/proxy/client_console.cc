@@ -54,7 +54,7 @@ void ClientConnection::account() {
     return;
   }
   TrafficCounts& traffic = pool_->traffic.now;
-  const MonoTime now = worker_.loop().now();
+  const MonoTime now = worker_.turn_began();
   if (readies != readies_counted_) {
     traffic.queries += readies - readies_counted_;
     readies_counted_ = readies;
@@ -91,9 +91,13 @@ void ClientConnection::count(ConsoleSnapshot& out) const {
   }
   if (!session_) return;
   if (session_->active()) ++pool.busy;
-  if (server_ != nullptr && !session_->movable()) {
-    ++pool.pinned[std::string(proxy::describe(session_->pin()))];
+  if (const Pin pin = pinned_by(); pin != Pin::kNone) {
+    ++pool.pinned[std::string(proxy::describe(pin))];
   }
+}
+
+Pin ClientConnection::pinned_by() const {
+  return server_ != nullptr && session_ ? session_->pin() : Pin::kNone;
 }
 
 void ClientConnection::show(SocketView& view) const {
@@ -139,7 +143,7 @@ void ClientConnection::show(SocketView& view) const {
   if (!session_) return;
   view.prepared = session_->prepared_count();
   if (told_) view.application_name = reported("application_name");
-  if (server_ != nullptr && !session_->movable()) view.pinned = proxy::describe(session_->pin());
+  view.pinned = proxy::describe(pinned_by());
 }
 
 void ServerConnection::show(SocketView& view) const {

@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "pgwire/messages.h"
+#include "proxy/console.h"
 #include "proxy/proxy_protocol.h"
 
 namespace bascule::proxy {
@@ -166,7 +167,10 @@ void ClientLogin::on_secured(env::TlsInfo info, std::string& reply) {
 }
 
 void ClientLogin::on_startup_message(std::string& reply) {
-  if (room_ == Room::kFull) return fail("53300", "too many clients already (proxy)", reply);
+  // Where nobody else gets in, whoever is to find out why does.
+  if (room_ == Room::kFull && !Console::is_database(access_->config, startup_.database())) {
+    return fail("53300", "too many clients already (proxy)", reply);
+  }
   const pgwire::Negotiation negotiation = pgwire::negotiate(startup_, pgwire::kProtocol30);
   if (negotiation.tell_client) {
     pgwire::append_negotiate_protocol_version(reply, negotiation.version,

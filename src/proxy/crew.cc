@@ -5,15 +5,16 @@
 namespace bascule::proxy {
 
 Workers::Workers(std::vector<std::unique_ptr<Worker>>& workers, const ProxyConfig& config)
-    : workers_(workers), config_(config) {
+    : workers_(workers), pass_cancel_(config.process.pass_cancel), config_(config) {
   config_.access = {};  // it is kept elsewhere, with its secrets
 }
 
-void Workers::cancel(int worker, uint32_t client, std::string secret, env::Callback done) {
+void Workers::cancel(uint32_t pid, const std::string& secret, env::Callback done) {
+  if (pass_cancel_) pass_cancel_(pid, secret);
+  const int worker = Worker::worker_of(pid);
   if (worker < 0 || worker >= size()) return done();
-  post(worker, [client, secret = std::move(secret), done = std::move(done)](Worker& w) mutable {
-    w.cancel(client, secret, std::move(done));
-  });
+  post(worker, [client = Worker::client_of(pid), secret, done = std::move(done)](
+                   Worker& w) mutable { w.cancel(client, secret, std::move(done)); });
 }
 
 void Workers::wake(int worker) {

@@ -17,7 +17,7 @@ class Workers final : public Crew {
   // `workers` does not change while they run. `config`: what they begin with.
   Workers(std::vector<std::unique_ptr<Worker>>& workers, const ProxyConfig& config);
 
-  void cancel(int worker, uint32_t client, std::string secret, env::Callback done) override;
+  void cancel(uint32_t pid, const std::string& secret, env::Callback done) override;
   void wake(int worker) override;
   void make_room(int for_worker) override;
   int size() const override { return static_cast<int>(workers_.size()); }
@@ -27,6 +27,7 @@ class Workers final : public Crew {
 
  private:
   std::vector<std::unique_ptr<Worker>>& workers_;
+  const std::function<void(uint32_t, const std::string&)> pass_cancel_;
   std::mutex mutex_;
   Controls controls_;   // guarded by mutex_
   ProxyConfig config_;  // guarded by mutex_

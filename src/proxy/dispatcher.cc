@@ -410,14 +410,14 @@ void Dispatcher::schedule_retry(Pool& pool, PortKind kind) {
 }
 
 void Dispatcher::on_idle(ServerConnection& server) {
-  server.touch_idle(worker_.loop().now());
-  place_idle(server);
+  const MonoTime now = worker_.loop().now();
+  server.touch_idle(now);
+  place_idle(server, now);
 }
 
-void Dispatcher::place_idle(ServerConnection& server) {
+void Dispatcher::place_idle(ServerConnection& server, MonoTime now) {
   Pool& pool = server.pool();
   // Somebody at another worker has waited longer than anybody here: the place is theirs.
-  const MonoTime now = worker_.loop().now();
   if (stale(server) || due_elsewhere(pool, now) || server.expires() < now ||
       pool.halt == Halt::kPaused) {
     remove(server);

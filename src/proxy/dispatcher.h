@@ -94,7 +94,7 @@ class Dispatcher {
                               const std::string& member);
   void open_connections(Pool& pool, PortKind kind);
   void open(Pool& pool, PortKind kind, Target target);
-  void place_idle(ServerConnection& server);
+  void place_idle(ServerConnection& server, MonoTime now);
   bool wanted_at_least(const Pool& pool) const;
   void keep_minimum(Pool& pool);
   void check_idle();

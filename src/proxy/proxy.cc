@@ -132,6 +132,17 @@ Status Proxy::reload(ProxyConfig next) {
   });
 }
 
+void Proxy::leave() {
+  (void)impl_->crew.control([](Controls& controls) -> Status {
+    controls.leaving = true;
+    return {};
+  });
+}
+
+void Proxy::cancel(uint32_t pid, const std::string& secret) {
+  impl_->crew.cancel(pid, secret, [] {});
+}
+
 void Proxy::extend_permit(Epoch epoch, MonoTime until) {
   Impl& p = *impl_;
   const std::lock_guard lock(p.mutex);

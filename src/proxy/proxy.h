@@ -43,6 +43,11 @@ class Proxy {
   Status reload(ProxyConfig config);
   // See ServerPasswords::set(). Before start() too.
   void set_server_password(const std::string& user, Result<std::string> password);
+  // Nobody new is let in; when the last client has left, after leave_timeout at the latest,
+  // ProcessHooks::shut_down is called.
+  void leave();
+  // A cancel request that came in elsewhere.
+  void cancel(uint32_t pid, const std::string& secret);
   // Ignored if `epoch` is not the current table's.
   void extend_permit(Epoch epoch, MonoTime until);
 

@@ -26,6 +26,7 @@ WorkerStats WorkerCounters::read() const {
   s.cancels = cancels.get();
   s.split_replica = split_replica.get();
   s.split_primary = split_primary.get();
+  for (size_t i = 0; i < pinned.size(); ++i) s.pinned[i] = pinned[i].get();
   return s;
 }
 
@@ -49,6 +50,7 @@ WorkerStats operator+(const WorkerStats& a, const WorkerStats& b) {
   s.cancels = a.cancels + b.cancels;
   s.split_replica = a.split_replica + b.split_replica;
   s.split_primary = a.split_primary + b.split_primary;
+  for (size_t i = 0; i < s.pinned.size(); ++i) s.pinned[i] = a.pinned[i] + b.pinned[i];
   s.route_version = std::min(a.route_version, b.route_version);
   s.loop.turns = a.loop.turns + b.loop.turns;
   s.loop.events = a.loop.events + b.loop.events;

@@ -1,6 +1,7 @@
 // What the proxy tells about itself. Snapshots: plain data.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <vector>
@@ -28,6 +29,9 @@ struct WorkerStats {
   uint64_t cancels = 0;
   uint64_t split_replica = 0;  // splitting ports: transactions that were sent to a replica
   uint64_t split_primary = 0;  // ... to the primary
+  // Clients that keep their server between transactions, by Pin; looked at now and then.
+  static constexpr size_t kPins = 16;
+  std::array<uint64_t, kPins> pinned{};
   uint64_t route_version = 0;  // of the table that the worker acts by
   env::LoopStats loop;
 };
@@ -54,6 +58,7 @@ struct WorkerCounters {
   Counter clients, held, active_transactions, servers, servers_idle, clients_total, logins_failed,
       servers_total, servers_lost, transactions, moved, retried, errors_outage, hold_timeouts,
       clients_dropped, cancels, split_replica, split_primary, route_version;
+  std::array<Counter, WorkerStats::kPins> pinned;
   WorkerStats read() const;
 };
 

@@ -73,6 +73,7 @@ void Worker::sweep() {
   for (const Handle handle : clients_.handles()) {
     if (ClientConnection* client = clients_.find(handle)) client->sweep(now);
   }
+  count_pinned();
   if (config().reserve_pool_size > 0) dispatcher_.pump_all();
   dispatcher_.close_stale();
   lookups_.sweep();

@@ -48,6 +48,8 @@ class Worker {
   Shared& shared() { return shared_; }
   Crew& crew() { return crew_; }
   env::Loop& loop() { return engine_->loop(); }
+  // When the present turn of the loop began: for figures.
+  MonoTime turn_began() const { return engine_->turn_began(); }
   env::Net& net() { return engine_->net(); }
   env::Entropy& entropy() { return engine_->entropy(); }
   WorkerCounters& counters() { return counters_; }
@@ -108,6 +110,7 @@ class Worker {
   void accept(env::Stream& stream, PortKind kind);
   void sweep();
   Nanos sweep_interval() const;
+  void count_pinned();
   void next_period();
   void watch_leaving();
 
@@ -132,6 +135,7 @@ class Worker {
   bool burying_ = false;
   bool started_ = false;
   bool leaving_ = false;
+  MonoTime leaving_since_{};
   MonoTime period_began_{}, period_before_{};  // of the averages
 };
 

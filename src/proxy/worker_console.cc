@@ -11,6 +11,7 @@ void Worker::set_controls(std::shared_ptr<const Controls> controls) {
   dispatcher_.on_controls();
   if (!controls_->leaving || std::exchange(leaving_, true)) return;
   net().close_listeners();
+  leaving_since_ = loop().now();
   if (index_ == 0) watch_leaving();
 }
 
@@ -20,6 +21,12 @@ void Worker::watch_leaving() {
   const bool over =
       servers ? shared_.servers.used() == 0 : shared_.clients.load() <= shared_.consoles.load();
   if (over) return config().process.shut_down();
+  const Nanos timeout = config().leave_timeout;
+  if (timeout > 0s && loop().now() - leaving_since_ >= timeout) {
+    for (int i = 0; i < crew_.size(); ++i) {
+      crew_.post(i, [](Worker& worker) { worker.kill({}); });
+    }
+  }
   loop().call_after(kLeavingInterval, [this] { watch_leaving(); });
 }
 
@@ -37,6 +44,17 @@ ConsoleSnapshot Worker::snapshot(Sockets sockets) const {
   out.server_bytes = sizeof(ServerConnection);
   out.statements = workspace_.statements.size();
   return out;
+}
+
+void Worker::count_pinned() {
+  std::array<uint64_t, WorkerStats::kPins> pinned{};
+  for (const Handle handle : clients_.handles()) {
+    const ClientConnection* client = clients_.find(handle);
+    if (client == nullptr) continue;
+    const auto pin = static_cast<size_t>(client->pinned_by());
+    if (pin < pinned.size()) ++pinned[pin];
+  }
+  for (size_t i = 0; i < pinned.size(); ++i) counters_.pinned[i].set(pinned[i]);
 }
 
 void Worker::next_period() {

@@ -259,6 +259,15 @@ def test_without_users_for_it_the_names_are_ordinary_databases(server):
         proxy.close()
 
 
+def test_console_is_let_in_when_the_proxy_is_full(make_proxy):
+    proxy = make_proxy("clients=1")
+    c = proxy.connect()
+    assert run(c, "select 1") == [(1,)]
+    with pytest.raises(psycopg2.OperationalError, match="too many clients"):
+        proxy.connect()
+    assert pool(console(proxy))["cl_active"] == 1
+
+
 # ---- PAUSE, RESUME, SUSPEND ----------------------------------------------------------------------
 
 class Load:

@@ -118,7 +118,7 @@ def test_hosts_take_turns_and_one_that_is_down_is_passed_over(make_proxy, server
     began = time.monotonic()
     for c in [proxy.connect(dbname="other") for _ in range(4)]:
         assert run(c, WHO)[0][2] == b.port
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15  # of 30 that a client would wait
 
 
 def test_connect_query_and_settings_come_before_the_first_client(make_proxy, servers, mode):

@@ -17,8 +17,11 @@
 #include <memory>
 #include <sstream>
 #include <string>
+#include <thread>
 
 #include "posix/clock.h"
+#include "posix/handover.h"
+#include "posix/reactor.h"
 #include "posix/worker_engine.h"
 #include "proxy/proxy.h"
 #include "tests/integration/harness_access.h"
@@ -191,20 +194,73 @@ void set_hooks(proxy::ProxyConfig& config, const std::string& access_file,
   };
 }
 
+// What the daemon does with proxy.handover_socket: on a loop of its own.
+class TakeOver {
+ public:
+  TakeOver(posix::ListeningSockets& sockets, std::string path)
+      : socket_(sockets), path_(std::move(path)) {}
+  ~TakeOver() {
+    if (!thread_.joinable()) return;
+    loop_.stop();
+    thread_.join();
+    socket_.withdraw();
+  }
+
+  Status take() {
+    const Result<bool> taken = socket_.take(path_);
+    return taken ? Status() : std::unexpected(taken.error());
+  }
+  void pass_cancel(uint32_t pid, const std::string& secret) { socket_.pass_cancel(pid, secret); }
+  Status offer(proxy::Proxy& proxy) {
+    socket_.accepted();
+    env::HandOverEvents events;
+    events.prepare = events.aborted = [] {};
+    events.taken = [&proxy] { proxy.leave(); };
+    events.cancel = [&proxy](uint32_t pid, const std::string& secret) {
+      proxy.cancel(pid, secret);
+    };
+    auto status = socket_.offer(loop_, path_, std::move(events));
+    if (status) thread_ = std::thread([this] { loop_.run(); });
+    return status;
+  }
+
+ private:
+  posix::Reactor loop_;
+  posix::HandOverSocket socket_;
+  const std::string path_;
+  std::thread thread_;
+};
+
+std::string option(int argc, char** argv, std::string_view name) {
+  for (int i = 1; i < argc; ++i) {
+    if (const auto [key, value] = split(argv[i], '='); key == name) return value;
+  }
+  return {};
+}
+
+int failed(const Error& error) {
+  std::cout << error.to_string() << std::endl;
+  return 1;
+}
+
 int run(int argc, char** argv) {
   posix::WorkerEngineFactory factory;
   proxy::ProxyConfig config = parse_config(argc, argv);
-  std::string access_file;
-  for (int i = 1; i < argc; ++i) {
-    if (const auto [key, value] = split(argv[i], '='); key == "access") access_file = value;
-  }
   std::unique_ptr<proxy::Proxy> owned;
-  set_hooks(config, access_file, owned);
+  set_hooks(config, option(argc, argv, "access"), owned);
+  std::unique_ptr<TakeOver> take_over;
+  if (const std::string path = option(argc, argv, "handover"); !path.empty()) {
+    take_over = std::make_unique<TakeOver>(factory.listening(), path);
+    config.process.pass_cancel = [&](uint32_t pid, const std::string& secret) {
+      take_over->pass_cancel(pid, secret);
+    };
+    if (auto s = take_over->take(); !s) return failed(s.error());
+  }
   owned = std::make_unique<proxy::Proxy>(std::move(config), factory);
   proxy::Proxy& proxy = *owned;
-  if (const Status status = proxy.start(); !status) {
-    std::cout << status.error().to_string() << std::endl;
-    return 1;
+  if (const Status status = proxy.start(); !status) return failed(status.error());
+  if (take_over) {
+    if (auto s = take_over->offer(proxy); !s) return failed(s.error());
   }
   std::cout << "ready" << std::endl;
   for (std::string line; std::getline(std::cin, line);) {
@@ -239,6 +295,7 @@ int run(int argc, char** argv) {
     if (command == "quit") break;
     std::cout << answer << std::endl;
   }
+  take_over.reset();
   proxy.stop();
   return 0;
 }
