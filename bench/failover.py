@@ -17,13 +17,15 @@ import sys
 import tempfile
 import time
 
+import psycopg2
+
 import rig as rigs
 
 sys.path.insert(0, str(rigs.ROOT / "tests/integration"))
 os.environ.setdefault("BASCULE", rigs.BASCULE)
 import netns  # noqa: E402
 import patroni  # noqa: E402
-from harness import send  # noqa: E402
+from harness import send, wait_for  # noqa: E402
 from namespaces import HostCluster, boot_etcd  # noqa: E402
 
 PAGE = rigs.ROOT / "docs/benchmarks-failover.md"
@@ -94,7 +96,7 @@ FAULTS = {
 
 def measure(cluster, strike, network):
     """One fault, from steady writes to steady writes; then the cluster is whole again."""
-    name = cluster.primary()
+    name = wait_for(cluster.primary, PATIENCE_S, "there is a primary")
     with network.hosts["c1"].inside():
         ledger = cluster.ledger(CLIENTS)
         ledger.__enter__()
@@ -107,11 +109,11 @@ def measure(cluster, strike, network):
         ledger.stop()
         if undo:
             undo()
-    now = cluster.primary()
+    now = wait_for(cluster.primary, PATIENCE_S, "there is a primary")
     report = ledger.check(cluster.dsn(now))
     cluster.wait_healthy(timeout=PATIENCE_S)
     statements = [m for m in report.error_messages if not m.startswith("connect:")]
-    with contextlib.closing(connect_to(cluster.dsn(cluster.primary()))) as connection:
+    with contextlib.closing(connect_to(cluster.dsn(wait_for(cluster.primary, PATIENCE_S, "a primary")))) as connection:
         connection.cursor().execute("TRUNCATE ledger")
     return {"gap_ms": round(report.gap_global_ms), "client_gap_ms": round(report.gap_ms), "acked": report.acked,
             "failed_statements": len(statements), "failed_connects": len(report.error_messages) - len(statements),
@@ -120,7 +122,6 @@ def measure(cluster, strike, network):
 
 
 def connect_to(dsn):
-    import psycopg2
     connection = psycopg2.connect(dsn)
     connection.autocommit = True
     return connection
@@ -226,7 +227,7 @@ def run_all(options, result):
                     sample = {"run": number, "fault": fault, "system": name}
                     try:
                         sample |= measure(clusters[name], strike, network)
-                    except (AssertionError, OSError) as error:
+                    except (AssertionError, OSError, psycopg2.Error) as error:
                         sample["error"] = str(error).splitlines()[0]
                         network.heal()
                     result["samples"].append(sample)

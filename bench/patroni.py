@@ -34,7 +34,7 @@ class PatroniCluster:
 
     # ---- life -------------------------------------------------------------------------------------
     def __enter__(self):
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="bascule-bench-", dir="/tmp"))
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="bascule-bench-"))
         self.dir.chmod(0o755)
         for name in [*self.members, self.proxy_name]:
             self.network.add_host(name)
