@@ -212,6 +212,11 @@ bool Cluster::settled() {
     const auto request = decode_request(*text);
     if (request && request->outcome.empty()) return false;
   }
+  for (int i = 1; i <= requests_; ++i) {
+    const std::string* task = store_.value(keys_.task(fmt::format("task-{}", i)));
+    const auto record = task != nullptr ? decode_task(*task) : Result<TaskRecord>(TaskRecord{});
+    if (task != nullptr && record && record->outcome.empty()) return false;
+  }
   const std::string* text = store_.value(keys_.config());
   const auto config = text != nullptr ? decode_config(*text) : Result<ClusterConfig>(plan_.config);
   return !config || config->sync_mode == SyncMode::kOff || members_.size() < 2 ||
