@@ -48,7 +48,8 @@ constexpr FramePolicy backend() {
   FramePolicy p{};
   for (char type : {'T', 't', 'G', 'H', 'W', 'V'}) p[static_cast<size_t>(type)] = report(kMaxPayload);
   for (char type : {'1', '2', '3', 'n', 'I', 's', 'c'}) p[static_cast<size_t>(type)] = report(0);
-  for (char type : {'D', 'd', 'N', 'A'}) p[static_cast<size_t>(type)] = relay();
+  for (char type : {'D', 'd', 'N'}) p[static_cast<size_t>(type)] = relay();
+  p['A'] = report(kMaxPayload);
   p['E'] = report(kMaxPayload, kErrorPrefix);
   p['C'] = whole(kTag);
   p['S'] = whole(kParameterStatus);

@@ -149,6 +149,9 @@ void ClientConnection::on_authenticated(std::string reply) {
   if (begin_console(reply)) return;
   const std::string user(login_->startup().user());
   const std::string database(login_->startup().database());
+  if (login_->startup().version >= pgwire::kProtocol32) {
+    long_secret_ = std::make_unique<std::string>();
+  }
   const bool replication = login_->startup().replication != pgwire::ReplicationMode::kNone;
   Parameters startup;
   for (const auto& [name, value] : login_->startup().parameters) {
@@ -201,8 +204,10 @@ void ClientConnection::welcome(ParametersRef parameters, std::string reply) {
   Parameters().swap(startup_);
   told_ = std::move(parameters);
   session_->set_greeting(told_);
-  const std::string secret = random_bytes(worker_.entropy(), sizeof secret_);
-  std::copy(secret.begin(), secret.end(), secret_);
+  const std::string random = random_bytes(worker_.entropy(), sizeof secret_);
+  std::copy(random.begin(), random.end(), secret_);
+  if (long_secret_) *long_secret_ = random_bytes(worker_.entropy(), kLongSecret);
+  const std::string secret(cancel_secret());
   for (const auto& [name, value] : *told_) pgwire::append_parameter_status(reply, name, value);
   pgwire::append_backend_key_data(reply, {worker_.cancel_pid(self_), secret});
   pgwire::append_ready_for_query(reply, pgwire::TransactionStatus::kIdle);
@@ -244,6 +249,7 @@ size_t ClientConnection::on_session_data(std::string_view bytes) {
     break;
   }
   if (!open()) return bytes.size();
+  ask_for_channels();
   if (server_ != nullptr && server_->congested()) stream_->pause();
   pool_->traffic.now.received += done;
   count_active();
@@ -291,6 +297,10 @@ void ClientConnection::after_server_data() {
     return;
   }
   if (terminating_ && (!session_->owed_ready() || session_->reads_copy())) return end_goodbye();
+  if (subscriptions_) {
+    ask_for_channels();
+    deliver_notifications();
+  }
   if (pipeline_full_ && !session_->pipeline_full()) {
     pipeline_full_ = false;
     stream_->resume();
@@ -369,6 +379,7 @@ void ClientConnection::on_attached() {
   // What follows on a replica has not been looked at yet.
   if (split_) session_->set_one_batch(server_->target().role == PortKind::kReader);
   session_->attach(server_->state(), *this);
+  ask_for_channels();
   count_active();
   stream_->resume();
 }
@@ -442,13 +453,11 @@ void ClientConnection::move_if_idle() {
 }
 
 bool ClientConnection::cancel(std::string_view secret) {
-  if (phase_ == Phase::kConsole &&
-      pgwire::secrets_equal(secret, std::string_view(secret_, sizeof secret_))) {
+  if (phase_ == Phase::kConsole && pgwire::secrets_equal(secret, cancel_secret())) {
     console_->cancel();
     return false;
   }
-  if (phase_ != Phase::kSession ||
-      !pgwire::secrets_equal(secret, std::string_view(secret_, sizeof secret_))) {
+  if (phase_ != Phase::kSession || !pgwire::secrets_equal(secret, cancel_secret())) {
     return false;
   }
   if (hold_.ticket != 0) {
@@ -562,6 +571,8 @@ void ClientConnection::leave() {
       worker_.dispatcher().drop(*server);
     }
   }
+  if (subscriptions_) worker_.listeners().leave(self_, *pool_);
+  subscriptions_.reset();
   if (session_) {
     session_->detach();
     count_active();

@@ -67,6 +67,12 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
 
   void on_user_answer(const UserAnswer& answer);  // of AuthLookup::ask()
 
+  // Of Listeners.
+  using Channel = Session::Channel;
+  void on_channel(const std::string& channel, Channel what);
+  // Kept until the client is between two transactions. `channel`: empty for a notice about all.
+  void on_notification(std::string_view channel, std::string_view message);
+
   void on_peer_gone() override;
   void on_secured() override;
   size_t on_data(std::string_view bytes) override;
@@ -113,6 +119,8 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void leave();  // the client is gone: what becomes of its server
   void finish(std::string_view last_words);
   void count_active();
+  void ask_for_channels();
+  void deliver_notifications();
   void tell_parameters();
   Session::Gate gate() const;
   enum class Sides { kDecided, kNeedMore };
@@ -150,8 +158,24 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   bool in_transaction_ = false;
   uint64_t readies_seen_ = 0, transactions_swept_ = 0;
   MonoTime doing_since_{}, transaction_since_{};
+  // Of protocol 3.0 its keys have 4 bytes; few clients speak a newer one, and there are many
+  // clients.
+  static constexpr size_t kLongSecret = 32;
+  std::string_view cancel_secret() const {
+    return long_secret_ ? std::string_view(*long_secret_)
+                        : std::string_view(secret_, sizeof secret_);
+  }
   char secret_[4] = {};
-  Parameters startup_;  // up to the welcome
+  std::unique_ptr<std::string> long_secret_;  // 3.2
+  Parameters startup_;                        // up to the welcome
+  // Of a client that listens to something.
+  struct Subscriptions {
+    std::vector<std::string> channels;  // that Listeners were asked for
+    size_t awaited = 0;
+    std::string notifications;  // not delivered yet
+  };
+  static constexpr size_t kNotificationsMax = 4 << 20;
+  std::unique_ptr<Subscriptions> subscriptions_;
   ParametersRef told_;  // the reported parameters as this client knows them
 };
 

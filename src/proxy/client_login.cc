@@ -171,7 +171,7 @@ void ClientLogin::on_startup_message(std::string& reply) {
   if (room_ == Room::kFull && !Console::is_database(access_->config, startup_.database())) {
     return fail("53300", "too many clients already (proxy)", reply);
   }
-  const pgwire::Negotiation negotiation = pgwire::negotiate(startup_, pgwire::kProtocol30);
+  const pgwire::Negotiation negotiation = pgwire::negotiate(startup_, pgwire::kProtocol32);
   if (negotiation.tell_client) {
     pgwire::append_negotiate_protocol_version(reply, negotiation.version,
                                               startup_.protocol_options);

@@ -136,6 +136,35 @@ TEST_F(LoginTest, ServerThatSkipsItsProofIsRefused) {
   EXPECT_EQ(client.state(), ServerLogin::State::kFailed);
 }
 
+// https://www.postgresql.org/docs/18/protocol-message-formats.html (BackendKeyData)
+TEST_F(LoginTest, ServersOfBothVersionsAreUnderstood) {
+  for (const size_t key_size : {4, 256}) {
+    ServerLogin client = server_side(password("secret"));
+    const std::string startup = client.first({}, ServerLogin::Privacy::kNone);
+    const auto sent = pgwire::parse_startup(startup);
+    ASSERT_TRUE(sent);
+    EXPECT_EQ(std::get<pgwire::StartupMessage>(*sent).version, pgwire::kProtocol32);
+    std::string answer, reply;
+    if (key_size == 4) {
+      pgwire::append_negotiate_protocol_version(answer, pgwire::kProtocol30, {});
+    }
+    pgwire::append_authentication_ok(answer);
+    pgwire::append_backend_key_data(answer, {7, std::string(key_size, 'k')});
+    pgwire::append_ready_for_query(answer, pgwire::TransactionStatus::kIdle);
+    client.on_bytes(answer, reply);
+    EXPECT_EQ(client.state(), ServerLogin::State::kReady);
+    EXPECT_EQ(client.cancel_key().secret.size(), key_size);
+  }
+}
+
+TEST_F(LoginTest, ServerThatNegotiatesANewerVersionIsRefused) {
+  ServerLogin client = server_side(password("secret"));
+  std::string answer, reply;
+  pgwire::append_negotiate_protocol_version(answer, {3, 9}, {});
+  client.on_bytes(answer, reply);
+  EXPECT_EQ(client.state(), ServerLogin::State::kFailed);
+}
+
 TEST_F(LoginTest, StartingServerIsWorthAnotherTry) {
   EXPECT_TRUE((ServerLogin::Failure{"57P03", ""}.transient()));
   EXPECT_TRUE((ServerLogin::Failure{"53300", ""}.transient()));

@@ -20,7 +20,7 @@ constexpr uint32_t kMessageMax = 60 * 1024;
 
 constexpr pgwire::FramePolicy make_policy() {
   pgwire::FramePolicy policy{};
-  for (const char type : {'T', 'D', 'C', 'E', 'N', 'Z', 'S', 'I'}) {
+  for (const char type : {'T', 'D', 'C', 'E', 'N', 'Z', 'S', 'I', 'A'}) {
     policy[static_cast<size_t>(type)] = {FrameAction::kReport, kMessageMax, kMessageMax};
   }
   return policy;
@@ -166,6 +166,7 @@ bool OwnConnection::on_message(const pgwire::Scan& message) {
                      ""};
       if (error && error->fatal()) {
         close();
+        if (!busy() && on_lost_) on_lost_();
         error_->code = ErrorCode::kUnavailable;
         finish(std::unexpected(*std::exchange(error_, std::nullopt)));
         return false;
@@ -181,6 +182,9 @@ bool OwnConnection::on_message(const pgwire::Scan& message) {
       // The next query has begun, or `this` is gone: nothing of this one follows either way.
       return false;
     }
+    case 'A':
+      if (on_notification_) on_notification_(message.bytes);
+      return true;
     default:
       return true;
   }
@@ -188,6 +192,7 @@ bool OwnConnection::on_message(const pgwire::Scan& message) {
 
 void OwnConnection::on_closed(int error) {
   stream_ = nullptr;
+  if (!busy() && on_lost_) on_lost_();
   close();
   finish(fail(ErrorCode::kUnavailable,
               fmt::format("{}: {}", server_.endpoint.to_string(),

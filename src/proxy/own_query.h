@@ -38,6 +38,13 @@ class OwnConnection final : public env::StreamHandler, private ServerDial::Owner
   // Text of one statement or more. `timeout`: for everything, connecting included. kUnavailable:
   // not reached or lost; kTimeout; kInvalid: an answer that isn't one, or an ErrorResponse.
   void query(std::string_view sql, Nanos timeout, OnRow on_row, OnDone on_done);
+  // Called with each NotificationResponse (the whole message), and when the connection is lost
+  // while nothing is asked. Neither may destroy it.
+  using OnNotification = std::move_only_function<void(std::string_view)>;
+  void watch(OnNotification on_notification, env::Callback on_lost) {
+    on_notification_ = std::move(on_notification);
+    on_lost_ = std::move(on_lost);
+  }
   bool busy() const { return on_done_ != nullptr; }
   // From sending the last query to its ReadyForQuery.
   Nanos round_trip() const { return round_trip_; }
@@ -69,6 +76,8 @@ class OwnConnection final : public env::StreamHandler, private ServerDial::Owner
   std::string sql_;
   OnRow on_row_;
   OnDone on_done_;
+  OnNotification on_notification_;
+  env::Callback on_lost_;
   std::optional<Error> error_;  // of the running query; told at ReadyForQuery
   MonoTime sent_{};
   Nanos round_trip_{0};

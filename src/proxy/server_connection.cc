@@ -294,6 +294,7 @@ size_t ServerConnection::on_attached_data(std::string_view bytes) {
     worker_.dispatcher().on_lost(*this, *relayed.lost);
     return bytes.size();
   }
+  if (relayed.held) stream_->pause();
   client.after_server_data();
   return relayed.consumed;
 }

@@ -46,7 +46,8 @@ std::string ServerLogin::first(pgwire::ChannelBinding binding, Privacy privacy) 
   binding_ = std::move(binding);
   privacy_ = privacy;
   std::string packet;
-  pgwire::append_startup(packet, pgwire::kProtocol30, startup_);
+  // What an older server answers is that it speaks 3.0: nothing but the cancel key is different.
+  pgwire::append_startup(packet, pgwire::kProtocol32, startup_);
   return packet;
 }
 
@@ -97,8 +98,17 @@ void ServerLogin::on_message(const Scan& message, std::string& reply) {
       if (!authenticated_) return fail("08P01", "the server was ready before it authenticated us");
       state_ = State::kReady;
       return;
+    case 'v': {
+      const auto negotiated = pgwire::parse_negotiate_protocol_version(payload);
+      // No options were asked for.
+      if (!negotiated || negotiated->newest > pgwire::kProtocol32 ||
+          !negotiated->unknown_options.empty()) {
+        return fail("08P01", "the server negotiates what was not asked for");
+      }
+      return;
+    }
     default:
-      return;  // N, v
+      return;  // N
   }
 }
 

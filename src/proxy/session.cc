@@ -99,7 +99,9 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
       // What a name means in this batch is not known before the one before it has been answered.
       const bool undecided = shares() && memory_ && memory_->undecided() && !batches_.empty() &&
                              batches_.back().ended && type != 'S' && type != 'H';
-      if (pipeline_full() || again_ || next_batch || undecided) {
+      const bool verify = type == 'B' && described_ && shares() && !again_ && !next_batch &&
+                          !undecided && must_verify(bytes.substr(result.consumed));
+      if (pipeline_full() || again_ || next_batch || undecided || verify) {
         result.next = Next::kBusy;
         break;
       }

@@ -16,6 +16,7 @@
 //   half a message delivered             the connection is closed
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -67,7 +68,9 @@ struct Workspace {
   SettingsTable settings;
   StatementTable statements;
   uint64_t unnamed_ids = 0;
-  uint64_t plans = 0;                // how often a plan turned out to be older than its tables
+  // How often a table may have changed since it was planned for. One number for all workers.
+  std::atomic<uint64_t> own_plans{0};
+  std::atomic<uint64_t>* plans = &own_plans;
   std::string to_server, to_client;  // scratch of ByteRun
   std::string replacement;           // scratch of Session::on_server()
 };
@@ -119,6 +122,7 @@ class Session {
   enum class Writable { kYes, kNo };
   struct Relayed {
     size_t consumed = 0;
+    bool held = false;         // the rest is to be offered again after on_channel()
     std::optional<Loss> lost;  // the caller closes the server, then calls on_lost()
   };
   Relayed on_server(std::string_view bytes, pgwire::FrameScanner& scanner, Permit permit,
@@ -140,9 +144,23 @@ class Session {
   // Idle and attached: leaves the server without a trace.
   void detach();
 
+  // ---- LISTEN, where servers are shared -------------------------------------------------------
+  // Channels that the client is about to listen to: somebody else is to do it, and to say so by
+  // on_channel(). The client does not hear of its LISTEN before that.
+  std::vector<std::string> take_channels() { return std::exchange(asked_channels_, {}); }
+  enum class Channel { kLive, kRefused };
+  void on_channel(Channel what);
+  // What it listens to, as of the last transaction; nobody else's notifications are for it.
+  const std::vector<std::string>& channels() const;
+
   bool attached() const { return attached_; }
   // No statement, no transaction: may be detached.
   bool idle() const;
+  // The client has been told all that it asked for, and no transaction is open.
+  bool between_transactions() const {
+    return mode_ == Mode::kLive && !client_mid_message_ && retry_.empty() &&
+           (!attached_ || (tracker_.idle() && batches_.empty()));
+  }
   // Nothing ties the session to its server: others may have it until the next statement.
   bool releasable() const { return mode_ == Mode::kLive && attached_ && idle() && movable(); }
   bool shares() const { return pool_mode_ != PoolMode::kSession; }
@@ -170,6 +188,7 @@ class Session {
   // could wait forever.
   static constexpr uint32_t kPipelineMax = 8'192;
   static constexpr size_t kFailedMax = 64;
+  static constexpr size_t kChannelsMax = 1'000;
   static constexpr size_t kBoundMax = 256;  // portals whose execution changes the session
   bool pipeline_full() const { return attached_ && tracker_.pending() >= kPipelineMax; }
   size_t prepared_count() const { return memory_ ? memory_->prepared_count() : 0; }
@@ -204,6 +223,8 @@ class Session {
     kInjectedParse,  // as serial
     kInjectedClose,
     kInjected,      // anything else that has one answer
+    kDescribed,     // the client's Describe of `statement`, which it calls `text`
+    kOwnDescribe,   // ours
     kPrepared,      // by the client's PREPARE, the `number`th statement of its message, as serial
     kParse,         // the client's, as serial
     kParsedBefore,  // the client's Parse of what the server has: a Close that does nothing
@@ -280,6 +301,7 @@ class Session {
   const StatementRef& statement_of(std::string_view name, SessionMemory::Prepared& prepared);
   uint32_t ensure(const StatementRef& statement);
   uint32_t new_serial(uint32_t id);
+  bool must_verify(std::string_view bytes);
   void ensure_unnamed();
   void replace_unnamed(uint64_t id);
   void close_doomed();
@@ -287,6 +309,7 @@ class Session {
   // session_names.cc
   void follow(uint64_t message, const std::vector<StateChange>& changes,
               std::vector<NameAction>& actions);
+  void ask_for_channel(const std::string& name);
   void take_names(uint64_t message, std::vector<NameAction>& actions);
   std::vector<NameAction> names_as_sent(std::string_view sql,
                                         const std::vector<StateChange>& changes,
@@ -321,9 +344,11 @@ class Session {
   void on_ready();
   bool only_prepared() const;
   void send_own_sync(SessionOutput& out);
+  void unlisten_server(SessionOutput& out);
   void settle();
   void on_parameter(std::string_view payload, SessionOutput& out);
   void edit_reply(const pgwire::Scan& piece);
+  void on_described(const pgwire::Scan& piece);
   void name_as_client(const pgwire::Scan& piece, const pgwire::ErrorView& error);
   void drop_edits(uint64_t next);
   void unnamed_after_error(uint64_t message);
@@ -362,6 +387,10 @@ class Session {
   bool client_mid_message_ = false;  // half a server message has gone to the client
   bool fatal_forwarded_ = false;
   bool synced_ = false;         // settings were answered: the client is to be told what changed
+  bool described_ = false;      // some statement was, to the client
+  bool verifying_ = false;      // what the server has for the next Bind is being looked at
+  bool stale_bind_ = false;     // the next Bind is of other columns than the client was told
+  bool changes_plans_ = false;  // the open transaction changed what statements return
   bool broken_ = false;         // the client's current message can't be followed
   bool skip_query_ = false;     // kSkipping ends with the current Query
   bool skip_first_ = false;     // kSkipping begins with a message not seen yet
@@ -394,6 +423,10 @@ class Session {
   std::string temporary_for_;  // the client's name of what was translated last
   std::string own_error_;      // of an exchange of ours: an ErrorResponse
   std::vector<Bound> bound_;
+  std::vector<std::string> asked_channels_;
+  uint32_t channels_awaited_ = 0;
+  bool server_listens_ = false;  // it may have channels that are not to stay
+  bool shares_channels_ = true;
   // The unnamed statement. Where servers are shared it is kept, to be prepared again elsewhere, and
   // so are the ones before it up to the next ReadyForQuery: the server may skip what replaces them.
   Effects unnamed_;

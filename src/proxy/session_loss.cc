@@ -67,6 +67,7 @@ void Session::forget_server() {
   server_ = nullptr;
   retaining_ = answered_ = error_forwarded_ = client_mid_message_ = false;
   again_ = sent_again_ = synced_ = false;
+  verifying_ = stale_bind_ = changes_plans_ = false;
   open_after_ = false;
   text_ = Text::kNone;
   reply_ = Reply::kRelay;
@@ -78,6 +79,7 @@ void Session::forget_server() {
   observed_.clear();
   bound_.clear();
   own_error_.clear();
+  server_listens_ = false;
   tracker_ = pgwire::SessionTracker();
   if (shares()) {
     unnamed_sent_ = unnamed_touched_ = 0;

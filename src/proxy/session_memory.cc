@@ -191,6 +191,12 @@ void SessionMemory::apply(const StateChange& change) {
 }
 
 void SessionMemory::add_pin(Pin pin, const std::string& name) {
+  if (pin == Pin::kListen && listening_ == Listening::kElsewhere && !name.empty()) {
+    if (std::find(channels_.begin(), channels_.end(), name) == channels_.end()) {
+      channels_.push_back(name);
+    }
+    return;
+  }
   const bool counted = pin == Pin::kAdvisoryLock && !name.empty();
   const bool full = pins_.size() >= kPinsMax;
   std::pair<Pin, std::string> entry(pin, full ? std::string() : name);
@@ -202,6 +208,9 @@ void SessionMemory::add_pin(Pin pin, const std::string& name) {
 }
 
 void SessionMemory::remove_pin(Pin pin, const std::string& name) {
+  if (pin == Pin::kListen) {
+    std::erase_if(channels_, [&](const std::string& c) { return name.empty() || c == name; });
+  }
   if (name.empty()) {
     std::erase_if(pins_, [&](const auto& p) { return p.first == pin; });
     return;
@@ -215,6 +224,27 @@ void SessionMemory::remove_pin(Pin pin, const std::string& name) {
     return;
   const auto it = std::find(pins_.begin(), pins_.end(), std::pair(pin, name));
   if (it != pins_.end()) pins_.erase(it);
+}
+
+bool SessionMemory::resets_base() const {
+  if (base_->list.empty()) return false;
+  for (size_t i = 0; i < staged_.size(); ++i) {
+    const Kind kind = staged_[i].change.kind;
+    if (kind == Kind::kReset || kind == Kind::kResetAll) return true;
+  }
+  return false;
+}
+
+void SessionMemory::reported(const Parameters& values) {
+  for (const std::string& name : applied_) {
+    // PostgreSQL reports a few, in the case in which they were defined.
+    for (const auto& [parameter, value] : values) {
+      if (lower_case(parameter) != name) continue;
+      for (Setting& s : settings_) {
+        if (s.name == name) s = make_setting(name, value);
+      }
+    }
+  }
 }
 
 bool SessionMemory::settings_open() const {
@@ -269,6 +299,7 @@ void SessionMemory::on_discard_all() {
   settings_.clear();
   transaction_.clear();
   pins_.clear();
+  channels_.clear();
   pin_ = Pin::kNone;
   changed_ = true;
   applied_.emplace_back();

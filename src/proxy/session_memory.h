@@ -35,6 +35,7 @@ class SessionMemory {
     Effects effects;
     std::vector<StateChange> changes;
     std::shared_ptr<const SharedStatement> statement;  // where clients share servers
+    uint64_t columns = 0;  // what the client was told that it returns, as a hash; 0: nothing
   };
 
   // ---- Statements. `message` numbers what is sent to the server (SessionTracker::sent())
@@ -57,8 +58,8 @@ class SessionMemory {
     return const_cast<SessionMemory*>(this)->find(name);
   }
   size_t prepared_count() const { return prepared_.size() + pending_.size(); }
-  // Statements were sent whose fate is not known yet.
-  bool undecided() const { return !pending_.empty(); }
+  // What was sent decides about names, or takes start-up values away, and is not answered yet.
+  bool undecided() const { return !pending_.empty() || (!staged_.empty() && resets_base()); }
   // The client's name for a statement; empty if it has none.
   std::string_view name_of(uint32_t statement_id) const;
 
@@ -73,6 +74,9 @@ class SessionMemory {
   void forget_unconfirmed();
   // A setting has another value than before, and no statement said so.
   void observe(std::string_view name, std::string_view value);
+  // Settings of statements since the last settled() have these values now: "SET datestyle = 'ISO'"
+  // alone would leave half of what another server has.
+  void reported(const Parameters& values);
   // Statements of the client explain why this setting has changed since the last settled().
   bool explains(std::string_view name) const;
   void settled() { applied_.clear(); }
@@ -90,7 +94,13 @@ class SessionMemory {
   bool settings_open() const;
   // Something was sent that depends on how the transaction goes on.
   bool open() const { return !staged_.empty() || !transaction_.empty(); }
-  bool pinned() const { return pin() != Pin::kNone; }
+  bool pinned() const { return pin() != Pin::kNone || !channels_.empty(); }
+  // Another connection listens for all clients: LISTEN does not pin.
+  enum class Listening { kHere, kElsewhere };
+  void set_listening(Listening where) { listening_ = where; }
+  Listening listening() const { return listening_; }
+  // Of committed LISTENs.
+  const std::vector<std::string>& channels() const { return channels_; }
   // Something could not be followed, is too much, or can't be moved.
   Pin pin() const { return pin_ != Pin::kNone || pins_.empty() ? pin_ : pins_.front().first; }
   bool empty() const { return prepared_.empty() && settings_.empty(); }
@@ -112,6 +122,7 @@ class SessionMemory {
     Prepared statement;
   };
   Pending take_pending();
+  bool resets_base() const;
   struct Staged {
     uint64_t message = 0;
     StateChange change;
@@ -145,6 +156,8 @@ class SessionMemory {
   uint64_t tag_message_ = UINT64_MAX;
   uint16_t tag_count_ = 0;  // tags of that message
   Pin pin_ = Pin::kNone;    // until DISCARD ALL
+  Listening listening_ = Listening::kHere;
+  std::vector<std::string> channels_;
   static constexpr size_t kPinsMax = 100;
   // What can be undone, by name; empty: by all of its kind only.
   std::vector<std::pair<Pin, std::string>> pins_;

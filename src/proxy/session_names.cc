@@ -42,9 +42,36 @@ void Session::follow(uint64_t message, const std::vector<StateChange>& changes,
       if (c.is_setting() || control(c) || c.kind == Kind::kPin || c.kind == Kind::kUnpin) {
         memory().stage(message, c);
       }
+      if (c.kind == Kind::kPin && c.pin == Pin::kListen && shares()) ask_for_channel(c.name);
     }
   }
   take_names(message, actions);
+}
+
+// The server that has the client now listens as well, until the transaction is over.
+void Session::ask_for_channel(const std::string& name) {
+  if (!shares_channels_ || name.empty()) return;
+  memory().set_listening(SessionMemory::Listening::kElsewhere);
+  server_listens_ = true;
+  if (asked_channels_.size() >= kChannelsMax || channels().size() >= kChannelsMax) {
+    shares_channels_ = false;
+    return memory().set_listening(SessionMemory::Listening::kHere);
+  }
+  asked_channels_.push_back(name);
+  ++channels_awaited_;
+}
+
+void Session::on_channel(Channel what) {
+  if (channels_awaited_ > 0) --channels_awaited_;
+  if (what == Channel::kLive) return;
+  // Then its own server does it, and is kept.
+  shares_channels_ = server_listens_ = false;
+  memory().set_listening(SessionMemory::Listening::kHere);
+}
+
+const std::vector<std::string>& Session::channels() const {
+  static const std::vector<std::string> kNone;
+  return memory_ ? memory_->channels() : kNone;
 }
 
 void Session::take_names(uint64_t message, std::vector<NameAction>& actions) {
@@ -59,7 +86,7 @@ void Session::take_names(uint64_t message, std::vector<NameAction>& actions) {
         if (memory_) memory_->deallocate_sent(message, a.number, a.name);
         break;
       case NameAction::Kind::kDeallocateAll:
-        if (memory_) memory_->deallocate_sent(message, a.number, {});
+        memory().deallocate_sent(message, a.number, {});
         if (shares()) server_->statements.clear();
         break;
     }

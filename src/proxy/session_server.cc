@@ -48,6 +48,24 @@ bool is_setting(std::string_view name) {
   return true;
 }
 
+// After these a statement may return other columns than before.
+bool may_change_columns(std::string_view tag) {
+  if (tag.size() < 9 || (tag[0] != 'A' && tag[0] != 'C' && tag[0] != 'D')) return false;
+  if (tag.starts_with("ALTER ")) return !tag.starts_with("ALTER ROLE");
+  for (const std::string_view t :
+       {"CREATE VIEW", "CREATE FUNCTION", "DROP VIEW", "DROP FUNCTION", "DROP TYPE"}) {
+    if (tag.starts_with(t)) return true;
+  }
+  return false;
+}
+
+// FNV-1a; never 0.
+uint64_t hash_of(std::string_view bytes) {
+  uint64_t hash = 14695981039346656037u;
+  for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
+  return hash == 0 ? 1 : hash;
+}
+
 SessionMemory::Block block(TransactionStatus status) {
   return status == TransactionStatus::kIdle ? SessionMemory::Block::kNone
                                             : SessionMemory::Block::kOpen;
@@ -59,8 +77,8 @@ void Session::attach(ServerState& server, SessionOutput& out) {
   attached_ = true;
   touched_ = false;
   server_ = &server;
-  if (server.plans != workspace_.plans) {
-    server.plans = workspace_.plans;
+  if (server.plans != *workspace_.plans) {
+    server.plans = *workspace_.plans;
     server.statements.drain(server.closing);
   }
   if (memory_) memory_->synced();
@@ -98,6 +116,10 @@ Session::Relayed Session::on_server(std::string_view bytes, pgwire::FrameScanner
   ByteRun run(workspace_.to_client);
   answered_before_ = answered_;
   while (result.consumed < bytes.size()) {
+    if (channels_awaited_ > 0 && bytes[result.consumed] == 'Z' && scanner.at_boundary()) {
+      result.held = true;
+      break;
+    }
     const Scan piece = scanner.next(bytes.substr(result.consumed));
     if (piece.kind == ScanKind::kNeedMore) break;
     if (piece.kind == ScanKind::kBad) {
@@ -133,6 +155,7 @@ Session::Relayed Session::on_server(std::string_view bytes, pgwire::FrameScanner
   if (std::exchange(synced_, false) && !result.lost) out.on_synced();
   if (again_ && !result.lost && !tracker_.in_flight()) send_again(out);
   if (only_prepared() && !result.lost) send_own_sync(out);
+  if (server_listens_ && !result.lost) unlisten_server(out);
   return result;
 }
 
@@ -141,8 +164,20 @@ Session::Relayed Session::on_server(std::string_view bytes, pgwire::FrameScanner
 bool Session::only_prepared() const {
   return shares() && batches_.size() == 1 && !batches_.front().ended && !batches_.front().binds &&
          !batches_.front().from_transaction && !tracker_.in_flight() &&
-         !tracker_.skipping_until_sync() && front_.at_boundary() &&
+         !tracker_.skipping_until_sync() && front_.at_boundary() && !verifying_ &&
          tracker_.transaction() == TransactionStatus::kIdle;
+}
+
+// What the client listens to comes from elsewhere now.
+void Session::unlisten_server(SessionOutput& out) {
+  if (!idle()) return;
+  server_listens_ = false;
+  edits_.push_back({tracker_.sent_count(), EditKind::kSettings});
+  tracker_.sent('Q');
+  server_->unnamed = 0;
+  std::string unlisten;
+  pgwire::append_query(unlisten, "UNLISTEN *");
+  out.to_server(unlisten);
 }
 
 void Session::send_own_sync(SessionOutput& out) {
@@ -161,6 +196,8 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
   const uint64_t message = tracker_.answered_count();
   const bool edited = !edits_.empty() && edits_.front().message == message;
   if (edited && edits_.front().own()) return own_reply(piece, writable, out);
+  // It comes by the connection that listens for all, too.
+  if (piece.type == 'A' && server_listens_) reply_ = Reply::kSwallow;
   if (piece.type == 'E') {
     if (auto loss = server_error(piece, writable)) return loss;
   }
@@ -181,6 +218,7 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
     case 'C':
     case 's':
       if (memory_) on_tag(message, piece.payload());
+      if (shares() && may_change_columns(piece.payload())) changes_plans_ = true;
       // DISCARD ALL undoes whatever pinned the session.
       if (pin_ != Pin::kNone && piece.payload() == std::string_view("DISCARD ALL\0", 12)) {
         pin_ = Pin::kNone;
@@ -259,6 +297,9 @@ void Session::on_tag(uint64_t message, std::string_view payload) {
 void Session::edit_reply(const Scan& piece) {
   if (piece.type == 'S' || piece.type == 'A') return;
   Edit& edit = edits_.front();
+  if (edit.kind == EditKind::kDescribed || edit.kind == EditKind::kOwnDescribe) {
+    return on_described(piece);
+  }
   if (piece.type == 'E') {
     if (edit.kind == EditKind::kRefused) {
       replacement_.clear();
@@ -288,6 +329,24 @@ void Session::edit_reply(const Scan& piece) {
       break;
     default:
       break;
+  }
+  edits_.pop_front();
+}
+
+// ParameterDescription, then RowDescription or NoData.
+void Session::on_described(const Scan& piece) {
+  const Edit& edit = edits_.front();
+  const bool own = edit.kind == EditKind::kOwnDescribe;
+  if (piece.type == 'E') return;
+  if (own) reply_ = Reply::kSwallow;
+  if (piece.type == 't') return;
+  // What has not arrived as a whole is not compared.
+  const uint64_t columns = piece.ends ? hash_of(piece.payload()) : 0;
+  server_->statements.set_columns(edit.statement->id,
+                                  columns == 0 && own ? kUnseenColumns : columns);
+  if (SessionMemory::Prepared* named = own || !memory_ ? nullptr : memory_->find(edit.text)) {
+    if (named->statement == edit.statement) named->columns = columns;
+    described_ = true;
   }
   edits_.pop_front();
 }
@@ -350,7 +409,7 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
   if (shares()) {
     if (error.sqlstate == "0A000" && error.message == "cached plan must not change result type") {
       // Other servers have plans of before the change, too.
-      server_->plans = ++workspace_.plans;
+      server_->plans = ++*workspace_.plans;
       server_->statements.drain(server_->closing);
       again_ = !again_ && may_prepare_again();
     }
@@ -464,6 +523,10 @@ void Session::on_ready() {
   if (status == TransactionStatus::kIdle) settle();
   error_forwarded_ = false;
   own_error_.clear();
+  if (status == TransactionStatus::kIdle && std::exchange(changes_plans_, false)) {
+    // Not for those that planned in the meantime.
+    ++*workspace_.plans;
+  }
   if (batches_.empty()) failed_.clear();
   if (batches_.empty()) open_after_ = status != TransactionStatus::kIdle;
   retaining_ = false;
@@ -477,6 +540,7 @@ void Session::settle() {
     if (memory_) memory_->settled();
     return;
   }
+  if (memory_) memory_->reported(*server_->reported);
   for (const auto& [name, before] : std::exchange(observed_, {})) {
     const std::string_view now = find_parameter(*server_->reported, name);
     if (now != before && !(memory_ && memory_->explains(name))) memory().observe(name, now);

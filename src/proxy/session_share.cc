@@ -78,6 +78,50 @@ uint32_t Session::new_serial(uint32_t id) {
   return serial;
 }
 
+// A client that was told what a statement returns, and does not ask now, must not get rows of other
+// columns: PostgreSQL sees to that for its own plan, not for one that is made anew on another
+// server. True: what this server has is being looked at. `bytes` begins with a Bind.
+bool Session::must_verify(std::string_view bytes) {
+  stale_bind_ = verifying_ = false;
+  const pgwire::Frame frame = pgwire::peek_frame(bytes, pgwire::kMaxPayload);
+  if (!frame.header_known || !memory_) return false;
+  const std::string_view payload =
+      bytes.substr(pgwire::kFrameHeaderSize, frame.size() - pgwire::kFrameHeaderSize);
+  const size_t name_at = payload.find('\0') + 1;  // 0: not there
+  const size_t name_end = name_at == 0 ? std::string_view::npos : payload.find('\0', name_at);
+  if (name_end == std::string_view::npos) return false;
+  const std::string_view name = payload.substr(name_at, name_end - name_at);
+  SessionMemory::Prepared* named = memory_->find(name);
+  if (named == nullptr || named->columns == 0 || !named->statement) return false;
+  const std::string_view next = bytes.substr(std::min(frame.size(), bytes.size()));
+  const bool asks = next.size() > pgwire::kFrameHeaderSize && next[0] == 'D' &&
+                    next[pgwire::kFrameHeaderSize] == 'P';
+  const bool counts = !tracker_.skipping_until_sync() &&
+                      tracker_.copy() == pgwire::CopyState::kNone &&
+                      tracker_.transaction() != TransactionStatus::kFailed;
+  if (asks || !counts) return false;
+  if (tracker_.quiescent()) prepare_server();
+  const StatementRef statement = statement_of(name, *named);
+  const uint64_t has = server_->statements.columns(statement->id);
+  stale_bind_ = has != 0 && has != kUnseenColumns && has != named->columns;
+  if (has != 0) return false;
+  verifying_ = true;
+  const auto looking = [&](const Edit& e) {
+    return e.kind == EditKind::kOwnDescribe && e.statement == statement;
+  };
+  for (size_t i = 0; i < edits_.size(); ++i) {
+    if (looking(edits_[i])) return true;
+  }
+  touched_ = true;
+  open_batch();
+  const uint32_t serial = ensure(statement);
+  edits_.push_back({tracker_.sent_count(), EditKind::kOwnDescribe, 0, statement});
+  pgwire::append_describe(to_server_->build(), pgwire::Target::kStatement, server_name(serial));
+  tracker_.sent('D');
+  pgwire::append_flush(to_server_->build());
+  return true;
+}
+
 uint32_t Session::ensure(const StatementRef& statement) {
   uint32_t serial = server_->statements.find(statement->id);
   used_id_ = statement->id;
@@ -248,7 +292,7 @@ void Session::parse_named(const pgwire::ParseView& parse, const Effects& effects
                      SessionMemory::NameIs::kTaken);
     return send_parse(serial, parse.sql, types);
   }
-  const bool reuse = surely_healthy() && !settings_open();
+  const bool reuse = surely_healthy() && !settings_open() && !changes_plans_;
   const uint32_t there = reuse ? server_->statements.find(statement->id) : 0;
   if (there != 0) {
     edits_.push_back({tracker_.sent_count(), EditKind::kParsedBefore});
@@ -286,6 +330,9 @@ void Session::rewrite_bind(const Scan& piece) {
   if (!bind) {
     broken_ = true;
     return;
+  }
+  if (std::exchange(stale_bind_, false)) {
+    return send_refused('B', "0A000:cached plan must not change result type");
   }
   SessionMemory::Prepared* named = nullptr;
   if (!bind->statement.empty() && memory_) named = memory_->find(bind->statement);
@@ -382,7 +429,10 @@ bool Session::rewrite_target(const Scan& piece) {
     broken_ = broken_ || is_server_name(target->name);
     to_server_->view(piece.bytes);
   } else {
-    const uint32_t serial = ensure(statement_of(target->name, *named));
+    const StatementRef& statement = statement_of(target->name, *named);
+    const uint32_t serial = ensure(statement);
+    edits_.push_back(
+        {tracker_.sent_count(), EditKind::kDescribed, 0, statement, std::string(target->name)});
     pgwire::append_describe(to_server_->build(), pgwire::Target::kStatement, server_name(serial));
   }
   tracker_.sent('D');

@@ -58,22 +58,13 @@ bool changes_role(const Settings& s) {
   return s.find("role") != nullptr || s.find("session authorization") != nullptr;
 }
 
-std::string quote_name(std::string_view name) {
-  std::string out = "\"";
-  for (const char c : name) {
-    if (c == '"') out += c;
-    out += c;
-  }
-  return out + "\"";
-}
-
 std::string reset_sql(std::string_view name) {
   if (name == "session authorization") return "RESET SESSION AUTHORIZATION;";
   if (name == "session characteristics") {
     return "RESET default_transaction_isolation;RESET default_transaction_read_only;"
            "RESET default_transaction_deferrable;";
   }
-  return "RESET " + quote_name(name) + ";";
+  return "RESET " + quote_identifier(name) + ";";
 }
 
 std::string key_of(const std::vector<Setting>& list) {
@@ -182,6 +173,7 @@ std::string difference(const Settings& from, const Settings& to) {
   for (const Setting& s : to.list) {
     const Setting* old = from.find(s.name);
     if (!all && old != nullptr && old->sql == s.sql) continue;
+    if (old != nullptr && s.name == "datestyle") sql += reset_sql(s.name);  // may set half of it
     sql += s.sql;
     sql += ';';
   }
@@ -199,9 +191,10 @@ bool may_fail(const Settings& from, const Settings& to) {
 
 Setting make_setting(std::string_view name, std::string_view value) {
   std::string key = lower_case(name);
-  std::string sql = one_of(key, kLists) ? "SELECT pg_catalog.set_config(" + quote_literal(key) +
-                                              "," + quote_literal(value) + ",false)"
-                                        : "SET " + quote_name(key) + " = " + quote_literal(value);
+  std::string sql = one_of(key, kLists)
+                        ? "SELECT pg_catalog.set_config(" + quote_literal(key) + "," +
+                              quote_literal(value) + ",false)"
+                        : "SET " + quote_identifier(key) + " = " + quote_literal(value);
   return {std::move(key), std::move(sql)};
 }
 

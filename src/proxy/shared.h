@@ -151,6 +151,7 @@ struct Shared {
   Caps caps;
   ReportedParameters reported;
   CatalogTable catalogs;
+  std::atomic<uint64_t> plans{0};  // of Workspace
   std::atomic<int> clients{0};
   std::atomic<int> consoles{0};  // of these
   std::atomic<int> held{0};

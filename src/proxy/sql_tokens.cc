@@ -38,6 +38,15 @@ std::string quote_literal(std::string_view text) {
   return out + "'";
 }
 
+std::string quote_identifier(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"') out += c;
+    out += c;
+  }
+  return out + "\"";
+}
+
 bool SqlToken::is(std::string_view word) const {
   if (type != Type::kWord && type != Type::kSign) return false;
   return std::equal(text.begin(), text.end(), word.begin(), word.end(),

@@ -60,5 +60,6 @@ class SqlStatements {
 
 std::string lower_case(std::string_view text);  // ASCII
 std::string quote_literal(std::string_view text);
+std::string quote_identifier(std::string_view text);
 
 }  // namespace bascule::proxy

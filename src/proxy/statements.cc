@@ -48,6 +48,7 @@ uint32_t ServerStatements::add(uint32_t id, uint32_t& evicted, size_t max) {
   }
   nodes_[at].id = id;
   nodes_[at].serial = ++next_serial_;
+  nodes_[at].columns = 0;
   by_id_[id] = at;
   by_serial_[next_serial_] = at;
   link_newest(at);
@@ -57,6 +58,16 @@ uint32_t ServerStatements::add(uint32_t id, uint32_t& evicted, size_t max) {
 uint32_t ServerStatements::id_of(uint32_t serial) const {
   const auto it = by_serial_.find(serial);
   return it == by_serial_.end() ? 0 : nodes_[it->second].id;
+}
+
+uint64_t ServerStatements::columns(uint32_t id) const {
+  const auto it = by_id_.find(id);
+  return it == by_id_.end() ? 0 : nodes_[it->second].columns;
+}
+
+void ServerStatements::set_columns(uint32_t id, uint64_t columns) {
+  const auto it = by_id_.find(id);
+  if (it != by_id_.end()) nodes_[it->second].columns = columns;
 }
 
 void ServerStatements::drain(std::vector<uint32_t>& serials) {
@@ -83,6 +94,7 @@ void ServerStatements::rename(uint32_t serial, uint32_t id) {
   remove(id);
   by_id_.erase(nodes_[at].id);
   nodes_[at].id = id;
+  nodes_[at].columns = 0;
   by_id_[id] = at;
 }
 

@@ -18,6 +18,9 @@
 
 namespace bascule::proxy {
 
+// ServerStatements::columns() that could not be looked at.
+inline constexpr uint64_t kUnseenColumns = UINT64_MAX;
+
 // As the types of a statement that PREPARE made: its text is what follows the name.
 inline constexpr std::string_view kPreparedBySql = "by SQL";
 
@@ -56,6 +59,9 @@ class ServerStatements {
   // `evicted`: the serial of what must be closed for it; 0: nothing.
   uint32_t add(uint32_t id, uint32_t& evicted, size_t max);
   uint32_t id_of(uint32_t serial) const;  // 0: unknown
+  // What the server said that it returns, as a hash; 0: not known.
+  uint64_t columns(uint32_t id) const;
+  void set_columns(uint32_t id, uint64_t columns);  // ignored if unknown
   // Forgets everything; the serials are to be closed.
   void drain(std::vector<uint32_t>& serials);
   void remove_serial(uint32_t serial);  // ignored if unknown
@@ -70,6 +76,7 @@ class ServerStatements {
   struct Node {
     uint32_t id = 0, serial = 0;
     uint32_t older = kNone, newer = kNone;
+    uint64_t columns = 0;
   };
   void unlink(uint32_t at);
   void link_newest(uint32_t at);

@@ -13,7 +13,9 @@ Worker::Worker(int index, Shared& shared, Crew& crew, std::unique_ptr<env::Engin
       // Not owned; the crew replaces it.
       config_(&shared.config, [](const ProxyConfig*) {}),
       controls_(std::make_shared<const Controls>()),
-      dispatcher_(*this) {}
+      dispatcher_(*this) {
+  workspace_.plans = &shared_.plans;
+}
 
 Worker::~Worker() { stop(); }
 
@@ -44,6 +46,7 @@ void Worker::stop() {
     if (ClientConnection* client = clients_.find(handle)) client->close();
   }
   lookups_.close();
+  listeners_.close();
   dispatcher_.close_all();
   dispatcher_.bury();
   clients_.bury();
@@ -120,6 +123,7 @@ void Worker::remove_client(Handle handle) {
 void Worker::set_route(std::shared_ptr<const Route> route) {
   route_ = std::move(route);
   dispatcher_.on_route();
+  listeners_.on_route();
   counters_.route_version.set(route_->version);
 }
 

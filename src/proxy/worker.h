@@ -12,6 +12,7 @@
 #include "proxy/client_connection.h"
 #include "proxy/console_snapshot.h"
 #include "proxy/dispatcher.h"
+#include "proxy/listener.h"
 #include "proxy/refusal_log.h"
 #include "proxy/server_credentials.h"
 #include "proxy/shared.h"
@@ -64,6 +65,7 @@ class Worker {
   const Controls& controls() const { return *controls_; }
   ServerCredentials& credentials() { return credentials_; }
   AuthLookup& lookups() { return lookups_; }
+  Listeners& listeners() { return listeners_; }
   RefusalLog& refusals() { return refusals_; }
 
   ClientConnection* client(Handle handle) const { return clients_.find(handle); }
@@ -127,6 +129,7 @@ class Worker {
   std::shared_ptr<const Controls> controls_;
   ServerCredentials credentials_{shared_.server_passwords};
   AuthLookup lookups_{*this};
+  Listeners listeners_{*this};
   RefusalLog refusals_;
   Workspace workspace_;
   SlotMap<ClientConnection> clients_;

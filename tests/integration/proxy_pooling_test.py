@@ -187,8 +187,8 @@ def test_client_encoding_is_the_clients_own(one):
 # ---- What can't be moved ---------------------------------------------------------------------------
 
 @pytest.mark.parametrize("sql", [
-    "create temp table mine (a int)", "select pg_advisory_lock(4711)", "listen news",
-    "prepare p as select 1", "declare c cursor with hold for select 1",
+    "create temp table mine (a int)", "select pg_advisory_lock(4711)",
+    "declare c cursor with hold for select 1",
 ])
 def test_session_with_state_of_its_own_keeps_its_server(make_proxy, sql):
     proxy = make_proxy("mode=transaction", "pool=2")
@@ -210,16 +210,6 @@ def test_discard_all_gives_a_pinned_server_back(one):
     run(c, "create temp table mine (a int)")
     run(c, "discard all")
     assert run(d, "select 1") == [(1,)]
-
-
-def test_notifications_arrive(make_proxy):
-    proxy = make_proxy("mode=transaction", "pool=2")
-    c, d = proxy.connect(), proxy.connect()
-    run(c, "listen news")
-    run(d, "notify news, 'hello'")
-    c.poll()
-    wait_for(lambda: (c.poll(), c.notifies)[1], what="notification")
-    assert c.notifies[0].payload == "hello"
 
 
 # ---- Prepared statements -------------------------------------------------------------------------
@@ -417,15 +407,19 @@ def test_fifty_queries_and_a_terminate_in_one_segment(one, server):
     c = connect(one.port)
     c.send(*(query(f"insert into t values ({i}, 'x')") for i in range(50)), pw.TERMINATE)
     wait_for(lambda: server.query("select count(*) from t") == [(50,)], what="all of them")
+    assert [codes(c.until_ready()) for _ in range(50)] == ["C Z(I)"] * 50
+    with pytest.raises(pw.wire.Closed):
+        c.receive()
 
 
 def test_cancel_hits_its_own_query_and_never_the_next_clients(make_proxy):
     proxy = make_proxy("mode=transaction", "pool=1", "workers=2")
     c, d = connect(proxy.port), connect(proxy.port)
     stop = time.monotonic() + 3
-    cancelled = 0
+    cancelled = turn = 0
     while time.monotonic() < stop:
-        c.send(query("select pg_sleep(0.003)"))
+        turn += 1
+        c.send(query(f"select pg_sleep({0.003 if turn % 4 else 0.3})"))
         d.send(query("select pg_sleep(0.004)"))
         time.sleep(0.002)
         c.cancel()

@@ -1,0 +1,201 @@
+"""What a client of a transaction pool may do without keeping a server: statements in one text, SQL
+PREPARE, state that is undone, LISTEN; and protocol 3.2."""
+
+import pytest
+import proxy_wire as pw
+from proxy_wire import FLUSH, SYNC, bind, close, codes, connect, describe, execute, parse, query
+from proxy_support import Postgres, Proxy, make_template, temporary_root, wait_for
+
+
+@pytest.fixture(scope="module")
+def server():
+    with temporary_root() as root:
+        server = Postgres(root, "a", make_template(root)).start()
+        yield server
+        server.stop("immediate")
+
+
+@pytest.fixture(scope="module")
+def proxy(server):
+    proxy = Proxy("mode=transaction", "pool=1", "workers=1")
+    proxy.route(server)
+    yield proxy
+    proxy.close()
+
+
+@pytest.mark.parametrize("sql", [
+    "set timezone='Asia/Tokyo'; set search_path=a",
+    "begin; set timezone='Asia/Tokyo'; rollback",
+    "begin; set local timezone='Asia/Tokyo'; commit",
+    "select set_config('my.x', 'y', true)",
+    "select set_config('my.x', 'y', false), set_config('work_mem', '9MB', false)",
+    "prepare p as select 1",
+    "prepare p as select 1; deallocate p",
+    "/* a comment */ prepare p (int) as select $1; execute p(1)",
+    "create temp table mine (a int); drop table mine",
+    "begin; create temp table mine on commit drop as select 1; commit",
+    "begin; create temp table mine (a int); rollback",
+    "begin; declare c cursor with hold for select 1; close c; commit",
+    "select pg_advisory_lock(1, 2); select pg_advisory_unlock(1, 2)",
+    "listen x; unlisten *",
+    "listen x",
+])
+def test_what_leaves_nothing_behind_keeps_no_server(proxy, sql):
+    c, d = connect(proxy.port), connect(proxy.port)
+    before = d.run("select name, setting from pg_settings order by 1")
+    c.run(sql)
+    d.run("set statement_timeout = '5s'")
+    assert d.run("select count(*) from pg_locks where locktype = 'advisory'") == [("0",)]
+    assert d.run("select count(*) from pg_listening_channels()") == [("0",)]
+    d.run("reset statement_timeout")
+    assert d.run("select name, setting from pg_settings order by 1") == before
+    c.socket.close()
+    d.socket.close()
+
+
+def test_settings_of_one_text_hold_for_their_client(proxy):
+    c, d = connect(proxy.port), connect(proxy.port)
+    c.run("set datestyle = 'German'; select 1; set datestyle = 'ISO'; /* ; */ set my.x = 'a;b'")
+    c.run("begin; set work_mem = '7MB'; savepoint s; set work_mem = '8MB'; rollback to s; commit")
+    d.run("set datestyle = 'SQL, MDY'; set work_mem = '3MB'")
+    for _ in range(2):
+        assert c.run("show datestyle") == [("ISO, DMY",)]
+        assert c.run("show work_mem") == [("7MB",)]
+        assert c.run("show my.x") == [("a;b",)]
+        assert d.run("show datestyle") == [("SQL, MDY",)]
+        assert d.run("show work_mem") == [("3MB",)]
+    c.send(query("set work_mem = '1MB'; select 1/0; set work_mem = '2MB'"))
+    assert codes(c.until_ready()) == "C E(22012) Z(I)"
+    d.run("select 1")
+    assert c.run("show work_mem") == [("7MB",)]
+
+
+def test_prepare_of_sql_follows_its_client(proxy):
+    clients = [connect(proxy.port) for _ in range(4)]
+    for i, c in enumerate(clients):
+        c.run(f"prepare p (int) as select {i} + $1")
+    for i, c in enumerate(clients):
+        assert c.run("execute p(10)") == [(str(i + 10),)]
+        c.send(parse("", "execute p(20)"), describe("S", ""), bind(""), execute(), SYNC)
+        assert c.rows() == [(str(i + 20),)]
+        c.send(bind("p", ["30"]), execute(), SYNC)
+        assert c.rows() == [(str(i + 30),)]
+    a, b = clients[:2]
+    a.send(query("prepare p as select 1"))
+    assert codes(a.until_ready()) == "E(42P05) Z(I)"
+    a.send(query("deallocate p; prepare p as select 'new'; execute p; select 1/0"))
+    assert codes(a.until_ready()) == "C C T D C E(22012) Z(I)"
+    b.run("select 1")
+    assert a.run("execute p") == [("new",)]  # no rollback takes it back
+    a.send(parse("", "deallocate p"), bind(""), execute(), SYNC)
+    assert codes(a.until_ready()) == "1 2 C Z(I)"
+    a.send(query("execute p"))
+    assert codes(a.until_ready()) == "E(26000) Z(I)"
+    a.send(parse("", "prepare p as select 'again'"), bind(""), execute(), SYNC)
+    assert codes(a.until_ready()) == "1 2 C Z(I)"
+    b.run("execute p(1)")
+    assert a.run("explain (costs off) execute p") == [("Result",)]
+    assert a.run("execute p") == [("again",)]
+
+
+def test_statement_that_can_not_be_prepared_again_says_why(server):
+    proxy = Proxy("mode=transaction", "pool=2", "workers=1")
+    proxy.route(server)
+    try:
+        c, d = connect(proxy.port), connect(proxy.port)
+        c.run("create table gone (a int); prepare p as select * from gone")
+        c.prepare("q", "select * from gone")
+        d.run("begin")  # it has the server that knows them, or c gets that one
+        c.run("begin")
+        c.run("rollback; drop table gone")
+        d.run("commit")
+        for name in ("p", "q"):
+            for _ in range(3):
+                c.send(query(f"execute {name}"))
+                assert codes(c.until_ready()) == "E(42P01) Z(I)"
+                assert d.run("select 1") == [("1",)]
+        c.run("deallocate p; deallocate q")
+    finally:
+        proxy.close()
+
+
+def test_preparing_without_a_sync_keeps_no_server(proxy):
+    c, d = connect(proxy.port), connect(proxy.port)
+    for turn in range(3):
+        c.send(parse("s", "select 1 + $1::int"), describe("S", "s"), FLUSH)
+        assert [c.receive()[0] for _ in range(3)] == ["1", "t", "T"]
+        assert d.run("select 1") == [("1",)]
+        c.send(bind("s", ["1"]), execute(), SYNC)
+        assert c.rows() == [("2",)]
+        c.send(close("S", "s"), SYNC)
+        c.until_ready()
+
+
+
+
+def notification(wire):
+    while True:
+        kind, body = wire.receive()
+        if kind == "A":
+            channel, payload = body[4:].split(b"\0")[:2]
+            return channel.decode(), payload.decode()
+
+
+def test_notifications_go_to_every_listener_without_a_server(proxy, server):
+    listeners = [connect(proxy.port) for _ in range(5)]
+    sender = connect(proxy.port)
+    for w in listeners:
+        w.run('listen news; listen "Other"')
+    for i in range(20):
+        sender.run(f"""notify news, '{i}'; notify "Other", '{i}'""")
+    for w in listeners:
+        assert [notification(w) for _ in range(40)] == [
+            (c, str(i)) for i in range(20) for c in ("news", "Other")]
+    w = listeners[0]
+    w.run("unlisten news")
+    w.run("begin")
+    server.query("notify \"Other\", 'late'; notify news, 'unheard'")
+    assert notification(listeners[1]) == ("Other", "late")
+    w.send(query("select 1"))
+    assert codes(w.until_ready()) == "T D C Z(T)"  # not within the transaction
+    w.send(query("commit"))
+    assert codes(w.until_ready()) == "C Z(I)"
+    assert notification(w) == ("Other", "late")
+    for w in listeners:
+        w.socket.close()
+    wait_for(lambda: server.query("select count(*) from pg_stat_activity where application_name = "
+                                  "'bascule listener'") == [(0,)], what="the end of the listener")
+
+
+def test_listen_that_is_rolled_back_hears_nothing(proxy, server):
+    w, other = connect(proxy.port), connect(proxy.port)
+    w.run("begin; listen never; rollback")
+    other.run("listen never")
+    server.query("notify never, 'x'")
+    assert notification(other) == ("never", "x")
+    w.send(query("select 1"))
+    assert codes(w.until_ready()) == "T D C Z(I)"
+
+
+def test_listener_that_is_lost_is_replaced_and_clients_are_told(proxy, server):
+    w = connect(proxy.port)
+    w.run("listen news")
+    server.query("select pg_terminate_backend(pid) from pg_stat_activity "
+                 "where application_name = 'bascule listener'")
+    wait_for(lambda: (w.run("select 1"), w.notices)[1], what="the warning")
+    assert w.notices[0]["C"] == "01000"
+    server.query("notify news, 'again'")
+    assert notification(w) == ("news", "again")
+
+
+def test_protocol_3_2_has_long_cancel_keys(proxy):
+    with connect(proxy.port, version=pw.wire.PROTOCOL_3_2) as w:
+        assert w.negotiated is None
+        assert len(w.key) == 4 + 32
+        w.send(query("select pg_sleep(20)"))
+        wrong = w.key
+        w.key = w.key[:-1] + bytes([w.key[-1] ^ 1])
+        w.cancel()
+        w.key = wrong
+        w.cancel()
+        assert "E(57014)" in codes(w.until_ready())
