@@ -14,6 +14,7 @@ void Proxy::start() {
   process_ = truth_.world.spawn(me_);
   truth_.store.watch(me_, process_, [this] { poll(); });
   poll();
+  ask_leader();
 }
 
 void Proxy::poll() {
@@ -26,6 +27,28 @@ void Proxy::poll() {
         if (result) seen(begun, *result);
         truth_.world.after(random_ms(random_, 250, 500), process_, [this] { poll(); });
       });
+}
+
+// The permit runs out and the store shows nothing new: in failsafe the leader itself says how long
+// it may be believed, counted from when it was asked.
+void Proxy::ask_leader() {
+  World& world = truth_.world;
+  world.after(random_ms(random_, 200, 300), process_, [this] { ask_leader(); });
+  const MonoTime asked = world.local(me_);
+  if (!route_ || asked < permit_until_ - route_->ttl * 3 / 10) return;
+  const auto it = std::ranges::find_if(
+      truth_.members, [this](const auto& m) { return m->name() == route_->holder; });
+  if (it == truth_.members.end() || (*it)->agent() == nullptr) return;
+  Member* target = it->get();
+  const Epoch epoch = route_->epoch;
+  world.send(me_, target->host(), target->agent_process(), [this, &world, target, epoch, asked] {
+    if (target->agent()->leading_epoch() != epoch) return;
+    const Nanos left = target->agent()->deadline() - world.local(target->host());
+    world.send(target->host(), me_, process_, [this, epoch, asked, left] {
+      if (!route_ || route_->epoch != epoch) return;
+      permit_until_ = std::max(permit_until_, asked + left * 9 / 10);
+    });
+  });
 }
 
 void Proxy::seen(MonoTime begun, const store::Snapshot& snapshot) {

@@ -28,6 +28,7 @@ class Proxy {
   void poll();
   void seen(MonoTime begun, const store::Snapshot& snapshot);
   bool permitted() const;
+  void ask_leader();
 
   Truth& truth_;
   Observer& observer_;

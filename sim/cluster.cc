@@ -42,6 +42,10 @@ Plan draw_plan(uint64_t seed) {
     c.sync_mode = SyncMode::kQuorum;
     c.sync_count = 1 + quorum.below(2);
   }
+  Prng peers = Prng::stream(seed, "plan: peers");
+  c.early_takeover = peers.chance(0.4);
+  c.failsafe = peers.chance(0.6);
+  c.blip_tolerance = Millis(peers.between(1500, 3000));
   const uint64_t crash = r.below(3);
   c.on_crash = crash == 0   ? OnCrash::kFailover
                : crash == 1 ? OnCrash::kRestart
@@ -80,6 +84,11 @@ const std::vector<Mutation>& mutations() {
       {"sync_before_record", &UnsafeMutations::sync_before_record},
       {"reuse_timeline", &UnsafeMutations::reuse_timeline},
       {"short_quorum", &UnsafeMutations::short_quorum},
+      {"early_without_voters", &UnsafeMutations::early_without_voters},
+      {"early_when_alone", &UnsafeMutations::early_when_alone},
+      {"failsafe_unpledged", &UnsafeMutations::failsafe_unpledged},
+      {"pledge_with_ballot", &UnsafeMutations::pledge_with_ballot},
+      {"ballot_despite_pledge", &UnsafeMutations::ballot_despite_pledge},
   };
   return all;
 }
@@ -155,6 +164,11 @@ Cluster::Cluster(const Plan& plan, bool tracing)
     members_.push_back(std::make_unique<Member>(world_, store_, fabric_, observers_, host,
                                                 std::move(config), plan.unsafe));
     members_.back()->faults() = plan.shell;
+    members_.back()->find_peer = [this](const NodeName& name) -> Member* {
+      const auto found =
+          std::ranges::find_if(members_, [&](const auto& m) { return m->name() == name; });
+      return found == members_.end() ? nullptr : found->get();
+    };
     fabric_.servers.push_back(&members_.back()->pg());
   }
   fabric_.host_of = [this](const NodeName& name) -> std::optional<Endpoint> {

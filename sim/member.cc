@@ -171,6 +171,7 @@ void Member::kill_agent(Nanos restart_after) {
   world_.kill(agent_process_);
   agent_.reset();
   inbox_.clear();
+  answers_.clear();
   wakeup_at_.reset();
   ++wakeup_token_;
   ++sampling_token_;
@@ -273,6 +274,15 @@ void Member::stop_guard() {
   world_.after(random_ms(random_, 200, 500), agent_process_, [this, guard = guard_process_] {
     if (guard_process_ == guard) kill_guard();
   });
+}
+
+void Member::kill_processes(Nanos restart_after) {
+  world_.trace("{} every process is killed", name().str());
+  pg_.kill_all();
+  kill_agent(restart_after);
+  world_.kill(guard_process_);
+  guard_alive_ = false;
+  guard_deadline_.reset();
 }
 
 void Member::power_loss() {

@@ -2,6 +2,8 @@
 // (control/events.h is the contract), the guard, PostgreSQL, and what is on the disk.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -34,6 +36,7 @@ class Member {
   void kill_guard();
   void stop_guard();  // SIGSTOP: the agent's shell notices and replaces it
   void power_loss();
+  void kill_processes(Nanos restart_after);  // all of them; the kernel lives, and refuses
   void terminate_agent();  // SIGTERM: leave in order; restarts a while after it has exited
   ShellFaults& faults() { return faults_; }
 
@@ -50,6 +53,8 @@ class Member {
   const control::LocalState& persisted() const { return persisted_; }
   const std::optional<control::Op>& running_op() const { return running_op_; }
   World& world() { return world_; }
+  ProcessId agent_process() const { return agent_process_; }
+  std::function<Member*(const NodeName&)> find_peer;
 
  private:
   using Result_ = Result<control::OpData>;
@@ -68,6 +73,9 @@ class Member {
   void carry_out_one(control::effect::SetSampling& e);
   void carry_out_one(control::effect::Note& e);
   void carry_out_one(control::effect::Exit& e);
+  void carry_out_one(control::effect::AskPeer& e);
+  void carry_out_one(control::effect::AnswerPeer& e);
+  void asked(std::function<void(control::PeerReply)> answer, const control::PeerRequest& request);
   void arm_wakeup();
   void sample();
   void schedule_sample(Nanos delay);
@@ -131,6 +139,13 @@ class Member {
   uint64_t sampling_token_ = 0;
   control::LocalState persisted_;
   bool restart_on_exit_ = false;
+
+  struct Answer {
+    std::function<void(control::PeerReply)> send;
+    control::PeerRequest request;
+  };
+  std::map<uint64_t, Answer> answers_;  // that the agent owes
+  uint64_t peer_token_ = 0;
 
   bool up_ = false;              // the host has power
   ProcessId service_manager_{};  // restarts the agent; lives as long as the host is up

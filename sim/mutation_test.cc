@@ -70,6 +70,7 @@ TEST(StandardRun, ReachesEveryFaultEveryOperationAndEveryPhase) {
                             "kill_guard",
                             "stop_guard",
                             "kill_agent_and_guard",
+                            "kill_processes",
                             "terminate_agent",
                             "power_loss",
                             "power_loss_everywhere",

@@ -28,6 +28,7 @@ const std::vector<Nemesis::Fault>& Nemesis::faults() {
       {"kill_guard", 3, &Nemesis::kill_guard, false},
       {"stop_guard", 3, &Nemesis::stop_guard, false},
       {"kill_agent_and_guard", 3, &Nemesis::kill_both, false},
+      {"kill_processes", 6, &Nemesis::kill_processes, false},
       {"terminate_agent", 2, &Nemesis::terminate_agent, false},
       {"power_loss", 8, &Nemesis::power_loss, false},
       {"power_loss_everywhere", 1, &Nemesis::power_loss_everywhere, false},
@@ -278,6 +279,8 @@ void Nemesis::stop_agent(Nanos d) {
 
 void Nemesis::kill_guard(Nanos) { target().kill_guard(); }
 void Nemesis::stop_guard(Nanos) { target().stop_guard(); }
+
+void Nemesis::kill_processes(Nanos d) { target().kill_processes(d); }
 
 void Nemesis::kill_both(Nanos d) {
   Member& m = target();

@@ -44,6 +44,7 @@ class Nemesis : public Checker {
   void kill_guard(Nanos d);
   void stop_guard(Nanos d);
   void kill_both(Nanos d);
+  void kill_processes(Nanos d);
   void terminate_agent(Nanos d);
   void power_loss(Nanos d);
   void power_loss_everywhere(Nanos d);

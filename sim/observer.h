@@ -22,6 +22,8 @@ class Observer : public PostgresObserver {
   virtual void agent_stepped(Member&) {}  // after its effects were begun
   virtual void commit_sent(Member&, const store::Txn&, control::RequestId, MonoTime /*sent*/) {}
   virtual void commit_answered(Member&, control::RequestId, const store::TxnResult&) {}
+  // It has promised not to ballot before `until`, by its own clock.
+  virtual void pledged(Member&, const control::PeerRequest&, MonoTime /*until*/) {}
   virtual void noted(Member&, const control::effect::Note&) {}
   virtual void host_thawed(Endpoint, World::FrozenClock) {}
 };

@@ -10,6 +10,11 @@ inline constexpr Nanos kRestart =
     millis(4000);  // in place, until the standby has what was recovered
 inline constexpr Nanos kSilence = millis(5000 + 2500);  // ttl, and what a fail-over takes
 
+inline constexpr Nanos kEarly = millis(2000);      // evidence, ballots, promotion
+inline constexpr Nanos kTolerance = millis(2000);  // blip_tolerance
+
+inline void early(Plan& p) { p.config.early_takeover = true; }
+inline void no_failsafe(Plan& p) { p.config.failsafe = false; }
 inline void on_crash_restart(Plan& p) { p.config.on_crash = control::OnCrash::kRestart; }
 inline void asynchronous(Plan& p) { p.config.sync_mode = control::SyncMode::kOff; }
 inline void strict(Plan& p) { p.config.sync_strict = true; }

@@ -51,6 +51,24 @@ void host_lost(Script& s) {
   s.expect_gap_below(kSilence);
 }
 
+void host_killed_early(Script& s) {
+  s.wait(millis(5500));  // early evidence counts once the agents have run for a ttl
+  s.strikes("every process of the primary's host is killed; its kernel lives");
+  s.primary().kill_processes(millis(20000));
+  s.expect_taken_over_within(kEarly);
+  s.expect_changes(1, 1);
+  s.expect_gap_below(kEarly);
+}
+
+void host_lost_early(Script& s) {
+  s.wait(millis(5500));
+  s.strikes("the primary's host is lost");
+  s.primary().power_loss();
+  s.expect_taken_over_within(kTolerance + millis(2500));
+  s.expect_changes(1, 1);
+  s.expect_gap_below(kTolerance + millis(2500));
+}
+
 void agent_killed(Script& s) {
   s.strikes("the agent is killed and comes back at once");
   s.primary().kill_agent(random_ms(s.random(), 50, 900));
@@ -141,6 +159,18 @@ void primary_cut_from_store(Script& s) {
   s.expect_gap_below(kSilence);
 }
 
+void primary_cut_from_store_in_failsafe(Script& s) {
+  s.strikes("the primary is cut from the store");
+  s.cut(s.primary(), {kStoreEndpoint});
+  s.wait(millis(30000));
+  s.expect_leader(s.primary());
+  s.expect_changes(0, 0);
+  s.expect_gap_below(millis(2000));
+  s.cut(s.primary(), s.members());
+  s.expect_taken_over_within(kSilence + millis(5000));  // the pledges end first
+  s.expect(!s.primary().pg().any_process(), "the old primary has not been fenced");
+}
+
 void replicas_cut_from_primary(Script& s) {
   s.strikes("the replicas are cut from the primary; all see the store");
   s.cut(s.primary(), s.members());
@@ -226,6 +256,30 @@ void store_leader_change(Script& s) {
   s.expect_changes(0, 0);
 }
 
+void store_outage(Script& s) {
+  s.strikes("the store is away for minutes");
+  s.cluster().store().set_outage(true);
+  s.wait(millis(60000), millis(180000));
+  s.expect_writable_within(millis(1000));
+  s.expect_gap_below(millis(2000));
+  s.cluster().store().set_outage(false);
+  s.wait(millis(8000));
+  s.expect_leader(s.primary());
+  s.expect_changes(0, 0);
+}
+
+void store_outage_and_partition(Script& s) {
+  s.strikes("the store is away");
+  s.cluster().store().set_outage(true);
+  s.wait(millis(10000), millis(30000));
+  s.strikes("and the primary is cut from the others");
+  s.cut(s.primary(), s.members());
+  s.wait(millis(3500));
+  s.expect(!s.primary().pg().any_process(), "the primary goes on without a pledge");
+  s.cluster().store().set_outage(false);
+  s.expect_writable_within(kSilence);
+}
+
 void store_outage_then_primary_dies(Script& s) {
   s.strikes("the store is away, and the primary dies");
   s.cluster().store().set_outage(true);
@@ -255,6 +309,8 @@ constexpr Scenario kScenarios[] = {
     {"2", "postmaster killed, fail-over policy, synchronous standby", postmaster_killed_failover},
     {"3", "crash loop", crash_loop, on_crash_restart},
     {"4", "the primary's host is lost", host_lost},
+    {"4b", "all processes of its host killed, early take-over", host_killed_early, early},
+    {"4c", "its host is lost, early take-over", host_lost_early, early},
     {"5", "agent killed: adopted, or fenced", agent_killed},
     {"6", "agent stopped", agent_stopped},
     {"7", "postmaster and children stopped", postmaster_stopped},
@@ -263,7 +319,8 @@ constexpr Scenario kScenarios[] = {
     {"15", "a backend is killed while commits wait", clients_wait_for_recovered_commits,
      on_crash_restart},
     {"16", "primary cut from everything", primary_cut_from_everything},
-    {"17", "primary cut from the store only", primary_cut_from_store},
+    {"17", "primary cut from the store only", primary_cut_from_store_in_failsafe},
+    {"17b", "the same without failsafe", primary_cut_from_store, no_failsafe},
     {"18", "replicas cut from the primary", replicas_cut_from_primary},
     {"19", "most members cut from the store", majority_cut_from_store},
     {"20", "one-way loss", one_way_loss},
@@ -271,6 +328,9 @@ constexpr Scenario kScenarios[] = {
     {"22", "blips", blip},
     {"23", "clients that reach only the old primary", clients_see_only_the_old_primary},
     {"25", "the store changes its leader", store_leader_change},
+    {"26", "store away for minutes", store_outage},
+    {"26b", "store away, and the primary cut from the others", store_outage_and_partition},
+    {"26c", "store away for minutes, asynchronous", store_outage, asynchronous},
     {"27", "store away, then the primary dies", store_outage_then_primary_dies},
     {"29", "rolling restart of the store", store_rolling_restart},
     {"31", "synchronous, primary dies", host_lost},

@@ -30,6 +30,37 @@ bool Truth::lawful(Endpoint host, uint32_t timeline) const {
          leader->holder == members[static_cast<size_t>(host)]->name();
 }
 
+bool Truth::bound_until(Member& leader, MonoTime deadline) const {
+  const SimTime end = world.clock(leader.host()).true_at(deadline);
+  const auto bound = [&](const NodeName& name) {
+    for (const auto& m : members) {
+      const auto& p = pledges[static_cast<size_t>(m->host())];
+      if (m->name() != name) continue;
+      return p && p->to == leader.name() && p->epoch == leader.agent()->leading_epoch() &&
+             world.clock(m->host()).true_at(p->until) >= end;
+    }
+    return false;
+  };
+  const std::string* text = store.value(keys.sync());
+  const auto sync = text != nullptr ? control::decode_sync(*text) : control::SyncRecord{};
+  if (sync && !sync->generations.empty() && sync->generations.back().quorum > 0) {
+    const control::Generation& g = sync->generations.back();
+    size_t free = 0;  // voters that may ballot
+    for (const std::string& voter : g.voters) {
+      const auto holder = std::ranges::find_if(members, [&](const auto& m) {
+        return voter == m->name().str() + "_" + m->persisted().incarnation;
+      });
+      if (holder != members.end() && !bound((*holder)->name())) ++free;
+    }
+    return free < g.quorum;
+  }
+  text = store.value(keys.roster());
+  const auto roster = text != nullptr ? control::decode_roster(*text) : control::RosterRecord{};
+  return roster && std::ranges::all_of(roster->members, [&](const NodeName& name) {
+           return name == leader.name() || bound(name);
+         });
+}
+
 uint64_t Truth::system_id() const {
   const std::string* text = store.value(keys.init());
   const auto init = text != nullptr ? control::decode_init(*text)
@@ -61,6 +92,7 @@ std::vector<std::unique_ptr<Checker>> all_checkers(Truth& truth) {
   all.push_back(make_reasons(truth));
   all.push_back(make_fencing(truth));
   all.push_back(make_ballots(truth));
+  all.push_back(make_pledges(truth));
   all.push_back(make_sync_rule(truth));
   all.push_back(make_data_directory(truth));
   all.push_back(make_wal_identity(truth));

@@ -4,6 +4,7 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "control/records.h"
@@ -26,6 +27,15 @@ struct Truth {
   SimTime healed_at{0};       // 0: not yet
   int disturbances = 0;       // faults and requests so far
   SimTime last_sync_off{-1};  // synchronous mode was last seen off by the store's truth
+
+  struct Pledge {
+    NodeName to;
+    Epoch epoch;
+    MonoTime until;  // by the clock of the member that gave it
+  };
+  std::array<std::optional<Pledge>, kHostsMax> pledges{};  // the newest of each member
+  // By what the store holds, nobody could be elected before `deadline` of the leader's clock.
+  bool bound_until(Member& leader, MonoTime deadline) const;
 
   bool was_rolled_back = false;  // the store was restored from an older backup
   std::array<store::Revision, kHostsMax> seen_before{};  // what each member had on disk then
@@ -69,6 +79,7 @@ std::unique_ptr<Checker> make_durability(Truth& truth);
 std::unique_ptr<Checker> make_wal_identity(Truth& truth);
 std::unique_ptr<Checker> make_data_directory(Truth& truth);
 std::unique_ptr<Checker> make_ballots(Truth& truth);
+std::unique_ptr<Checker> make_pledges(Truth& truth);
 std::unique_ptr<Checker> make_sync_rule(Truth& truth);
 std::unique_ptr<Checker> make_fencing(Truth& truth);
 std::unique_ptr<Checker> make_requests(Truth& truth);
@@ -121,6 +132,9 @@ class Observers : public Observer {
   }
   void commit_answered(Member& m, control::RequestId id, const store::TxnResult& r) override {
     for (auto& c : checkers) c->commit_answered(m, id, r);
+  }
+  void pledged(Member& m, const control::PeerRequest& r, MonoTime until) override {
+    for (auto& c : checkers) c->pledged(m, r, until);
   }
   void noted(Member& m, const control::effect::Note& n) override {
     for (auto& c : checkers) c->noted(m, n);

@@ -1,6 +1,7 @@
 // Renewal and fencing: a primary writes only under an armed guard; the guard's deadline is never
 // later than the send time of the last renewal that succeeded plus fence_after; PostgreSQL becomes
-// a primary only while that deadline is ahead.
+// a primary only while that deadline is ahead. In failsafe: never later than enough members are
+// bound to it by pledges.
 #include <map>
 #include <optional>
 
@@ -21,7 +22,7 @@ class Fencing : public Checker {
       if (w.key != truth_.keys.leader() || !w.value) continue;
       const auto record = control::decode_leader(*w.value);
       if (record && record->holder == m.name() && !record->vacant()) {
-        state(m).sent[id] = Sent{sent, record->ttl * 6 / 10};
+        state(m).sent[id] = Sent{sent, control::ClusterConfig::fence_after(record->ttl)};
       }
     }
   }
@@ -44,6 +45,8 @@ class Fencing : public Checker {
     if (!s.limit) {
       world().violation(
           "fencing", fmt::format("{} arms the guard without a successful renewal", m.name().str()));
+    } else if (deadline > *s.limit && truth_.bound_until(m, deadline)) {
+      world().count("failsafe.extended");
     } else if (deadline > *s.limit) {
       world().violation("fencing",
                         fmt::format("{} arms the guard {} ms beyond its last renewal's limit",

@@ -34,7 +34,8 @@ class OneWriter : public Checker {
       // that was frozen is the documented exception (control-plane.md, Timing).
       if (!is_direct(r.commit)) return;
       const auto thawed = thawed_[static_cast<size_t>(host)];
-      const Nanos grace = truth_.initial.fence_after() * 11 / 10 + millis(300);
+      const Nanos grace =
+          control::ClusterConfig::fence_after(truth_.initial.ttl) * 11 / 10 + millis(300);
       if (thawed >= SimTime{0} && world().now() - thawed < grace) {
         world().count("exception.direct_client_of_frozen_host");
         return;
@@ -47,6 +48,12 @@ class OneWriter : public Checker {
 
   void proxy_forwarded(Endpoint proxy, const WalRecord& r, Epoch epoch) override {
     if (r.timeline >= newest_ || truth_.was_rolled_back) return;
+    // Early take-over: the old leader's time is not over, and what a standby acknowledged before it
+    // balloted is in the new line.
+    if (truth_.initial.early_takeover && in_newest(r.commit)) {
+      world().count("exception.late_but_true");
+      return;
+    }
     report(proxy, r, fmt::format("a proxy forwarded it as of epoch {}", epoch.value));
   }
 

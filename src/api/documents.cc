@@ -72,7 +72,7 @@ Json member_json(const Snapshot& snapshot, const MemberRecord& member) {
   const bool sync = !leads && is_sync_voter(view, member);
   Json out = {{"name", member.name.str()},
               {"role", leads  ? "leader"
-                       : sync ? "sync_standby"
+                       : sync ? (quorum_mode(view) ? "quorum_standby" : "sync_standby")
                               : "replica"},
               {"state", leads && member.state.empty() ? "running" : member.state},
               {"api_url", member.api_url},
@@ -121,8 +121,15 @@ Json patroni_json(const Snapshot& snapshot, MonoTime now) {
     out["role"] = primary ? "primary" : "replica";
     out["xlog"] = positions_json(local.postgres);
     out["timeline"] = local.postgres.timeline.value;
-    if (primary) out["replication"] = replication_json(local.postgres);
-    if (is_sync_replica(snapshot, now)) out["sync_standby"] = true;
+    if (primary) {
+      out["replication"] = replication_json(local.postgres);
+      // What a proxy without a store goes by: counted from when it asked.
+      out["epoch"] = local.leading_epoch.value;
+      out["validForMs"] = to_ms(local.deadline - now);
+    }
+    if (is_sync_replica(snapshot, now)) {
+      out[quorum_mode(snapshot.view) ? "quorum_standby" : "sync_standby"] = true;
+    }
     if (local.postgres.pending_restart) out["pending_restart"] = true;
     if (local.postgres.receiver_streaming) out["replication_state"] = "streaming";
     if (member) out["tags"] = tags_json(*member);

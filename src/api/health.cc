@@ -116,6 +116,10 @@ bool is_replica(const Snapshot& snapshot, MonoTime now) {
          snapshot.local->postgres.run == PgRun::kStandby;
 }
 
+bool quorum_mode(const ClusterView& view) {
+  return view.config && view.config->value.sync_mode == control::SyncMode::kQuorum;
+}
+
 bool is_sync_voter(const ClusterView& view, const MemberRecord& member) {
   if (!view.sync || view.sync->value.generations.empty() || member.sync_name.empty()) return false;
   const auto& generation = view.sync->value.generations.back();

@@ -56,6 +56,9 @@ ClusterHealth cluster_health(const Snapshot& snapshot, MonoTime now);
 // A member other than the leader that follows it. Where this daemon's member leads, its own
 // walsenders are believed rather than what the member last published.
 bool standby_is_healthy(const Snapshot& snapshot, const control::MemberRecord& member);
+// A commit waits for any k of several, none of them named: as Patroni, these are no "sync
+// standbys".
+bool quorum_mode(const control::ClusterView& view);
 // In the newest generation of the synchronous set.
 bool is_sync_voter(const control::ClusterView& view, const control::MemberRecord& member);
 // The leader record when somebody holds it.

@@ -81,6 +81,10 @@ Result<std::unique_ptr<httplib::Server>> make_server(const HttpOptions& options)
   return server;
 }
 
+bool is_peer(const httplib::Request& request) {
+  return request.method == "POST" && request.path == "/peer";
+}
+
 }  // namespace
 
 bool is_loopback(std::string_view host) {
@@ -148,14 +152,14 @@ Result<int> HttpServer::start() {
   // the few paths that take a body go through it, for its reading of bodies.
   server.set_pre_routing_handler(
       [this](const httplib::Request& request, httplib::Response& response) {
-        if (!within_rate(request)) {
+        if (!is_peer(request) && !within_rate(request)) {
           auto refused = error_response(429, "too_many_requests", "Too many requests",
                                         "api.requests_per_second is the limit of one address");
           refused.headers.emplace_back("Retry-After", "1");
           write(refused, response);
           return httplib::Server::HandlerResponse::Handled;
         }
-        if (Routes::takes_body(request.method, request.path)) {
+        if (Routes::takes_body(request.method, request.path) || is_peer(request)) {
           return httplib::Server::HandlerResponse::Unhandled;
         }
         serve(request, response);
@@ -212,7 +216,10 @@ Response HttpServer::answer(const httplib::Request& request) const {
 }
 
 void HttpServer::serve(const httplib::Request& request, httplib::Response& response) const {
-  write(answer(request), response);
+  if (!options_.peers || !is_peer(request)) return write(answer(request), response);
+  const auto reply = options_.peers(request.body);
+  write(reply ? Response{200, "application/json", *reply, {}} : error_response(reply.error()),
+        response);
 }
 
 }  // namespace bascule::api

@@ -10,6 +10,7 @@
 // on a thread, and stopping takes no longer than a request). The destructor stops and waits.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -45,6 +46,9 @@ struct HttpOptions {
   std::vector<Token> tokens = {};
   int requests_per_second = 200;            // of one address; 0: no limit
   std::optional<Anonymous> anonymous = {};  // default: kRead on loopback, else kHealth
+  // Answers POST /peer, what agents ask each other, on a thread of the server; it checks itself who
+  // asks. Empty: there is no agent here.
+  std::function<Result<std::string>(std::string body)> peers = {};
 };
 
 // 127.0.0.0/8, ::1, localhost: only processes of this host reach it.

@@ -92,7 +92,11 @@ Result<bool> read_only(const Context& c) {
 }
 
 Result<bool> synchronous(const Context& c) {
-  return is_sync_replica(c.snapshot, c.now) && tags_match(c);
+  return !quorum_mode(c.snapshot.view) && is_sync_replica(c.snapshot, c.now) && tags_match(c);
+}
+
+Result<bool> quorum(const Context& c) {
+  return quorum_mode(c.snapshot.view) && is_sync_replica(c.snapshot, c.now) && tags_match(c);
 }
 
 Result<bool> asynchronous(const Context& c) {
@@ -116,7 +120,7 @@ Result<bool> everything_connected(const Context& c) {
   return local && document["db_primary"] == "connected" && document["db_replica"] != "disconnected";
 }
 
-Result<bool> never(const Context&) { return false; }  // standby clusters, quorum: not built
+Result<bool> never(const Context&) { return false; }  // standby clusters: not built
 
 struct HealthRoute {
   std::string_view path;
@@ -135,7 +139,7 @@ constexpr HealthRoute kHealthRoutes[] = {
     {"/sync", synchronous},
     {"/asynchronous", asynchronous},
     {"/async", asynchronous},
-    {"/quorum", never},
+    {"/quorum", quorum},
     {"/health", everything_connected},
     {"/liveness", liveness},
     {"/readiness", readiness},

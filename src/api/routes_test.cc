@@ -83,6 +83,21 @@ TEST_F(RoutesTest, HealthRoutesTellRolesApart) {
   }
 }
 
+TEST_F(RoutesTest, InQuorumModeAVoterIsAQuorumStandbyAndNoSyncStandby) {
+  auto voter = sync_replica, other = replica, leads = primary;
+  for (auto* snapshot : {&voter, &other, &leads}) {
+    snapshot->view.config->value.sync_mode = control::SyncMode::kQuorum;
+  }
+  EXPECT_EQ(status(voter, "/quorum"), 200);
+  EXPECT_EQ(status(voter, "/sync"), 503);
+  EXPECT_EQ(status(voter, "/async"), 503);
+  EXPECT_EQ(status(other, "/quorum"), 503);
+  EXPECT_EQ(status(other, "/async"), 200);
+  EXPECT_EQ(status(leads, "/quorum"), 503);
+  EXPECT_EQ(document(voter, "/patroni")["quorum_standby"], true);
+  EXPECT_EQ(document(voter, "/cluster")["members"][1]["role"], "quorum_standby");
+}
+
 TEST_F(RoutesTest, HeadAndOptionsAnswerLikeGet) {
   for (const char* method : {"HEAD", "OPTIONS"}) {
     EXPECT_EQ(call(primary, method, "/primary").status, 200) << method;

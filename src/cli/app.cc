@@ -102,8 +102,8 @@ class Commands {
     sub->add_option("--timing", timing, "fast (ttl 2 s), default (5 s) or wide (30 s)")
         ->check(CLI::IsMember(kTimingPresets));
     sub->add_option("--ttl", ttl, "Time after which a silent leader is replaced, e.g. 5s");
-    sub->add_option("--sync", sync, "Synchronous replication: on (default) or off")
-        ->check(CLI::IsMember({"on", "off"}));
+    sub->add_option("--sync", sync, "Synchronous replication: on (default), quorum or off")
+        ->check(CLI::IsMember({"on", "quorum", "off"}));
   }
 
   struct StoreChoice {
@@ -130,7 +130,9 @@ class Commands {
       if (!parsed) return std::unexpected(parsed.error());
       config.ttl = *parsed;
     }
-    config.sync_mode = sync == "off" ? control::SyncMode::kOff : control::SyncMode::kOn;
+    config.sync_mode = sync == "off"      ? control::SyncMode::kOff
+                       : sync == "quorum" ? control::SyncMode::kQuorum
+                                          : control::SyncMode::kOn;
     return {};
   }
 

@@ -441,10 +441,12 @@ void read_cluster_config(MapReader& reader, control::ClusterConfig& config) {
   int timing = 1;
   if (reader.choice("timing", timing, kTimingPresets)) apply_timing(kTimingPresets[timing], config);
   reader.duration("ttl", config.ttl, {.min = 500ms, .max = 10min});
-  bool sync = config.sync_mode == control::SyncMode::kOn;
-  if (reader.flag("sync", sync)) {
-    config.sync_mode = sync ? control::SyncMode::kOn : control::SyncMode::kOff;
-  }
+  int sync = static_cast<int>(config.sync_mode);
+  reader.choice("sync", sync, {"off", "on", "quorum", "false", "true"});
+  config.sync_mode = static_cast<control::SyncMode>(sync % 3);
+  int count = static_cast<int>(config.sync_count);
+  reader.integer("sync_count", count, {.min = 1, .max = 8});
+  config.sync_count = static_cast<size_t>(count);
   reader.flag("sync_strict", config.sync_strict);
   reader.duration("sync_degrade_after", config.sync_degrade_after, {.min = 50ms, .max = 10min});
   int on_crash = static_cast<int>(config.on_crash);
@@ -460,6 +462,9 @@ void read_cluster_config(MapReader& reader, control::ClusterConfig& config) {
   if (reader.text_map("parameters", parameters)) set_parameters(reader, parameters, config);
   std::map<std::string, std::string> slots;
   if (reader.text_map("slots", slots)) set_slots(reader, slots, config);
+  reader.flag("failsafe", config.failsafe);
+  reader.flag("early_takeover", config.early_takeover);
+  reader.duration("blip_tolerance", config.blip_tolerance, {.min = 200ms, .max = 10min});
 }
 
 std::string render_cluster_config(const control::ClusterConfig& config) {
@@ -469,7 +474,8 @@ std::string render_cluster_config(const control::ClusterConfig& config) {
     out += fmt::format("{}: {}\n", key, value);
   };
   line("ttl", format_duration(config.ttl));
-  line("sync", config.sync_mode == control::SyncMode::kOn ? "on" : "off");
+  line("sync", to_string(config.sync_mode));
+  line("sync_count", fmt::format("{}", config.sync_count));
   line("sync_strict", config.sync_strict ? "true" : "false");
   line("sync_degrade_after", format_duration(config.sync_degrade_after));
   line("on_crash", kOnCrash[static_cast<int>(config.on_crash)]);
@@ -486,6 +492,9 @@ std::string render_cluster_config(const control::ClusterConfig& config) {
     line("  " + name, slot.logical() ? fmt::format("\"logical:{}:{}\"", slot.database, slot.plugin)
                                      : "physical");
   }
+  line("failsafe", config.failsafe ? "true" : "false");
+  line("early_takeover", config.early_takeover ? "true" : "false");
+  line("blip_tolerance", format_duration(config.blip_tolerance));
   return out;
 }
 

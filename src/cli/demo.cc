@@ -240,7 +240,7 @@ class Demo {
     const bool open = view->request && view->request->value.outcome.empty();
     if (open) return false;
     // With nobody confirmed as synchronous the next kill would have nobody to fail over to.
-    const bool sync = view->config && view->config->value.sync_mode == control::SyncMode::kOn;
+    const bool sync = view->config && view->config->value.synchronous();
     if (sync && (!view->sync || view->sync->value.generations.size() != 1 ||
                  view->sync->value.generations.back().voters.empty())) {
       return false;

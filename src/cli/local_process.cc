@@ -205,8 +205,8 @@ std::map<std::string, std::string> progress_lines(const control::ClusterView& vi
 
 bool records_are_ready(const control::ClusterView& view, const LocalCluster& cluster) {
   if (!view.leader || view.leader->value.phase != control::LeaderPhase::kRunning) return false;
-  const bool synchronous = view.config && view.config->value.sync_mode == control::SyncMode::kOn &&
-                           cluster.nodes.size() > 1;
+  const bool synchronous =
+      view.config && view.config->value.synchronous() && cluster.nodes.size() > 1;
   // Until a standby is recorded only the primary has everything, and nobody could replace it.
   if (synchronous && (!view.sync || view.sync->value.generations.empty() ||
                       view.sync->value.generations.back().voters.empty())) {

@@ -128,6 +128,14 @@ bool RouteTracker::move_monitors_permit(const ClusterView& view, MonoTime begun)
   return until.has_value();
 }
 
+RouteTracker::Change RouteTracker::on_lease(Epoch epoch, MonoTime until) {
+  Change change;
+  change.epoch = epoch;
+  if (!table_ || table_->epoch != epoch || until <= permit_until_) return change;
+  change.extend = permit_until_ = until;
+  return change;
+}
+
 RouteTracker::Change RouteTracker::on_read(const ClusterView& view, MonoTime begun) {
   Change change;
   proxy::RouteTable table = make_route_table(view);

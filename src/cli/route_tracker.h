@@ -47,6 +47,8 @@ class RouteTracker {
     Epoch epoch;
   };
   Change on_read(const control::ClusterView& view, MonoTime begun);
+  // The holder itself has said that it acknowledges nothing after `until` (leader_lease.h).
+  Change on_lease(Epoch epoch, MonoTime until);
 
  private:
   void measure_lag(const control::ClusterView& view, MonoTime begun, proxy::RouteTable& table);

@@ -13,8 +13,10 @@
 #include "cli/app.h"
 #include "cli/cluster_watch.h"
 #include "cli/exit_code.h"
+#include "cli/leader_lease.h"
 #include "cli/monitor_role.h"
 #include "cli/password_commands.h"
+#include "cli/peer_port.h"
 #include "cli/pid_file.h"
 #include "cli/route_tracker.h"
 #include "cli/secrets.h"
@@ -179,6 +181,7 @@ class Daemon {
     if (passwords_) passwords_->stop();
     password_pool_.reset();
     watch_.reset();
+    lease_.reset();
     loop_->cancel(publish_timer_);
     api_.reset();
     api_pool_.reset();
@@ -196,6 +199,7 @@ class Daemon {
       return offer_hand_over();
     }
     if (auto s = open_store(); !s) return s;
+    if (platform_.make_http) http_ = platform_.make_http(*loop_, peer_tls());
     if (config_.node) {
       if (auto s = start_node(); !s) return s;
     }
@@ -234,6 +238,13 @@ class Daemon {
     return {};
   }
 
+  // Among ourselves: the authority that signs the members' certificates, and our own.
+  env::HttpTls peer_tls() const {
+    if (!config_.api || !config_.api->tls) return {};
+    const api::HttpTls& tls = *config_.api->tls;
+    return {tls.client_ca_file, tls.cert_file, tls.key_file};
+  }
+
   Status start_node() {
     auto config = node_config(config_, platform_.disk);
     if (!config) return std::unexpected(config.error());
@@ -243,7 +254,7 @@ class Daemon {
     if (auto s = node::validate(*config); !s) return s;
     node_ = std::make_unique<node::Node>(
         std::move(*config), node::NodeDeps{*loop_, *node_pool_, platform_.process, platform_.disk,
-                                           platform_.entropy, store_->store()});
+                                           platform_.entropy, store_->store(), http_.get()});
     node_->on_exit([this](Status status) {
       outcome_ = std::move(status);
       loop_->stop();
@@ -288,6 +299,12 @@ class Daemon {
     if (store_) {
       acks_ = std::make_unique<ProxyAcks>(*loop_, store_->store(), control::Keys(config_.cluster),
                                           proxy_id_, *proxy_);
+      if (http_) {
+        lease_ = std::make_unique<LeaderLease>(*loop_, *http_, [this](Epoch epoch, MonoTime until) {
+          const auto change = tracker_.on_lease(epoch, until);
+          if (change.extend) proxy_->extend_permit(change.epoch, *change.extend);
+        });
+      }
     }
     fetch_passwords();
     return proxy_->start();
@@ -347,8 +364,10 @@ class Daemon {
 
   Status start_api() {
     const HostPort& at = config_.api->listen;
+    api::HttpOptions options = config_.api->options();
+    if (node_) options.peers = peer_port(platform_, *node_);
     api_ = std::make_unique<api::HttpServer>(
-        config_.api->options(), platform_.clock, *api_pool_,
+        std::move(options), platform_.clock, *api_pool_,
         [this, others = command_handler(platform_, {config_.cluster, config_.store, ""},
                                         config_.api->audit_file)](const api::Command& command) {
           return command.kind == api::Command::Kind::kCheckHealth ? check_health()
@@ -401,6 +420,7 @@ class Daemon {
       proxy_->extend_permit(change.epoch, *change.extend);
     }
     acks_->on_view(view);
+    if (lease_) lease_->on_view(view, begun);
   }
 
   void note_route(const proxy::RouteTable& table) {
@@ -476,6 +496,7 @@ class Daemon {
   std::optional<MonoTime> view_seen_at_;
   env::TimerId publish_timer_ = env::TimerId::kNone;
   std::unique_ptr<OpenStore> store_;
+  std::unique_ptr<env::HttpClient> http_;  // to other members' APIs
   std::unique_ptr<node::Node> node_;
   std::unique_ptr<proxy::Proxy> proxy_;
   env::HandOver* hand_over_ = nullptr;  // null: nobody can take over
@@ -484,6 +505,7 @@ class Daemon {
   std::unique_ptr<api::HttpServer> api_;
   std::unique_ptr<MonitorRole> monitor_;
   std::unique_ptr<ProxyAcks> acks_;
+  std::unique_ptr<LeaderLease> lease_;
   std::unique_ptr<ClusterWatch> watch_;
   const std::string proxy_id_;
   RouteTracker tracker_;

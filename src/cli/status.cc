@@ -46,10 +46,17 @@ std::string sync_line(const ClusterView& view) {
   if (!view.config) return "";
   const control::ClusterConfig& config = view.config->value;
   if (config.sync_mode == control::SyncMode::kOff) return "sync off";
-  std::string text = config.sync_strict ? "sync on, strict" : "sync on";
+  std::string text =
+      fmt::format("sync {}{}", to_string(config.sync_mode), config.sync_strict ? ", strict" : "");
   if (!view.sync || view.sync->value.generations.empty()) return text;
   const auto voters = voters_of(view);
   if (voters.empty()) return text + " (alone: nobody else has the newest commits)";
+  if (config.sync_mode == control::SyncMode::kQuorum) {
+    // What is in force may be less than asked for; the record says it.
+    const auto& newest = view.sync->value.generations.back();
+    return fmt::format("{} (any {} of {})", text, setting_of(newest).count,
+                       fmt::join(voters, ", "));
+  }
   return fmt::format("{} ({})", text, fmt::join(voters, ", "));
 }
 
@@ -165,7 +172,7 @@ ordered_json status_json(const ClusterView& view, const std::string& cluster) {
   out["paused"] = view.paused;
   ordered_json sync = {{"mode", "unknown"}, {"strict", false}};
   if (view.config) {
-    sync["mode"] = view.config->value.sync_mode == control::SyncMode::kOn ? "on" : "off";
+    sync["mode"] = to_string(view.config->value.sync_mode);
     sync["strict"] = view.config->value.sync_strict;
     out["ttlMs"] = view.config->value.ttl.count();
   }
@@ -174,6 +181,8 @@ ordered_json status_json(const ClusterView& view, const std::string& cluster) {
   if (view.sync && !view.sync->value.generations.empty()) {
     sync["voters"] = voters_of(view);
     sync["quorum"] = view.sync->value.generations.back().quorum;
+    sync["acknowledgements"] =
+        voters_of(view).empty() ? 0 : setting_of(view.sync->value.generations.back()).count;
     sync["generations"] = view.sync->value.generations.size();
   }
   out["sync"] = sync;

@@ -85,6 +85,19 @@ TEST(StatusView, ShowsRolesLagAndTheSynchronousReplica) {
   EXPECT_THAT(text, HasSubstr("n3      127.0.0.1:15433  replica       streaming   4  8.0 kB"));
 }
 
+TEST(StatusView, QuorumShowsHowManyOfWhomACommitWaitsFor) {
+  ClusterView view = three_members();
+  view.config->value.sync_mode = control::SyncMode::kQuorum;
+  auto& newest = view.sync->value.generations.back();
+  newest.voters = {view.members[name("n2")].sync_name, view.members[name("n3")].sync_name};
+  newest.quorum = 2;
+  EXPECT_THAT(render_status(view, "main", {}), HasSubstr("· sync quorum (any 1 of n2, n3) ·"));
+  const auto sync = status_json(view, "main").at("sync");
+  EXPECT_EQ(sync.at("mode"), "quorum");
+  EXPECT_EQ(sync.at("acknowledgements"), 1);
+  EXPECT_EQ(sync.at("quorum"), 2);
+}
+
 TEST(StatusView, AVacantLeaderShowsWhy) {
   ClusterView view = three_members();
   view.leader->value.phase = LeaderPhase::kVacant;

@@ -7,6 +7,8 @@ namespace bascule::control {
 namespace {
 
 constexpr Millis kReadTimeout{1000};
+constexpr Millis kAnswerMin{300}, kAnswerMax{2000};
+constexpr size_t kLateMax = 16;
 constexpr Millis kPublishEvery{1000};
 constexpr Millis kRetryMax{5000};
 constexpr Millis kHighWaterEvery{10000};
@@ -95,7 +97,7 @@ Agent::Impl::Impl(AgentConfig config, LocalState persisted, MonoTime now, Unsafe
 }
 
 Effects Agent::Impl::start(MonoTime now) {
-  now_ = now;
+  now_ = started_at_ = now;
   wake_ = now + 1s;
   persist({});
   sample_every(100ms);
@@ -114,6 +116,7 @@ void Agent::Impl::decide() {
   wake_ = now_ + 1s;
   if (exited_) return;
   expire_requests();
+  if (have_view_) keep_failsafe();
   enforce_deadline();
   if (have_view_ && have_pg_ && !kill_) {
     if (phase_ != Phase::kStandingDown) held_ ? lead() : follow();
@@ -155,6 +158,7 @@ void Agent::Impl::on(const event::StoreRead& e) {
   }
   learn_store();
   if (held_) adopt_revision();
+  if (held_ && settled()) records_in_doubt_ = false;
   if (std::exchange(read_again_, false)) request_read();
 }
 
@@ -204,17 +208,28 @@ bool Agent::Impl::txn_pending(TxnKind kind) const {
 }
 
 void Agent::Impl::expire_requests() {
-  const Millis limit = std::clamp(config().renew_every(), Millis(300), Millis(2000));
+  const Millis ttl = held_ ? held_->record.ttl : config().ttl;
+  const Millis soon = ClusterConfig::answer_within(ttl);
+  const auto end_of = [&](const PendingTxn& t) {
+    return t.sent_at +
+           (t.kind == TxnKind::kLeader ? soon : std::clamp(ttl / 5, kAnswerMin, kAnswerMax));
+  };
   for (;;) {
     const auto late =
-        std::ranges::find_if(txns_, [&](const PendingTxn& t) { return now_ >= t.sent_at + limit; });
+        std::ranges::find_if(txns_, [&](const PendingTxn& t) { return now_ >= end_of(t); });
     if (late == txns_.end()) break;
-    on(event::StoreCommitted{late->id, {store::TxnOutcome::kUnknown, 0, "no answer in time"}});
+    const RequestId id = late->id;
+    if (late->kind == TxnKind::kLeader) {
+      if (late_.size() == kLateMax) late_.erase(late_.begin());
+      late_.push_back({id, late->kind, late->sent_at, late->record, {}});
+    }
+    on(event::StoreCommitted{id, {store::TxnOutcome::kUnknown, 0, "no answer in time"}});
   }
-  for (const PendingTxn& t : txns_) wake_at(t.sent_at + limit);
-  if (read_id_ != 0 && now_ >= read_sent_ + kReadTimeout) read_id_ = 0;
+  for (const PendingTxn& t : txns_) wake_at(end_of(t));
+  const Millis read_timeout = held_ ? soon : kReadTimeout;
+  if (read_id_ != 0 && now_ >= read_sent_ + read_timeout) read_id_ = 0;
   if (read_id_ != 0) {
-    wake_at(read_sent_ + kReadTimeout);
+    wake_at(read_sent_ + read_timeout);
   } else if (!have_view_ || read_again_ || now_ >= view_begun_ + config().ttl / 4) {
     read_again_ = false;
     request_read();  // a watch is a hint, not a promise
@@ -224,7 +239,7 @@ void Agent::Impl::expire_requests() {
 
 void Agent::Impl::on(const event::StoreCommitted& e) {
   const auto found = std::ranges::find_if(txns_, [&](const PendingTxn& t) { return t.id == e.id; });
-  if (found == txns_.end()) return;  // given up: counted as unknown already
+  if (found == txns_.end()) return late_answer(e);  // given up: counted as unknown already
   const PendingTxn txn = std::move(*found);
   txns_.erase(found);
   const bool committed = e.result.outcome == store::TxnOutcome::kCommitted;

@@ -43,6 +43,11 @@ struct UnsafeMutations {
   bool sync_before_record = false;    // sets synchronous_standby_names before recording voters
   bool short_quorum = false;          // records an election size that does not meet every quorum
   bool reuse_timeline = false;        // reserves a timeline id that was used before
+  bool early_without_voters = false;  // takes over early without ballots of the leader's voters
+  bool early_when_alone = false;      // ... where commits wait for no standby
+  bool failsafe_unpledged = false;    // leads on in a store outage without asking anybody
+  bool pledge_with_ballot = false;    // pledges while its own ballot may count
+  bool ballot_despite_pledge = false;
 };
 
 // What the member does, for status and for checkers. Names are shown to people.

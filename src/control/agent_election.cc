@@ -7,20 +7,22 @@ namespace {
 
 constexpr Millis kSlowerBallots{80};       // ballots of live members come within this
 constexpr Millis kHandoverPatience{2000};  // the named successor goes first
+constexpr Millis kLookOften{60}, kLookOftenFor{3000};
 
 }  // namespace
 
 // The record is vacant or has expired.
 void Agent::Impl::contest() {
   const Revision revision = view_.leader_revision;
+  const LeaderRecord& last = view_.leader->value;
   if (contest_revision_ != revision) {
     contest_revision_ = revision;
     contest_since_ = now_;
-    const LeaderRecord& last = view_.leader->value;
     note(LogLevel::kWarn, "detected",
-         last.vacant() ? "the leader record is vacant: " + last.why
-                       : fmt::format("{} has not renewed for {} ms", last.holder.str(),
-                                     to_ms(now_ - leader_seen_at_)),
+         last.vacant()       ? "the leader record is vacant: " + last.why
+         : !leader_expired() ? fmt::format("{} is taken for gone", last.holder.str())
+                             : fmt::format("{} has not renewed for {} ms", last.holder.str(),
+                                           to_ms(now_ - leader_seen_at_)),
          {{"epoch", std::to_string(last.epoch.value)}});
   }
   if (view_.paused)
@@ -56,6 +58,7 @@ void Agent::Impl::contest() {
       own->second.value.position != *located_) {
     return place_ballot();
   }
+  if (!last.vacant() && !leader_expired()) await_expiry(last);
   consider_take_over();
 }
 
@@ -85,8 +88,11 @@ bool Agent::Impl::wal_was_lost() const {
 
 void Agent::Impl::place_ballot() {
   if (txn_pending(TxnKind::kBallot) || txn_pending(TxnKind::kTakeOver)) return;
-  const uint64_t behind =
-      pg_.upstream_lsn > located_->lsn ? pg_.upstream_lsn.value - located_->lsn.value : 0;
+  Lsn newest = pg_.upstream_lsn;
+  if (pledge_ && pledge_->epoch == view_.leader->value.epoch) {
+    newest = std::max(newest, pledge_->flush_lsn);  // its record may have been silent for long
+  }
+  const uint64_t behind = newest > located_->lsn ? newest.value - located_->lsn.value : 0;
   const Ballot ballot{.member = config_.name,
                       .answers = view_.leader_revision,
                       .position = *located_,
@@ -101,6 +107,11 @@ void Agent::Impl::place_ballot() {
 }
 
 void Agent::Impl::consider_take_over() {
+  // A watch may come late, and the best candidate be the one that waits for it.
+  if (now_ < contest_since_ + kLookOftenFor) {
+    if (now_ >= view_begun_ + kLookOften) request_read();
+    wake_at(now_ + kLookOften);
+  }
   if (txn_pending(TxnKind::kTakeOver) || txn_pending(TxnKind::kBallot)) return;
   const Election election = elect(view_, unsafe_);
   const auto rank = election.rank_of(config_.name);
@@ -112,6 +123,10 @@ void Agent::Impl::consider_take_over() {
     return set_phase(Phase::kCandidate, "no take-over: " + election.summary);
   }
   const LeaderRecord& last = view_.leader->value;
+  const bool early = !last.vacant() && !leader_expired();
+  if (const std::string why = early ? early_obstacle() : ""; !why.empty()) {
+    return set_phase(Phase::kCandidate, "waiting until the record expires: " + why);
+  }
   const Millis window = config().ballot_window;
   const bool synchronous = view_.sync && !view_.sync->value.generations.empty();
   MonoTime start = contest_since_;
@@ -134,7 +149,7 @@ void Agent::Impl::consider_take_over() {
     return set_phase(Phase::kCandidate,
                      "may take over; letting better candidates go first: " + election.summary);
   }
-  std::string trigger = last.vacant() ? "vacant" : "expired";
+  std::string trigger = last.vacant() ? "vacant" : early ? "early" : "expired";
   if (!last.handover_to.empty() && last.handover_to == config_.name) trigger = "switchover";
   std::string why = last.vacant() ? last.why
                                   : fmt::format("{} has not renewed for {} ms", last.holder.str(),
@@ -254,7 +269,10 @@ void Agent::Impl::took_over(const PendingTxn& txn, Revision revision) {
     note(LogLevel::kInfo, "vacated", txn.record.why);
     return;
   }
-  held_ = Held{txn.record, revision, fence_at(txn.sent_at, txn.record), false, 0};
+  held_ = Held{txn.record, revision, fence_at(txn.sent_at, txn.record), txn.sent_at, false, 0};
+  late_.clear();
+  pledges_.clear();
+  failsafe_ = records_in_doubt_ = false;
   stage_ = Stage::kStart;
   crash_.clear();
   promote_started_ = false;

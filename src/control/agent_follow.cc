@@ -62,8 +62,10 @@ void Agent::Impl::follow() {
   fence_stray_primary();
   if (kill_) return;
   if (!view_.leader || !initialised) return bootstrap();
-  if (view_.leader->value.vacant() || leader_expired()) return contest();
-  if (leader_live()) return rejoin();
+  if (pledged()) return rejoin();
+  if (leader_live() && !suspected()) watch_leader(view_.leader->value);
+  if (view_.leader->value.vacant() || leader_expired() || suspected()) return contest();
+  rejoin();
 }
 
 // A primary without the record must not live.
@@ -79,6 +81,17 @@ bool Agent::Impl::leader_expired() const {
   if (!view_.leader || view_.leader->value.vacant()) return false;
   const MonoTime due = leader_seen_at_ + std::max(view_.leader->value.ttl, config().ttl);
   return view_begun_ >= due;
+}
+
+void Agent::Impl::await_expiry(const LeaderRecord& leader) {
+  const MonoTime due = leader_seen_at_ + std::max(leader.ttl, config().ttl);
+  if (leader_expired()) return;  // and this member is bound by a pledge
+  if (now_ >= due) {
+    request_read();  // confirm before contesting
+    wake_at(now_ + 50ms);
+  } else {
+    wake_at(due);
+  }
 }
 
 bool Agent::Impl::leader_live() const {
@@ -218,13 +231,7 @@ void Agent::Impl::resume_record() {
 
 void Agent::Impl::rejoin() {
   const LeaderRecord& leader = view_.leader->value;
-  const MonoTime due = leader_seen_at_ + std::max(leader.ttl, config().ttl);
-  if (now_ >= due) {
-    request_read();  // confirm before contesting
-    wake_at(now_ + 50ms);
-  } else {
-    wake_at(due);
-  }
+  await_expiry(leader);
   give_up_start(leader);
   if (kill_ || op_running() || !persists_.empty()) return;
   if (view_.ballots.contains(config_.name) || local_.ballot_intent) return leave_ballot();

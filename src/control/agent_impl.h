@@ -6,12 +6,14 @@
 //   agent_tasks.cc operators' tasks (restart, reload, reinit); parameters of PostgreSQL
 //   agent_lead.cc       holding the record: renewals, promotion, crash policy, roster, synchronous
 //   set agent_switchover.cc planned switchover and orderly shutdown
+//   agent_peers.cc      failsafe by pledges, evidence for an early take-over
 #pragma once
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -46,6 +48,7 @@ class Agent::Impl {
     LeaderRecord record;
     Revision revision = 0;
     MonoTime deadline{};
+    MonoTime renewed_at{};   // send time of the last renewal that succeeded
     bool unsettled = false;  // a transaction of ours has an unknown outcome
     int renewals = 0;        // confirmed since the take-over
   };
@@ -66,6 +69,8 @@ class Agent::Impl {
   void on(const event::OpDone& e);
   void on(const event::PersistDone& e);
   void on(const event::GuardLost& e);
+  void on(const event::PeerAnswered& e);
+  void on(const event::PeerAsked& e);
   void on(const event::ShutdownRequested&) { shutdown_ = true; }
   void decide();
   void request_read();
@@ -114,6 +119,7 @@ class Agent::Impl {
   void fence_stray_primary();
   bool leader_expired() const;
   bool leader_live() const;
+  void await_expiry(const LeaderRecord& leader);
   void bootstrap();
   void resume_record();
   bool asked_for_record() const;
@@ -146,11 +152,13 @@ class Agent::Impl {
   bool leader_commit(LeaderRecord record, store::Txn extras,
                      std::function<void(TxnOutcome)> then = {});
   void leader_answer(const PendingTxn& txn, const store::TxnResult& result);
+  void late_answer(const event::StoreCommitted& e);
+  void extend(MonoTime renewed_at, const LeaderRecord& record);
   void adopt_revision();
   bool settled() const;
   // Unable to acknowledge from then on, if the renewal sent at `sent` is the last that succeeded.
   static MonoTime fence_at(MonoTime sent, const LeaderRecord& record) {
-    return sent + record.ttl * 6 / 10;
+    return sent + ClusterConfig::fence_after(record.ttl);
   }
   void promote();
   void promoted();
@@ -194,6 +202,24 @@ class Agent::Impl {
   bool tend_own_turn(const LeaderRecord& leader);
   void keep_parameters();
   void reload_failed(const Error& error);
+  // -- agent_peers.cc
+  struct Asked {
+    RequestId id = 0;
+    NodeName member;
+    PeerRequest::Kind kind = PeerRequest::Kind::kLook;
+    Epoch epoch;
+    MonoTime sent_at{};
+  };
+  RequestId ask(const NodeName& member, PeerRequest request);  // 0: its address is not known
+  std::string no_pledge_because(const PeerRequest& request) const;
+  bool pledged() const;
+  void keep_failsafe();
+  void pledge_answered(const Asked& asked, const event::PeerAnswered& e);
+  void extend_by_pledges();
+  std::optional<MonoTime> bound_since() const;
+  bool suspected() const;
+  void watch_leader(const LeaderRecord& leader);
+  std::string early_obstacle() const;
 
   // -- agent_switchover.cc
   void hold_samples();
@@ -224,7 +250,8 @@ class Agent::Impl {
   MonoTime read_sent_{};
   bool read_again_ = false;
   std::vector<PendingTxn> txns_;
-  Revision last_commit_ = 0;  // of ours: decisions wait for a view that shows it
+  std::vector<PendingTxn> late_;  // renewals that were given up: an answer still counts
+  Revision last_commit_ = 0;      // of ours: decisions wait for a view that shows it
   MonoTime read_retry_at_{};
   Revision revision_seen_ = 0;
   std::string rolled_back_;    // seen once, it is not forgotten when revisions have grown again
@@ -304,6 +331,30 @@ class Agent::Impl {
   std::map<std::string, PermanentSlot> known_permanent_;
   MonoTime relay_avoided_until_{};  // it did not serve us
   MonoTime copies_avoided_until_{};
+  // agent to agent
+  struct Pledge {  // given by this member
+    NodeName to;
+    Epoch epoch;
+    MonoTime until{};
+    Lsn flush_lsn;
+  };
+  struct Pledged {  // given to this member
+    MonoTime sent_at{};
+    std::string sync_name;
+  };
+  MonoTime started_at_{};
+  std::vector<Asked> asked_;
+  std::optional<Pledge> pledge_;
+  std::map<NodeName, Pledged> pledges_;
+  MonoTime pledges_asked_at_{};
+  bool failsafe_ = false;          // leads by pledges
+  bool records_in_doubt_ = false;  // a write of sync or roster has an unknown outcome
+  Revision suspected_ = 0;         // revision of the record whose holder is taken for gone
+  RequestId looking_ = 0;
+  MonoTime looked_at_{};
+  Epoch looked_epoch_;
+  bool was_cut_off_ = false;
+  int refused_ = 0, silent_ = 0;  // answers of the leader's agent, in a row
 
   // publishing
   bool published_ = false;  // the store has published_record_, as far as known

@@ -46,8 +46,8 @@ void Agent::Impl::enforce_deadline() {
   if (!held_) return;
   if (now_ < held_->deadline) return wake_at(held_->deadline);
   if (unsafe_.skip_fence || phase_ == Phase::kStandingDown) return;
-  const std::string why = fmt::format("could not renew the record for {} ms",
-                                      to_ms(now_ - held_->deadline + held_->record.ttl * 6 / 10));
+  const std::string why =
+      fmt::format("could not renew the record for {} ms", to_ms(now_ - held_->renewed_at));
   if (held_for_ == HeldFor::kPromotion && stage_ == Stage::kStart && !promote_started_) {
     return drop_record(why);  // still a standby: nothing to fence
   }
@@ -57,8 +57,7 @@ void Agent::Impl::enforce_deadline() {
 
 void Agent::Impl::renew(bool force) {
   if (!held_ || txn_pending(TxnKind::kLeader)) return;
-  const MonoTime sent = held_->deadline - held_->record.ttl * 6 / 10;
-  const MonoTime due = sent + held_->record.ttl / 5;
+  const MonoTime due = held_->renewed_at + ClusterConfig::renew_every(held_->record.ttl);
   if (!force && now_ < due) return wake_at(due);
   if (held_->unsettled && view_.leader_revision != held_->revision) {
     request_read();
@@ -74,6 +73,7 @@ void Agent::Impl::renew(bool force) {
 bool Agent::Impl::leader_commit(LeaderRecord record, store::Txn extras,
                                 std::function<void(TxnOutcome)> then) {
   if (txn_pending(TxnKind::kLeader)) return false;
+  records_in_doubt_ = records_in_doubt_ || !extras.writes.empty();  // until a view settles it
   record.counter = held_->record.counter + 1;
   if (pg_.run == PgRun::kPrimary) record.flush_lsn = std::max(record.flush_lsn, pg_.flush_lsn);
   extras.compares.push_back({keys_.leader(), held_->revision});
@@ -90,18 +90,38 @@ void Agent::Impl::leader_answer(const PendingTxn& txn, const store::TxnResult& r
     held_->record = txn.record;
     held_->unsettled = false;
     ++held_->renewals;
-    const MonoTime deadline = fence_at(txn.sent_at, txn.record);
-    const bool late = now_ >= held_->deadline && !unsafe_.renew_after_deadline;
-    if (!txn.record.vacant() && !late && phase_ != Phase::kStandingDown) {
-      held_->deadline = unsafe_.renew_after_deadline ? fence_at(now_, txn.record) : deadline;
-      if (!unsafe_.skip_fence) out_.push_back(effect::ArmGuard{held_->deadline});
-    }
+    extend(unsafe_.renew_after_deadline ? now_ : txn.sent_at, txn.record);
   } else {
     held_->unsettled = true;
     request_read();
     if (read_id_ != 0 && read_sent_ < now_) read_again_ = true;
   }
   if (txn.then) txn.then(result.outcome);
+}
+
+// `record` was written by a request sent at `renewed_at`. What comes after the deadline is too
+// late.
+void Agent::Impl::extend(MonoTime renewed_at, const LeaderRecord& record) {
+  const bool late = now_ >= held_->deadline && !unsafe_.renew_after_deadline;
+  if (record.vacant() || late || phase_ == Phase::kStandingDown) return;
+  if (renewed_at <= held_->renewed_at) return;
+  held_->renewed_at = renewed_at;
+  const MonoTime deadline = fence_at(renewed_at, record);
+  held_->deadline = failsafe_ ? std::max(held_->deadline, deadline) : deadline;
+  if (!unsafe_.skip_fence) out_.push_back(effect::ArmGuard{held_->deadline});
+}
+
+// A renewal that had been given up has succeeded after all. What it wrote may have been written
+// over by a later one of ours: the next view says which revision stands.
+void Agent::Impl::late_answer(const event::StoreCommitted& e) {
+  const auto found = std::ranges::find_if(late_, [&](const PendingTxn& t) { return t.id == e.id; });
+  if (found == late_.end()) return;
+  const PendingTxn txn = std::move(*found);
+  late_.erase(found);
+  if (e.result.outcome != TxnOutcome::kCommitted) return;
+  last_commit_ = std::max(last_commit_, e.result.revision);
+  request_read();
+  if (held_ && txn.record.epoch == held_->record.epoch) extend(txn.sent_at, txn.record);
 }
 
 // After an unknown outcome or a conflict: what is the record's revision now? Only a later
@@ -549,6 +569,7 @@ void Agent::Impl::drop_record(std::string why) {
   promote_started_ = false;
   request_.reset();
   std::erase_if(txns_, [](const PendingTxn& t) { return t.kind == TxnKind::kLeader; });
+  late_.clear();
   set_phase(pg_down() ? Phase::kStopped : Phase::kIsolated, std::move(why));
   out_.push_back(effect::DisarmGuard{});
   request_read();

@@ -36,12 +36,17 @@ struct Member {
   bool starts_hang = false;  // of isolated standbys: never consistent
   int starts_fail = 0;       // so many starts of a standby from now on
   int clones_fail = 0;
-  bool served = true;            // by the leader that it streams from
   std::vector<std::string> ops{};  // carried out, by name
   std::map<std::string, std::string> parameters{};
   std::string reload_problem{};
+  bool power = true;       // without: nobody answers for it
+  bool peers_cut = false;  // other agents don't reach it, nor it them
+  bool served = true;      // by the leader that it streams from
+
+  PeerReply last_reply{};
 
   void give(const Event& event);
+  void ask(const effect::AskPeer& e);
   void carry_out(const Effects& effects);
   Result<OpData> perform(const Op& op);
 };
@@ -64,6 +69,7 @@ struct World {
     c.name = n;
     c.host = "127.0.0.1";
     c.port = 5000 + static_cast<int>(members.size());
+    c.api_url = "http://127.0.0.1:" + std::to_string(c.port + 1000);
     c.initial = config;
     c.new_incarnation = "i" + std::to_string(members.size());
     auto& m = members[n] = std::make_unique<Member>(Member{*this, n, nullptr, {}, {}, {}});
@@ -167,6 +173,17 @@ inline void Member::give(const Event& event) {
   if (!exited) carry_out(agent->step(event, world.now));
 }
 
+// Answers at once, or its time-out comes at once.
+inline void Member::ask(const effect::AskPeer& e) {
+  Member& other = *world.members.at(e.member);
+  if (peers_cut || other.peers_cut || !other.power) {
+    return give(event::PeerAnswered{e.id, PeerOutcome::kSilent, {}});
+  }
+  if (other.exited) return give(event::PeerAnswered{e.id, PeerOutcome::kRefused, {}});
+  other.give(event::PeerAsked{1, e.request});
+  give(event::PeerAnswered{e.id, PeerOutcome::kAnswered, other.last_reply});
+}
+
 inline void Member::carry_out(const Effects& effects) {
   for (const Effect& e : effects) {
     const bool asks = std::holds_alternative<effect::ReadStore>(e) ||
@@ -203,6 +220,10 @@ inline void Member::carry_out(const Effects& effects) {
         std::printf("%8ld %s %s: %s\n", static_cast<long>(to_ms(world.now.time_since_epoch())),
                     self.str().c_str(), n->what.c_str(), n->why.c_str());
       }
+    } else if (const auto* question = std::get_if<effect::AskPeer>(&e)) {
+      world.queue.push_back([this, q = *question] { ask(q); });
+    } else if (const auto* answer = std::get_if<effect::AnswerPeer>(&e)) {
+      last_reply = answer->reply;
     } else if (std::holds_alternative<effect::Exit>(e)) {
       exited = true;
     }
@@ -316,6 +337,14 @@ class AgentTest : public ::testing::Test {
     c.new_incarnation = "again";
     m.agent = std::make_unique<Agent>(c, m.disk, world.now);
     m.carry_out(m.agent->start(world.now));
+  }
+  // Every process of its host is killed; its kernel answers that nobody listens.
+  void kill_host(Member& m) {
+    m.exited = true;
+    m.pg.run = PgRun::kStopped;
+  }
+  std::string voter() {  // the member that commits wait for
+    return world.view().sync->value.generations.back().voters.at(0).substr(0, 2);
   }
   bool noted(const Member& m, std::string_view what) {
     return std::ranges::any_of(m.notes, [&](const auto& n) { return n.what == what; });

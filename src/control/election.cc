@@ -103,6 +103,7 @@ class Count {
   std::string generation_obstacle(const Voter& v, const Generation& g) const {
     if (v.ballot->sync_name == g.leader_sync_name) return "";
     if (has_fork_after(v, g.epoch)) return "";
+    if (unsafe_.early_without_voters && g.epoch == record_.epoch && !record_.vacant()) return "";
     if (g.quorum == 0) {
       return fmt::format("epoch {} ended with only {} having all acknowledged commits",
                          g.epoch.value, g.leader.str());

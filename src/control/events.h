@@ -203,6 +203,37 @@ struct LocalState {
 std::string encode(const LocalState&);
 Result<LocalState> decode_local_state(std::string_view json);
 
+// ---- agent to agent ----------------------------------------------------------------------------
+// What one agent asks of another, over their API ports; authenticated by the shell.
+struct PeerRequest {
+  enum class Kind {
+    kLook,    // are you there?
+    kPledge,  // failsafe: follow me, and neither ballot nor take over, for `ttl` from now on
+  };
+  Kind kind = Kind::kLook;
+  NodeName from;
+  Epoch epoch;    // that `from` leads (kPledge), or that is asked about
+  Millis ttl{0};  // kPledge
+  Lsn flush_lsn;  // kPledge: end of the leader's WAL, by which lag is measured afterwards
+  bool operator==(const PeerRequest&) const = default;
+};
+struct PeerReply {
+  bool granted = false;   // kPledge
+  Epoch leading;          // that it leads; 0: none
+  std::string sync_name;  // of who answers: a voter that was rebuilt is not the voter it was
+  std::string why;        // not granted: why
+  bool operator==(const PeerReply&) const = default;
+};
+enum class PeerOutcome {
+  kAnswered,
+  kRefused,  // its host says that nobody listens there
+  kSilent,   // no answer within the time, or none that can be believed
+};
+std::string encode(const PeerRequest&);
+std::string encode(const PeerReply&);
+Result<PeerRequest> decode_peer_request(std::string_view json);
+Result<PeerReply> decode_peer_reply(std::string_view json);
+
 // ---- events -----------------------------------------------------------------------------------
 namespace event {
 struct Tick {};  // a time asked for by Agent::next_wakeup() has come
@@ -232,12 +263,22 @@ struct GuardLost {  // the guard process died; PostgreSQL is dying (PR_SET_PDEAT
                     // killed
   std::string how;
 };
+struct PeerAnswered {
+  RequestId id = 0;
+  PeerOutcome outcome = PeerOutcome::kSilent;
+  PeerReply reply;  // kAnswered
+};
+struct PeerAsked {
+  uint64_t token = 0;  // to be given back with AnswerPeer
+  PeerRequest request;
+};
 struct ShutdownRequested {};  // SIGTERM to the agent: leave the cluster in order
 }  // namespace event
 
-using Event = std::variant<event::Tick, event::StoreRead, event::StoreCommitted,
-                           event::StoreChanged, event::Observed, event::PgExited, event::OpDone,
-                           event::PersistDone, event::GuardLost, event::ShutdownRequested>;
+using Event =
+    std::variant<event::Tick, event::StoreRead, event::StoreCommitted, event::StoreChanged,
+                 event::Observed, event::PgExited, event::OpDone, event::PersistDone,
+                 event::GuardLost, event::PeerAnswered, event::PeerAsked, event::ShutdownRequested>;
 
 // ---- effects ----------------------------------------------------------------------------------
 namespace effect {
@@ -271,12 +312,24 @@ struct Note {
   std::string why;
   std::vector<std::pair<std::string, std::string>> fields;
 };
+// One PeerAnswered comes for each, within a second at most.
+struct AskPeer {
+  RequestId id = 0;
+  NodeName member;
+  std::string url;  // its API, as it has published it
+  PeerRequest request;
+};
+struct AnswerPeer {
+  uint64_t token = 0;
+  PeerReply reply;
+};
 struct Exit {};  // after ShutdownRequested: everything is in order, the agent may end
 }  // namespace effect
 
-using Effect = std::variant<effect::ReadStore, effect::CommitStore, effect::StartOp,
-                            effect::ArmGuard, effect::DisarmGuard, effect::Persist,
-                            effect::SetSampling, effect::Note, effect::Exit>;
+using Effect =
+    std::variant<effect::ReadStore, effect::CommitStore, effect::StartOp, effect::ArmGuard,
+                 effect::DisarmGuard, effect::Persist, effect::SetSampling, effect::Note,
+                 effect::AskPeer, effect::AnswerPeer, effect::Exit>;
 using Effects = std::vector<Effect>;
 
 }  // namespace bascule::control

@@ -61,6 +61,7 @@ json to_json(const Position& p) {
 
 }  // namespace
 
+std::string_view to_string(SyncMode mode) { return name_of(kSyncModes, mode); }
 std::string_view to_string(LeaderPhase phase) { return name_of(kPhases, phase); }
 std::string_view to_string(TaskKind kind) { return name_of(kTaskKinds, kind); }
 std::string_view to_string(StepState state) { return name_of(kStepStates, state); }
@@ -73,7 +74,7 @@ Status validate(const ClusterConfig& c) {
     return refuse(fmt::format("ttl: {} ms is out of range", c.ttl.count()),
                   "Choose 1 s to 10 min; the presets are fast (2 s), default (5 s), wide (30 s)");
   }
-  const Millis margin = c.ttl - c.fence_after();
+  const Millis margin = c.ttl - ClusterConfig::fence_after(c.ttl);
   if (margin < 300ms) {
     return refuse(
         fmt::format("ttl: {} ms leaves {} ms to kill PostgreSQL", c.ttl.count(), margin.count()),
@@ -96,6 +97,9 @@ Status validate(const ClusterConfig& c) {
   }
   if (c.promote_timeout < 1s || c.promote_timeout > 1h) {
     return refuse("promote_timeout: out of range", "Choose 1 s to 1 h");
+  }
+  if (c.blip_tolerance < 200ms || c.blip_tolerance > 10min) {
+    return refuse("blip_tolerance: out of range", "Choose 200 ms to 10 min");
   }
   if (c.rejoin_timeout < 1s || c.rejoin_timeout > 24h) {
     return refuse("rejoin_timeout: out of range", "Choose 1 s to 24 h");
@@ -125,7 +129,10 @@ std::string encode(const ClusterConfig& c) {
                    {"rejoinTimeoutMs", c.rejoin_timeout.count()},
                    {"parameters", c.parameters},
                    {"slots", slots_to_json(c.slots)},
-                   {"primaryRegion", c.primary_region}});
+                   {"primaryRegion", c.primary_region},
+                   {"failsafe", c.failsafe},
+                   {"earlyTakeover", c.early_takeover},
+                   {"blipToleranceMs", c.blip_tolerance.count()}});
 }
 
 Result<ClusterConfig> decode_config(std::string_view text) {
@@ -149,6 +156,9 @@ Result<ClusterConfig> decode_config(std::string_view text) {
     slot.text("database", to.database);
   });
   r.text("primaryRegion", c.primary_region);
+  r.boolean("failsafe", c.failsafe);
+  r.boolean("earlyTakeover", c.early_takeover);
+  r.duration("blipToleranceMs", c.blip_tolerance);
   if (auto ok = r.status(); !ok) return std::unexpected(ok.error());
   if (auto ok = validate(c); !ok) return std::unexpected(ok.error());
   return c;

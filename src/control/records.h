@@ -7,6 +7,7 @@
 // decision to take over (`leader_unreadable`).
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string>
@@ -29,6 +30,7 @@ using store::Revision;
 // ---- dynamic configuration: <prefix>/config ------------------------------------------------
 // kOn: one named standby. kQuorum: any sync_count of all that keep up.
 enum class SyncMode { kOff, kOn, kQuorum };
+std::string_view to_string(SyncMode mode);  // off, on, quorum
 enum class OnCrash { kFailover, kRestart, kRestartThenFailover };
 
 // A replication slot of somebody outside the cluster, by name.
@@ -54,12 +56,21 @@ struct ClusterConfig {
   std::map<std::string, std::string> parameters;  // of PostgreSQL; a member's own ones win
   std::map<std::string, PermanentSlot> slots;     // kept at whoever leads
   std::string primary_region;                     // preferred in an election; empty: none
+  bool failsafe = true;         // the store is silent: lead on while the others pledge to follow
+  bool early_takeover = false;  // synchronous modes: before ttl, on evidence (ADR 0024)
+  Millis blip_tolerance{2000};  // ... silence is evidence after so long
   bool operator==(const ClusterConfig&) const = default;
 
-  Millis renew_every() const { return ttl / 5; }
+  bool synchronous() const { return sync_mode != SyncMode::kOff; }
+  // So that a store that is away for 0.4 ttl is no reason to fence (docs/control-plane.md, Time).
+  static Millis renew_every(Millis ttl) { return ttl / 10; }
+  // The holder waits so long for the store's answer before it asks again; a later answer counts.
+  static Millis answer_within(Millis ttl) {
+    return std::clamp(ttl / 20, Millis(100), Millis(1000));
+  }
   // The holder is unable to acknowledge writes this long after the send time of its last
   // successful renewal; the remaining 0.4 ttl covers kill time and clock-rate error.
-  Millis fence_after() const { return ttl * 6 / 10; }
+  static Millis fence_after(Millis ttl) { return ttl * 6 / 10; }
 };
 // Refuses settings under which fencing can't be on time; the message names the setting.
 Status validate(const ClusterConfig& config);

@@ -43,6 +43,7 @@ struct HttpAnswer {
   std::string body;
   Sent sent = Sent::kNo;  // when status is 0
   std::string error;      // then: why, for people; names no secret
+  bool refused = false;   // then: the host says that nobody listens there
 };
 
 class HttpClient {

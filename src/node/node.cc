@@ -28,8 +28,8 @@ class Node::Impl {
     if (config_.agent.new_incarnation.empty()) {
       config_.agent.new_incarnation = deps_.entropy.hex(kIncarnationBytes);
     }
-    auto opened =
-        Shell::open(config_, {deps_.loop, deps_.pool, deps_.process, deps_.disk, deps_.store});
+    auto opened = Shell::open(config_, {deps_.loop, deps_.pool, deps_.process, deps_.disk,
+                                        deps_.store, deps_.entropy, deps_.http});
     if (!opened) return std::unexpected(opened.error());
     shell_ = std::move(opened->shell);
     shell_->on_exit([this] { finish({}); });
@@ -144,6 +144,12 @@ class Node::Impl {
     });
   }
 
+  void peer_asks(std::string sealed, std::function<void(Result<std::string>)> done) {
+    deps_.loop.post([this, a = alive_, sealed = std::move(sealed), done = std::move(done)] {
+      if (*a && agent_) shell_->peer_asks(sealed, done);
+    });
+  }
+
   void finish(Status status) {
     if (on_exit_) std::exchange(on_exit_, {})(std::move(status));
   }
@@ -183,6 +189,9 @@ Node::~Node() = default;
 void Node::on_exit(std::function<void(Status)> callback) { impl_->on_exit_ = std::move(callback); }
 Status Node::start() { return impl_->start(); }
 void Node::request_shutdown() { impl_->request_shutdown(); }
+void Node::peer_asks(std::string sealed, std::function<void(Result<std::string>)> done) {
+  impl_->peer_asks(std::move(sealed), std::move(done));
+}
 NodeView Node::view() const { return impl_->view(); }
 
 }  // namespace bascule::node

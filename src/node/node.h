@@ -20,6 +20,7 @@
 #include "control/agent.h"
 #include "env/disk.h"
 #include "env/entropy.h"
+#include "env/http.h"
 #include "env/loop.h"
 #include "env/process.h"
 #include "node/config.h"
@@ -35,6 +36,7 @@ struct NodeDeps {
   env::Disk& disk;
   env::Entropy& entropy;
   store::Store& store;
+  env::HttpClient* http = nullptr;  // to the agents of other members; nullptr: they are not asked
 };
 
 // A consistent copy, made after every step of the agent.
@@ -65,6 +67,9 @@ class Node {
   Status start();           // loop's thread
   void request_shutdown();  // thread-safe
   NodeView view() const;    // thread-safe
+  // What another agent asks, as it came from the network (node/peers.h). Thread-safe; `done` gets
+  // the answer on the loop's thread, or nothing if the agent is not there any more.
+  void peer_asks(std::string sealed, std::function<void(Result<std::string>)> done);
 
  private:
   class Impl;

@@ -82,6 +82,9 @@ Shell::Shell(std::shared_ptr<Shared> shared, ShellDeps deps, std::unique_ptr<env
     : shared_(std::move(shared)),
       deps_(deps),
       lock_(std::move(lock)),
+      peers_({shared_->config.agent.cluster, shared_->config.agent.name,
+              shared_->config.replication_password},
+             deps.http, deps.entropy),
       sample_every_(shared_->config.sampling) {
   shared_->shell = this;
 }
@@ -398,6 +401,33 @@ void Shell::perform_one(effect::Note&& e) {
   record.why = std::move(e.why);
   record.fields = std::move(e.fields);
   note(std::move(record));
+}
+
+// ---- other agents ------------------------------------------------------------------------------
+
+void Shell::perform_one(effect::AskPeer&& e) {
+  peers_.ask(e.member, e.url, e.request,
+             [shared = shared_, id = e.id](control::PeerOutcome outcome, control::PeerReply reply) {
+               if (shared->shell == nullptr) return;
+               shared->shell->emit(event::PeerAnswered{id, outcome, std::move(reply)});
+             });
+}
+
+void Shell::peer_asks(const std::string& sealed, std::function<void(Result<std::string>)> done) {
+  auto opened = peers_.open(sealed);
+  if (!opened) return done(std::unexpected(opened.error()));
+  const uint64_t token = next_token_++;
+  const control::PeerRequest request = opened->request;
+  questions_[token] = {std::move(*opened), std::move(done)};
+  emit(event::PeerAsked{token, request});
+}
+
+void Shell::perform_one(effect::AnswerPeer&& e) {
+  const auto found = questions_.find(e.token);
+  if (found == questions_.end()) return;
+  const Question question = std::move(found->second);
+  questions_.erase(found);
+  question.done(peers_.seal(question.opened, e.reply));
 }
 
 void Shell::perform_one(effect::Exit&&) {

@@ -6,6 +6,7 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "node/guard_client.h"
 #include "node/notes.h"
 #include "node/ops.h"
+#include "node/peers.h"
 #include "node/sampler.h"
 #include "node/server.h"
 #include "store/store.h"
@@ -30,6 +32,8 @@ struct ShellDeps {
   env::Process& process;
   env::Disk& disk;
   store::Store& store;
+  env::Entropy& entropy;
+  env::HttpClient* http = nullptr;
 };
 
 class Shell {
@@ -60,6 +64,7 @@ class Shell {
   // Slots that a promotion of this member will need. While it streams and nothing else is to be
   // done they are created without WAL, so that a promotion does not have to. Old ones are released.
   void prepare_slots(std::vector<std::string> slots);
+  void peer_asks(const std::string& sealed, std::function<void(Result<std::string>)> done);
   void on_exit(std::function<void()> callback);  // effect::Exit, after the guard was told to end
 
   std::vector<NoteRecord> notes() const;  // thread-safe
@@ -84,6 +89,8 @@ class Shell {
   void perform_one(control::effect::Persist&& e);
   void perform_one(control::effect::SetSampling&& e);
   void perform_one(control::effect::Note&& e);
+  void perform_one(control::effect::AskPeer&& e);
+  void perform_one(control::effect::AnswerPeer&& e);
   void perform_one(control::effect::Exit&& e);
 
   void emit(control::Event event);
@@ -128,6 +135,14 @@ class Shell {
   std::vector<std::string> slots_wanted_, slots_prepared_;
   MonoTime slots_prepared_at_{};
   MonoTime streaming_since_{};  // zero: it does not
+
+  Peers peers_;
+  struct Question {
+    Peers::Opened opened;
+    std::function<void(Result<std::string>)> done;
+  };
+  std::map<uint64_t, Question> questions_;  // that the agent is to answer, by token
+  uint64_t next_token_ = 1;
 
   Millis sample_every_;
   bool sampling_ = false;

@@ -119,6 +119,9 @@ env::HttpAnswer CurlHttp::Transfer::answer(CURLcode code) {
   // Not the bytes that the server got, but those that left: without the body it has no request.
   const bool sent = request_bytes > 0 && uploaded == request.body.size();
   out.sent = sent ? env::HttpAnswer::Sent::kPerhaps : env::HttpAnswer::Sent::kNo;
+  long os_error = 0;
+  curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &os_error);
+  out.refused = code == CURLE_COULDNT_CONNECT && os_error == ECONNREFUSED;
   out.error = too_large          ? "the answer is too large"
               : error[0] != '\0' ? error.data()
                                  : curl_easy_strerror(code);

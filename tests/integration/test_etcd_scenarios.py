@@ -48,6 +48,7 @@ def test_25_etcd_leader_killed_causes_no_failover():
 
 def test_27_etcd_without_a_majority_fences_the_primary_and_loses_nothing():
     with etcd_cluster() as cluster:
+        cluster.run_cli("config", "set", "failsafe=false")  # with it: test_failsafe.py
         old, epoch = cluster.primary(), cluster.epoch()
         with cluster.ledger() as ledger:
             ledger.wait_acks(50)
@@ -56,7 +57,6 @@ def test_27_etcd_without_a_majority_fences_the_primary_and_loses_nothing():
                 (cluster.etcd_home(name) / "hold").touch()
             begun = time.monotonic()
             cluster.kill(*[cluster.etcd_process(name) for name in victims])
-            # Without failsafe mode (scenario 26) it can't know that nobody leads.
             wait_for(lambda: not cluster.backends(old, ""), 10, f"{old} is fenced")
             fenced_after_ms = (time.monotonic() - begun) * 1000
             time.sleep(TTL_MS / 1000 + 1)  # nobody may take over what nobody can see
@@ -74,6 +74,7 @@ def test_27_etcd_without_a_majority_fences_the_primary_and_loses_nothing():
 
 def test_17_etcd_cut_off_from_the_primary_fails_over_after_it_is_fenced():
     with etcd_cluster() as cluster:
+        cluster.run_cli("config", "set", "failsafe=false")
         old = cluster.primary()
         relays = cluster.put_relays_between(old)
         wait_for(lambda: cluster.leader_renewed_by_now() and cluster.primary() == old, 20, "renewed through relays")
@@ -93,6 +94,26 @@ def test_17_etcd_cut_off_from_the_primary_fails_over_after_it_is_fenced():
         cluster.finish(ledger, "17 primary cut off from etcd", max_gap_ms=TTL_MS + 2000, errors_by_client_max=1)
         cluster.assert_same_rows_everywhere()
         assert cluster.writable_members() == [cluster.primary()]
+
+
+def test_17_etcd_cut_off_from_the_primary_alone_it_goes_on_by_pledges():
+    with etcd_cluster() as cluster:
+        old = cluster.primary()
+        relays = cluster.put_relays_between(old)
+        wait_for(lambda: cluster.leader_renewed_by_now() and cluster.primary() == old, 20, "renewed through relays")
+        epoch = cluster.epoch()
+        with cluster.ledger() as ledger:
+            ledger.wait_acks(50)
+            for relay in relays:
+                relay.cut()
+            time.sleep(4 * TTL_MS / 1000)
+            ledger.wait_acks(50)
+            for relay in relays:
+                relay.heal()
+            wait_for(cluster.leader_renewed_by_now, 20, "renewed again")
+            ledger.wait_acks(50)
+        cluster.finish(ledger, "17 failsafe", max_gap_ms=1500, errors_by_client_max=0)
+        assert (cluster.primary(), cluster.epoch()) == (old, epoch)
 
 
 def test_22_etcd_blip_of_a_second_is_no_reason_for_anything():

@@ -1,0 +1,49 @@
+// Failsafe: who has pledged to follow a leader neither ballots nor takes over while the pledge
+// holds, whatever becomes of its agent; and nobody pledges whose ballot may count.
+#include "sim/checkers/checker.h"
+
+namespace bascule::sim {
+namespace {
+
+class Pledges : public Checker {
+ public:
+  using Checker::Checker;
+
+  void pledged(Member& by, const control::PeerRequest& request, MonoTime until) override {
+    auto& pledge = truth_.pledges[static_cast<size_t>(by.host())];
+    pledge = {request.from, request.epoch, until};
+    if (!leads(*pledge)) return;  // it is not the leader any more: nobody is bound, nothing gained
+    const std::string* text = truth_.store.value(truth_.keys.ballot(by.name()));
+    const auto ballot = text ? control::decode_ballot(*text) : Result<control::Ballot>();
+    const auto revision = truth_.store.revision_of(truth_.keys.leader());
+    if (text != nullptr && ballot && ballot->answers == revision) {
+      world().violation("pledges", fmt::format("{} pledges to {} while its ballot counts",
+                                               by.name().str(), request.from.str()));
+    }
+  }
+
+  void commit_sent(Member& m, const store::Txn& txn, control::RequestId, MonoTime sent) override {
+    const auto& pledge = truth_.pledges[static_cast<size_t>(m.host())];
+    if (!pledge || sent >= pledge->until || !leads(*pledge)) return;
+    for (const store::Write& w : txn.writes) {
+      if (w.key != truth_.keys.ballot(m.name()) || !w.value) continue;
+      world().violation("pledges",
+                        fmt::format("{} ballots {} ms before its pledge to {} ends", m.name().str(),
+                                    to_ms(pledge->until - sent), pledge->to.str()));
+    }
+  }
+
+ private:
+  bool leads(const Truth::Pledge& pledge) const {
+    const std::string* text = truth_.store.value(truth_.keys.leader());
+    const auto record = text ? control::decode_leader(*text) : Result<control::LeaderRecord>();
+    return text != nullptr && record && record->holder == pledge.to &&
+           record->epoch == pledge.epoch;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Checker> make_pledges(Truth& truth) { return std::make_unique<Pledges>(truth); }
+
+}  // namespace bascule::sim

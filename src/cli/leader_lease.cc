@@ -1,0 +1,70 @@
+#include "cli/leader_lease.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+namespace bascule::cli {
+namespace {
+
+constexpr Millis kLeaseMax{600000};  // no ttl is longer
+constexpr size_t kAnswerBytesMax = 64 << 10;
+
+}  // namespace
+
+Nanos lease_in(const std::string& body, Epoch epoch) {
+  const auto document = nlohmann::json::parse(body, nullptr, /*allow_exceptions=*/false);
+  if (!document.is_object()) return Nanos{0};
+  const auto number = [&](const char* key) -> int64_t {
+    const auto found = document.find(key);
+    return found != document.end() && found->is_number_integer() ? found->get<int64_t>() : 0;
+  };
+  const int64_t left = number("validForMs");
+  if (number("epoch") != static_cast<int64_t>(epoch.value) || left <= 0 ||
+      left > kLeaseMax.count()) {
+    return Nanos{0};
+  }
+  return Nanos{Millis{left}} * 9 / 10;  // its clock may run slower than ours
+}
+
+LeaderLease::LeaderLease(env::Loop& loop, env::HttpClient& http, Extended extended)
+    : loop_(loop), http_(http), extended_(std::move(extended)) {}
+
+LeaderLease::~LeaderLease() {
+  loop_.cancel(timer_);
+  if (asked_ != 0) http_.cancel(asked_);
+}
+
+void LeaderLease::on_view(const control::ClusterView& view, MonoTime begun) {
+  url_.clear();
+  if (view.leader && view.leader->value.phase == control::LeaderPhase::kRunning) {
+    epoch_ = view.leader->value.epoch;
+    ttl_ = view.leader->value.ttl;
+    const auto* member = view.member(view.leader->value.holder);
+    if (member != nullptr) url_ = member->api_url;
+  }
+  schedule(begun + ttl_ / 4);  // put off by every read: nobody is asked while the store answers
+}
+
+void LeaderLease::schedule(MonoTime when) {
+  loop_.cancel(timer_);
+  timer_ = loop_.call_at(when, [this] { ask(); });
+}
+
+void LeaderLease::ask() {
+  schedule(loop_.now() + ttl_ / 10);
+  if (url_.empty() || asked_ != 0) return;
+  env::HttpRequest request;
+  request.method = "GET";
+  request.url = url_ + "/primary";
+  request.connect_timeout = request.timeout = ttl_ / 5;
+  request.answer_bytes_max = kAnswerBytesMax;
+  const MonoTime begun = loop_.now();
+  asked_ = http_.send(std::move(request), [this, begun, epoch = epoch_](env::HttpAnswer answer) {
+    asked_ = 0;
+    if (answer.status != 200) return;
+    const Nanos lease = lease_in(answer.body, epoch);
+    if (lease > Nanos{0}) extended_(epoch, begun + lease);
+  });
+}
+
+}  // namespace bascule::cli
