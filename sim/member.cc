@@ -156,6 +156,12 @@ void Member::sample() {
   world_.after(takes / 2, agent_process_, [this, begun, takes, token = sampling_token_] {
     PgStatus status = pg_.status();
     status.sampled_at = begun;
+    if (pg_.disk().hung_until <= world_.now() || status.run != PgRun::kPrimary) {
+      write_probe_since_.reset();
+    } else {
+      if (!write_probe_since_) write_probe_since_ = begun;
+      status.write_waits = begun - *write_probe_since_;
+    }
     world_.after(takes / 2, agent_process_, [this, token, status = std::move(status)] {
       if (token != sampling_token_) return;
       schedule_sample(sampling_);

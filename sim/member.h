@@ -152,6 +152,7 @@ class Member {
   ProcessId guard_process_{};
   bool guard_alive_ = false;
   std::optional<MonoTime> guard_deadline_;
+  std::optional<MonoTime> write_probe_since_;  // it waits for its flush
 
   std::optional<control::Op> running_op_;
   control::OpId running_id_ = 0;

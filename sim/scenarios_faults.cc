@@ -114,6 +114,14 @@ void host_suspended(Script& s) {
   s.expect_changes(1, 1);
 }
 
+void flush_hangs(Script& s) {
+  s.strikes("the primary's storage takes no writes any more");
+  s.primary().pg().disk().hung_until = s.world().now() + millis(60000);
+  s.expect_taken_over_within(kSilence);
+  s.expect_changes(1, 1);
+  s.expect_gap_below(kSilence);
+}
+
 void data_directory_gone(Script& s) {
   s.strikes("the data directory is deleted");
   s.primary().pg().kill_postmaster(Nanos{0});
@@ -304,6 +312,39 @@ void store_rolling_restart(Script& s) {
   s.expect_changes(0, 0);
 }
 
+void store_wiped(Script& s) {
+  const uint64_t epoch = s.epoch();
+  s.strikes("the store is wiped under a leader that lives");
+  s.cluster().truth().store_damaged = true;
+  s.cluster().store().wipe();
+  s.expect(s.cluster().run_until([&] { return s.leader() == &s.primary(); }, millis(3000)),
+           "the store has not been filled again");
+  s.expect_writable_within(millis(2000));
+  s.expect(s.epoch() == epoch, "another epoch");
+  s.expect(s.count("op.init_db") == 1, "another cluster was made");
+  s.wait(millis(8000));
+  s.expect_together();
+  s.strikes("and later the primary's host is lost");
+  s.primary().power_loss();
+  s.expect_taken_over_within(kSilence);
+}
+
+void store_restored(Script& s) {
+  s.strikes("the store is restored from a backup under a leader that lives");
+  Truth& truth = s.cluster().truth();
+  truth.store_damaged = true;
+  const uint64_t epoch = s.epoch();
+  s.cluster().store().rollback(static_cast<size_t>(s.random().between(1, 30)));
+  s.expect_writable_within(millis(5000));
+  s.wait(millis(8000));
+  s.expect_leader(s.primary());
+  s.expect(s.epoch() == epoch, "another epoch");
+  s.expect_together();
+  s.strikes("and later the primary's host is lost");
+  s.primary().power_loss();
+  s.expect_taken_over_within(kSilence);
+}
+
 constexpr Scenario kScenarios[] = {
     {"1", "postmaster killed, restart policy", postmaster_killed_restart, on_crash_restart},
     {"2", "postmaster killed, fail-over policy, synchronous standby", postmaster_killed_failover},
@@ -315,6 +356,7 @@ constexpr Scenario kScenarios[] = {
     {"6", "agent stopped", agent_stopped},
     {"7", "postmaster and children stopped", postmaster_stopped},
     {"8", "host suspended for a minute", host_suspended},
+    {"9", "a flush of WAL hangs", flush_hangs},
     {"11", "data directory gone", data_directory_gone},
     {"15", "a backend is killed while commits wait", clients_wait_for_recovered_commits,
      on_crash_restart},
@@ -332,8 +374,10 @@ constexpr Scenario kScenarios[] = {
     {"26b", "store away, and the primary cut from the others", store_outage_and_partition},
     {"26c", "store away for minutes, asynchronous", store_outage, asynchronous},
     {"27", "store away, then the primary dies", store_outage_then_primary_dies},
+    {"28", "store wiped", store_wiped},
     {"29", "rolling restart of the store", store_rolling_restart},
     {"31", "synchronous, primary dies", host_lost},
+    {"68", "store restored from a backup", store_restored},
     {"37", "restart with waiting commits", clients_wait_for_recovered_commits, on_crash_restart},
 };
 

@@ -116,7 +116,10 @@ void Agent::Impl::decide() {
   wake_ = now_ + 1s;
   if (exited_) return;
   expire_requests();
-  if (have_view_) keep_failsafe();
+  if (have_view_) {
+    keep_failsafe();
+    keep_seed();
+  }
   enforce_deadline();
   if (have_view_ && have_pg_ && !kill_) {
     if (phase_ != Phase::kStandingDown) held_ ? lead() : follow();
@@ -147,7 +150,9 @@ void Agent::Impl::on(const event::StoreRead& e) {
     if (!have_view_) reason_ = "the store does not answer: " + e.result.error().to_string();
     return;
   }
-  view_ = parser_.parse(*e.result);
+  ClusterView next = parser_.parse(*e.result);
+  if (have_view_ && doubt_.empty() && !doubt_about(next).empty()) good_ = std::move(view_);
+  view_ = std::move(next);
   const MonoTime unchanged_at = have_view_ ? view_begun_ : MonoTime{};
   have_view_ = true;
   view_begun_ = read_sent_;
@@ -168,26 +173,20 @@ void Agent::Impl::learn_store() {
     local_.store_identity = view_.identity;
     persist({});
   }
-  if (view_.identity != local_.store_identity) {
-    doubt_ = fmt::format("the store is not the one known here ({} instead of {})", view_.identity,
-                         local_.store_identity);
-  } else if (!rolled_back_.empty()) {
-    doubt_ = rolled_back_;
-  } else if (view_.revision < revision_seen_) {
-    doubt_ = rolled_back_ =
-        fmt::format("the store went back from revision {} to {}", revision_seen_, view_.revision);
-  } else if (view_.leader && view_.leader->value.epoch < local_.highest_epoch) {
-    doubt_ = rolled_back_ =
-        fmt::format("the store went back from epoch {} to {}", local_.highest_epoch.value,
-                    view_.leader->value.epoch.value);
-  } else {
-    doubt_.clear();
-    revision_seen_ = view_.revision;
-    local_.highest_revision = view_.revision;
-    if (view_.leader && view_.leader->value.epoch > local_.highest_epoch) {
-      local_.highest_epoch = view_.leader->value.epoch;
-      persist({});
-    }
+  doubt_ = doubt_about(view_);
+  if (!doubt_.empty() && seeded_anew(view_)) trust_store();
+  if (!doubt_.empty()) {
+    if (doubt_since_ == MonoTime{}) doubt_since_ = now_;
+    if (view_.identity == local_.store_identity) rolled_back_ = doubt_;
+    return;
+  }
+  doubt_since_ = {};
+  revision_seen_ = view_.revision;
+  local_.highest_revision = view_.revision;
+  if (view_.seed) local_.seed = std::max(local_.seed, view_.seed->value.number);
+  if (view_.leader && view_.leader->value.epoch > local_.highest_epoch) {
+    local_.highest_epoch = view_.leader->value.epoch;
+    persist({});
   }
 }
 
@@ -243,7 +242,10 @@ void Agent::Impl::on(const event::StoreCommitted& e) {
   const PendingTxn txn = std::move(*found);
   txns_.erase(found);
   const bool committed = e.result.outcome == store::TxnOutcome::kCommitted;
-  if (committed) last_commit_ = std::max(last_commit_, e.result.revision);
+  if (committed && txn.kind != TxnKind::kSeed) {
+    last_commit_ = std::max(last_commit_, e.result.revision);
+    committed_at_ = now_;
+  }
   switch (txn.kind) {
     case TxnKind::kLeader:
       leader_answer(txn, e.result);
@@ -253,6 +255,9 @@ void Agent::Impl::on(const event::StoreCommitted& e) {
     case TxnKind::kResume:
       if (committed) took_over(txn, e.result.revision);
       request_read();
+      break;
+    case TxnKind::kSeed:
+      seed_answered(txn, e.result);
       break;
     case TxnKind::kBallot:
     case TxnKind::kDropBallot:
@@ -417,7 +422,7 @@ void Agent::Impl::on(const event::PersistDone& e) {
 // ---- small things ----------------------------------------------------------------------------
 
 ClusterConfig Agent::Impl::config() const {
-  return view_.config ? view_.config->value : config_.initial;
+  return known().config ? known().config->value : config_.initial;
 }
 
 std::string Agent::Impl::sync_name() const { return config_.name.str() + "_" + local_.incarnation; }

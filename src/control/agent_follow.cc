@@ -13,7 +13,7 @@ constexpr Millis kRelayAvoided{30000};
 
 void Agent::Impl::follow() {
   if (shutdown_) return shut_down();
-  if (!view_fresh()) {
+  if (!view_fresh() && doubt_.empty()) {
     request_read();
     wake_at(now_ + 100ms);
     return;

@@ -6,6 +6,7 @@
 //   agent_tasks.cc operators' tasks (restart, reload, reinit); parameters of PostgreSQL
 //   agent_lead.cc       holding the record: renewals, promotion, crash policy, roster, synchronous
 //   set agent_switchover.cc planned switchover and orderly shutdown
+//   agent_reseed.cc     what is believed of the store; filling it again
 //   agent_peers.cc      failsafe by pledges, evidence for an early take-over
 #pragma once
 
@@ -36,7 +37,16 @@ class Agent::Impl {
   Effects step(const Event& event, MonoTime now);
 
   // What is said of a transaction when its answer comes.
-  enum class TxnKind { kLeader, kBootstrap, kBallot, kDropBallot, kTakeOver, kResume, kPublish };
+  enum class TxnKind {
+    kLeader,
+    kBootstrap,
+    kBallot,
+    kDropBallot,
+    kTakeOver,
+    kResume,
+    kSeed,
+    kPublish
+  };
   struct PendingTxn {
     RequestId id = 0;
     TxnKind kind = TxnKind::kPublish;
@@ -170,6 +180,7 @@ class Agent::Impl {
   bool end_duplicates();
   void keep_sync();
   void apply_sync_step(const SyncStep& step);
+  bool writes_hang() const;
   void hung();
   void crashed(std::string how);
   void apply_crash_policy();
@@ -178,7 +189,8 @@ class Agent::Impl {
   void finish_standing_down();
   void drop_record(std::string why);
   std::vector<SyncCandidate> sync_candidates() const;
-  SyncRecord sync_record() const { return view_.sync ? view_.sync->value : SyncRecord{}; }
+  static SyncRecord sync_of(const ClusterView& v) { return v.sync ? v.sync->value : SyncRecord{}; }
+  SyncRecord sync_record() const { return sync_of(view_); }
 
   // -- agent_sources.cc: where standbys stream and are copied from
   NodeName source_of(const LeaderRecord& leader) const;
@@ -221,6 +233,15 @@ class Agent::Impl {
   void watch_leader(const LeaderRecord& leader);
   std::string early_obstacle() const;
 
+  // -- agent_reseed.cc
+  std::string doubt_about(const ClusterView& view) const;
+  bool seeded_anew(const ClusterView& view) const;
+  void trust_store();
+  void keep_seed();
+  store::Txn seed_txn(const LeaderRecord& record) const;
+  void seed_answered(const PendingTxn& txn, const store::TxnResult& result);
+  const ClusterView& known() const { return good_ ? *good_ : view_; }
+
   // -- agent_switchover.cc
   void hold_samples();
   void handle_request();
@@ -261,6 +282,10 @@ class Agent::Impl {
   MonoTime leader_seen_at_{};
   MonoTime leader_written_after_{};  // begin of the last read that did not show it yet; {}: unknown
   std::string doubt_;                // why elections are refused: store wiped or rolled back
+  MonoTime doubt_since_{};
+  std::optional<ClusterView> good_;  // in doubt: what was seen last before
+  MonoTime committed_at_{};          // when last_commit_ was answered
+  MonoTime seed_again_{};
 
   // PostgreSQL
   PgStatus pg_;

@@ -57,6 +57,7 @@ void Agent::Impl::enforce_deadline() {
 
 void Agent::Impl::renew(bool force) {
   if (!held_ || txn_pending(TxnKind::kLeader)) return;
+  if (good_ || txn_pending(TxnKind::kSeed)) return;  // not into a store that is not what it was
   const MonoTime due = held_->renewed_at + ClusterConfig::renew_every(held_->record.ttl);
   if (!force && now_ < due) return wake_at(due);
   if (held_->unsettled && view_.leader_revision != held_->revision) {
@@ -120,6 +121,7 @@ void Agent::Impl::late_answer(const event::StoreCommitted& e) {
   late_.erase(found);
   if (e.result.outcome != TxnOutcome::kCommitted) return;
   last_commit_ = std::max(last_commit_, e.result.revision);
+  committed_at_ = now_;
   request_read();
   if (held_ && txn.record.epoch == held_->record.epoch) extend(txn.sent_at, txn.record);
 }
@@ -127,7 +129,8 @@ void Agent::Impl::late_answer(const event::StoreCommitted& e) {
 // After an unknown outcome or a conflict: what is the record's revision now? Only a later
 // compare-and-set on it settles anything.
 void Agent::Impl::adopt_revision() {
-  if (txn_pending(TxnKind::kLeader) || view_.revision < last_commit_ || !view_.leader) return;
+  if (good_ || txn_pending(TxnKind::kLeader)) return;
+  if (view_.revision < last_commit_ || !view_.leader) return;
   if (view_.leader_revision == held_->revision) return;
   const LeaderRecord& seen = view_.leader->value;
   if (seen.holder == config_.name && seen.epoch == held_->record.epoch) {
@@ -146,7 +149,7 @@ void Agent::Impl::adopt_revision() {
 
 // Nothing of ours is in doubt and the view shows our last write.
 bool Agent::Impl::settled() const {
-  return held_ && !held_->unsettled && !txn_pending(TxnKind::kLeader) && view_fresh() &&
+  return held_ && !good_ && !held_->unsettled && !txn_pending(TxnKind::kLeader) && view_fresh() &&
          view_.leader_revision == held_->revision;
 }
 
@@ -333,10 +336,11 @@ void Agent::Impl::run_cluster() {
     return stand_down("PostgreSQL turned out to be in recovery", Release::kYes);
   }
   if (pg_down() && !op_running()) return crashed("found stopped");
-  if (pg_.run == PgRun::kUnresponsive) return hung();
+  if (pg_.run == PgRun::kUnresponsive || writes_hang()) return hung();
   hung_since_ = {};
   reason_.clear();
   if (local_.led_epoch != held_->record.epoch) return;
+  if (good_) return wake_at(now_ + 100ms);  // keep_seed()
   if (!settled()) {
     request_read();
     return wake_at(now_ + 100ms);
@@ -359,16 +363,23 @@ void Agent::Impl::run_cluster() {
   if (settled()) keep_parameters();  // not while a turn of our own is being announced
 }
 
+// A flush of WAL hangs (the write probe). Only where somebody else can go on: on the same disk a
+// restart would hang, too.
+bool Agent::Impl::writes_hang() const {
+  return sync_was_healthy_ && pg_.write_waits >= std::min(config().ttl / 2, Millis(2000));
+}
+
 // Its clients wait as they would for a host that is lost: for as long (stopped, or on a disk that
 // hangs). Load and used-up connections are no reason: they don't keep the probe waiting for ttl.
 void Agent::Impl::hung() {
-  reason_ = "PostgreSQL does not answer the probe";
-  if (hung_since_ == MonoTime{}) hung_since_ = now_;
+  const bool answers = pg_.run != PgRun::kUnresponsive;
+  reason_ = answers ? "storage does not take writes" : "PostgreSQL does not answer the probe";
+  if (hung_since_ == MonoTime{}) hung_since_ = now_ - (answers ? pg_.write_waits : Nanos{0});
   const MonoTime limit = hung_since_ + config().ttl;
   if (view_.paused || now_ < limit) return wake_at(view_.paused ? now_ + 1s : limit);
   hung_since_ = {};
-  note(LogLevel::kWarn, "detected", "PostgreSQL has not answered the probe for ttl: it is killed");
-  crashed("it did not answer");
+  note(LogLevel::kWarn, "detected", reason_ + " for ttl: PostgreSQL is killed");
+  crashed(answers ? "its storage did not take writes" : "it did not answer");
   op_.reset();
   run(op::Kill{});
 }

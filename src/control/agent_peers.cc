@@ -20,7 +20,7 @@ bool on_loopback(std::string_view url) {
 }  // namespace
 
 RequestId Agent::Impl::ask(const NodeName& member, PeerRequest request) {
-  const MemberRecord* m = view_.member(member);
+  const MemberRecord* m = known().member(member);
   if (!m || m->api_url.empty()) return 0;
   // An API that listens on loopback only: from another host that address is somebody else.
   if (on_loopback(m->api_url) && !on_loopback(m->host)) return 0;
@@ -58,7 +58,7 @@ void Agent::Impl::on(const event::PeerAsked& e) {
     reply.why = no_pledge_because(e.request);
     reply.granted = reply.why.empty();
     if (reply.granted) {
-      const Millis ttl = std::max(e.request.ttl, view_.leader->value.ttl);
+      const Millis ttl = std::max(e.request.ttl, known().leader->value.ttl);
       pledge_ = Pledge{e.request.from, e.request.epoch, now_ + ttl, e.request.flush_lsn};
     }
   }
@@ -69,8 +69,10 @@ void Agent::Impl::on(const event::PeerAsked& e) {
 // leader: no ballot of its own, no take-over, also none whose outcome is unknown (the intent stands
 // until a view has shown that the ballot is void and gone).
 std::string Agent::Impl::no_pledge_because(const PeerRequest& request) const {
-  if (!have_view_ || !view_.leader || !doubt_.empty()) return "has no view of the store to trust";
-  const LeaderRecord& leader = view_.leader->value;
+  // In doubt: what was seen before, in this life. Nobody can have led since without its voters.
+  const bool trusted = have_view_ && known().leader && (doubt_.empty() || good_);
+  if (!trusted) return "has no view of the store to trust";
+  const LeaderRecord& leader = known().leader->value;
   if (held_ || leader.vacant() || leader.holder != request.from || leader.epoch != request.epoch ||
       local_.highest_epoch > request.epoch || local_.led_epoch > request.epoch) {
     return fmt::format("knows {} of epoch {} as the leader",
@@ -80,16 +82,16 @@ std::string Agent::Impl::no_pledge_because(const PeerRequest& request) const {
   const bool outstanding = local_.ballot_intent || txn_pending(TxnKind::kBallot) ||
                            txn_pending(TxnKind::kTakeOver) || txn_pending(TxnKind::kDropBallot) ||
                            txn_pending(TxnKind::kResume) || txn_pending(TxnKind::kBootstrap) ||
-                           view_.ballots.contains(config_.name);
+                           known().ballots.contains(config_.name);
   return outstanding ? "has a ballot that may count" : "";
 }
 
 // Bound to the leader that the store shows: no ballot, no election.
 bool Agent::Impl::pledged() const {
-  if (!pledge_ || now_ >= pledge_->until || !view_.leader || unsafe_.ballot_despite_pledge) {
+  if (!pledge_ || now_ >= pledge_->until || !known().leader || unsafe_.ballot_despite_pledge) {
     return false;
   }
-  const LeaderRecord& leader = view_.leader->value;
+  const LeaderRecord& leader = known().leader->value;
   return !leader.vacant() && leader.holder == pledge_->to && leader.epoch == pledge_->epoch;
 }
 
@@ -99,12 +101,12 @@ bool Agent::Impl::pledged() const {
 // answer that is a little late.
 void Agent::Impl::keep_failsafe() {
   if (!held_ || stage_ != Stage::kRunning || !crash_.empty() || pg_.run != PgRun::kPrimary ||
-      phase_ == Phase::kStandingDown || !config().failsafe) {
+      phase_ == Phase::kStandingDown || (!config().failsafe && !good_)) {
     return;
   }
   const Millis every = ClusterConfig::renew_every(held_->record.ttl);
   const MonoTime overdue = held_->renewed_at + every * 2;
-  if (now_ < overdue) {
+  if (now_ < overdue && !good_) {
     if (std::exchange(failsafe_, false)) {
       note(LogLevel::kInfo, "failsafe ended", "the store answers again");
     }
@@ -113,7 +115,7 @@ void Agent::Impl::keep_failsafe() {
   if (now_ < pledges_asked_at_ + every) return wake_at(pledges_asked_at_ + every);
   pledges_asked_at_ = now_;
   wake_at(now_ + every);
-  for (const auto& [name, member] : view_.members) {
+  for (const auto& [name, member] : known().members) {
     if (name == config_.name) continue;
     PeerRequest request;
     request.kind = PeerRequest::Kind::kPledge;
@@ -138,7 +140,8 @@ void Agent::Impl::pledge_answered(const Asked& asked, const event::PeerAnswered&
 // As if renewed at the sending of the oldest request among the pledges that are needed.
 void Agent::Impl::extend_by_pledges() {
   const auto since = bound_since();
-  if (!since || now_ >= held_->deadline || now_ < held_->renewed_at + held_->record.ttl / 5) return;
+  if (!since || !config().failsafe || now_ >= held_->deadline) return;
+  if (now_ < held_->renewed_at + held_->record.ttl / 5) return;
   const MonoTime deadline = fence_at(*since, held_->record);
   if (deadline <= held_->deadline) return;
   held_->deadline = deadline;
@@ -157,7 +160,8 @@ void Agent::Impl::extend_by_pledges() {
 std::optional<MonoTime> Agent::Impl::bound_since() const {
   if (unsafe_.failsafe_unpledged) return now_;
   std::vector<MonoTime> times;
-  const auto& generations = view_.sync ? view_.sync->value.generations : std::vector<Generation>{};
+  const auto& generations =
+      known().sync ? known().sync->value.generations : std::vector<Generation>{};
   const Generation* newest = generations.empty() ? nullptr : &generations.back();
   if (newest && newest->quorum > 0 && newest->epoch == held_->record.epoch && !records_in_doubt_) {
     for (const auto& [name, pledge] : pledges_) {
@@ -171,10 +175,10 @@ std::optional<MonoTime> Agent::Impl::bound_since() const {
     std::ranges::sort(times, std::greater{});
     return times[needed - 1];
   }
-  if (!view_.roster) return std::nullopt;
-  std::vector<NodeName> electable = view_.roster->value.members;
+  if (!known().roster) return std::nullopt;
+  std::vector<NodeName> electable = known().roster->value.members;
   if (records_in_doubt_) {  // whoever is known may just have been added
-    for (const auto& [name, member] : view_.members) electable.push_back(name);
+    for (const auto& [name, member] : known().members) electable.push_back(name);
   }
   MonoTime oldest = now_;  // of nobody else: nobody else can be elected
   for (const NodeName& name : electable) {

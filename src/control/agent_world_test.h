@@ -55,6 +55,7 @@ struct World {
   MonoTime now{std::chrono::hours(1)};
   std::map<std::string, store::Entry> entries;
   store::Revision revision = 0;
+  std::string identity = "store-1";
   std::map<NodeName, std::unique_ptr<Member>> members;
   std::deque<std::function<void()>> queue;
   bool store_answers = true;
@@ -101,7 +102,7 @@ struct World {
   }
 
   store::Snapshot snapshot() const {
-    store::Snapshot s{"store-1", revision, {}};
+    store::Snapshot s{identity, revision, {}};
     for (const auto& [k, e] : entries) s.entries.push_back(e);
     return s;
   }

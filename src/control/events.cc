@@ -22,6 +22,7 @@ std::string encode(const LocalState& s) {
       {"storeIdentity", s.store_identity},
       {"highestRevision", s.highest_revision},
       {"highestEpoch", s.highest_epoch.value},
+      {"seed", s.seed},
       {"ledEpoch", s.led_epoch.value},
       {"bootstrapping", s.bootstrapping},
       {"task", s.task},
@@ -39,6 +40,7 @@ Result<LocalState> decode_local_state(std::string_view text) {
   r.text("storeIdentity", s.store_identity);
   r.number("highestRevision", s.highest_revision);
   r.number("highestEpoch", s.highest_epoch.value);
+  r.number("seed", s.seed);
   r.number("ledEpoch", s.led_epoch.value);
   r.position("highWater", s.high_water);
   r.boolean("bootstrapping", s.bootstrapping);

@@ -178,6 +178,7 @@ struct PgStatus {
   std::vector<std::string> sync_standbys;  // in force (shown by a new session)
   size_t sync_count = 1;                   // likewise
   int running_transactions = 0;            // of clients, replication and ourselves excluded
+  Nanos write_waits{0};  // primary: so long a flush of WAL has been waited for; 0: it works
   bool pending_restart = false;
   std::string progress;  // "cloning 43 %", may be empty
 };
@@ -189,6 +190,7 @@ struct LocalState {
   std::string store_identity;  // of the store last seen; empty: none yet
   Revision highest_revision = 0;
   Epoch highest_epoch;
+  uint64_t seed = 0;  // number of the newest seed of the store that was trusted
   // While set, every start of PostgreSQL renders an empty primary_conninfo.
   std::optional<Revision> ballot_intent;
   // The epoch whose leader this data directory was, once promotion (or initdb) was complete: such a

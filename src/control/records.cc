@@ -444,6 +444,19 @@ Result<RosterRecord> decode_roster(std::string_view text) {
   return r.finish(std::move(roster));
 }
 
+std::string encode(const SeedRecord& s) {
+  return dump(json{{"number", s.number}, {"by", s.by.str()}, {"epoch", s.epoch.value}});
+}
+
+Result<SeedRecord> decode_seed(std::string_view text) {
+  JsonReader r(text, "seed");
+  SeedRecord s;
+  r.required("number", s.number);
+  r.name("by", s.by);
+  r.required("epoch", s.epoch.value);
+  return r.finish(std::move(s));
+}
+
 // ---- the snapshot
 // --------------------------------------------------------------------------------
 
@@ -507,6 +520,8 @@ ClusterView ClusterParser::parse(const store::Snapshot& snapshot) {
       if (!view.sync) view.leader_unreadable = true;  // nobody can be shown to be safe
     } else if (key == keys.request()) {
       take(decode(e, &decode_request), e, versioned(view.request, e));
+    } else if (key == keys.seed()) {
+      take(decode(e, &decode_seed), e, versioned(view.seed, e));
     } else if (key == keys.pause()) {
       view.paused = true;
     } else if (key.starts_with(members)) {

@@ -204,6 +204,14 @@ struct RosterRecord {
   bool operator==(const RosterRecord&) const = default;
 };
 
+// ---- seed: the store was filled again by the leader, after it was wiped or restored ------------
+struct SeedRecord {
+  uint64_t number = 0;  // ascends: a backup of a seeded store does not pass for a seed
+  NodeName by;
+  Epoch epoch;
+  bool operator==(const SeedRecord&) const = default;
+};
+
 // ---- keys
 // ---------------------------------------------------------------------------------------- prefix =
 // "/bascule/<cluster>/"
@@ -218,6 +226,7 @@ struct Keys {
   std::string request() const { return prefix + "request"; }
   std::string task(std::string_view id) const { return prefix + "tasks/" + std::string(id); }
   std::string pause() const { return prefix + "pause"; }
+  std::string seed() const { return prefix + "seed"; }
   std::string member(const NodeName& n) const { return prefix + "members/" + n.str(); }
   std::string ballot(const NodeName& n) const { return prefix + "ballots/" + n.str(); }
   std::string history(Epoch e) const;  // zero-padded, so that keys sort by epoch
@@ -240,6 +249,7 @@ struct ClusterView {
   std::optional<Versioned<RosterRecord>> roster;
   std::optional<Versioned<SyncRecord>> sync;
   std::optional<Versioned<RequestRecord>> request;
+  std::optional<Versioned<SeedRecord>> seed;
   bool paused = false;
   std::map<NodeName, MemberRecord> members;
   std::map<NodeName, Versioned<Ballot>> ballots;
@@ -266,7 +276,7 @@ class ClusterParser {
   struct Decoded {
     std::string text;
     std::variant<std::monostate, LeaderRecord, ClusterConfig, InitRecord, RosterRecord, SyncRecord,
-                 RequestRecord, MemberRecord, Ballot, HistoryRecord, TaskRecord>
+                 RequestRecord, SeedRecord, MemberRecord, Ballot, HistoryRecord, TaskRecord>
         value;
   };
   template <typename T>
@@ -285,6 +295,7 @@ std::string encode(const HistoryRecord&);
 std::string encode(const RequestRecord&);
 std::string encode(const InitRecord&);
 std::string encode(const RosterRecord&);
+std::string encode(const SeedRecord&);
 Result<ClusterConfig> decode_config(std::string_view json);
 Result<LeaderRecord> decode_leader(std::string_view json);
 Result<MemberRecord> decode_member(std::string_view json);
@@ -294,5 +305,6 @@ Result<HistoryRecord> decode_history(std::string_view json);
 Result<RequestRecord> decode_request(std::string_view json);
 Result<InitRecord> decode_init(std::string_view json);
 Result<RosterRecord> decode_roster(std::string_view json);
+Result<SeedRecord> decode_seed(std::string_view json);
 
 }  // namespace bascule::control

@@ -1,5 +1,7 @@
 #include "node/shell.h"
 
+#include "node/write_probe.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -30,6 +32,7 @@ struct Shell::Shared {
   ShellDeps deps;
   Server server;
   Sampler sampler;
+  WriteProbe write_probe;
   Notes notes;
   Shell* shell = nullptr;  // loop's thread only; nullptr once it is gone
 
@@ -38,6 +41,7 @@ struct Shell::Shared {
         deps(d),
         server({config, deps.process, deps.disk, deps.loop}),
         sampler(server),
+        write_probe(server),
         notes(deps.disk, config.run_dir + "/events.jsonl") {}
 };
 
@@ -464,12 +468,20 @@ void Shell::sample_now() {
 void Shell::sampled(control::PgStatus status) {
   sampling_ = false;
   maybe_prepare_slots(status);
+  maybe_probe_writes(status);
+  status.write_waits = shared_->write_probe.waits();
   emit(event::Observed{std::move(status)});
   if (sample_again_) return sample_now();
   sample_timer_ = deps_.loop.call_after(sample_every_, [this] {
     sample_timer_ = env::TimerId::kNone;
     sample_now();
   });
+}
+
+void Shell::maybe_probe_writes(const control::PgStatus& status) {
+  const bool primary = status.run == control::PgRun::kPrimary;
+  if (!shared_->write_probe.due(primary && running_.id == 0)) return;
+  deps_.pool.submit([shared = shared_] { shared->write_probe.run(); });
 }
 
 void Shell::prepare_slots(std::vector<std::string> slots) { slots_wanted_ = std::move(slots); }

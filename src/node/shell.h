@@ -112,6 +112,7 @@ class Shell {
   void persisted(const Status& status);
   void sample_now();
   void sampled(control::PgStatus status);
+  void maybe_probe_writes(const control::PgStatus& status);
   void maybe_prepare_slots(const control::PgStatus& status);
 
   std::shared_ptr<Shared> shared_;

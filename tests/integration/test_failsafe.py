@@ -1,9 +1,9 @@
 """Agent to agent, on real servers: failsafe (the store is away, the primary goes on while its voters pledge to
 follow it) and early take-over (all voters find the primary gone and do not wait for ttl).
 """
+import shutil
 import statistics
 import time
-
 
 from harness import Cluster, wait_for
 
@@ -103,3 +103,31 @@ def test_24_agent_away_but_postgresql_fine_causes_no_early_takeover():
             ledger.wait_acks(50)
         cluster.finish(ledger, "24 early", errors_by_client_max=0)
         assert (cluster.primary(), cluster.epoch()) == (old, epoch)
+
+
+def test_28_etcd_wiped_under_a_live_primary_is_filled_again():
+    with Cluster(etcd=3) as cluster:
+        old, epoch = cluster.primary(), cluster.epoch()
+        cluster.run_cli("config", "set", "maximum_lag=17MB")  # something that only the store knows
+        history = cluster.history()
+        with cluster.ledger() as ledger:
+            ledger.wait_acks(50)
+            stop_etcd(cluster)
+            for name in cluster.etcd.names:
+                wait_for(lambda n=name: not [p for p in cluster.pids(cluster.etcd_home(n)) if p], 10, "etcd is gone")
+                for data in cluster.etcd_home(name).glob("data*"):
+                    shutil.rmtree(data)
+            start_etcd(cluster)
+            wait_for(lambda: cluster.etcd.leader() and cluster.record("seed"), 60, "the store is filled again")
+            wait_for(cluster.leader_renewed_by_now, 20, "renewed again")
+            ledger.wait_acks(100)
+        cluster.finish(ledger, "28 etcd wiped", max_gap_ms=3000, errors_by_client_max=1)
+        assert (cluster.primary(), cluster.epoch()) == (old, epoch)
+        assert cluster.record("config")["maximumLagBytes"] == 17 << 20
+        assert cluster.history() == history
+        cluster.wait_healthy()
+        with cluster.ledger() as again:  # a store like any other
+            again.wait_acks(20)
+            cluster.kill_host(old)
+            cluster.wait_primary(timeout=30, other_than=old, epoch_above=epoch)
+            again.wait_acks(20)
