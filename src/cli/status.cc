@@ -8,6 +8,7 @@
 #include "cli/table.h"
 #include "cli/task.h"
 #include "cli/units.h"
+#include "control/sync_set.h"
 
 namespace bascule::cli {
 namespace {

@@ -117,7 +117,7 @@ void Agent::Impl::seed_answered(const PendingTxn& txn, const store::TxnResult& r
   if (!held_ || result.outcome != TxnOutcome::kCommitted) return;
   held_->revision = result.revision;
   held_->record = txn.record;
-  held_->unsettled = true;  // until a renewal in the store as it is now
+  held_->unsettled = false;
   extend(txn.sent_at, txn.record);
 }
 
