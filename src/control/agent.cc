@@ -225,10 +225,9 @@ void Agent::Impl::expire_requests() {
     on(event::StoreCommitted{id, {store::TxnOutcome::kUnknown, 0, "no answer in time"}});
   }
   for (const PendingTxn& t : txns_) wake_at(end_of(t));
-  const Millis read_timeout = held_ ? soon : kReadTimeout;
-  if (read_id_ != 0 && now_ >= read_sent_ + read_timeout) read_id_ = 0;
+  if (read_id_ != 0 && now_ >= read_sent_ + kReadTimeout) read_id_ = 0;
   if (read_id_ != 0) {
-    wake_at(read_sent_ + read_timeout);
+    wake_at(read_sent_ + kReadTimeout);
   } else if (!have_view_ || read_again_ || now_ >= view_begun_ + config().ttl / 4) {
     read_again_ = false;
     request_read();  // a watch is a hint, not a promise

@@ -112,8 +112,7 @@ void Agent::Impl::extend(MonoTime renewed_at, const LeaderRecord& record) {
   if (!unsafe_.skip_fence) out_.push_back(effect::ArmGuard{held_->deadline});
 }
 
-// A renewal that had been given up has succeeded after all. What it wrote may have been written
-// over by a later one of ours: the next view says which revision stands.
+// A renewal that had been given up has succeeded after all: a store may be slow and steady.
 void Agent::Impl::late_answer(const event::StoreCommitted& e) {
   const auto found = std::ranges::find_if(late_, [&](const PendingTxn& t) { return t.id == e.id; });
   if (found == late_.end()) return;
@@ -123,7 +122,13 @@ void Agent::Impl::late_answer(const event::StoreCommitted& e) {
   last_commit_ = std::max(last_commit_, e.result.revision);
   committed_at_ = now_;
   request_read();
-  if (held_ && txn.record.epoch == held_->record.epoch) extend(txn.sent_at, txn.record);
+  if (!held_ || txn.record.epoch != held_->record.epoch || txn.record.vacant()) return;
+  extend(txn.sent_at, txn.record);
+  if (e.result.revision <= held_->revision) return;
+  // What was sent since compares an older revision, and can't be applied any more.
+  held_->revision = e.result.revision;
+  held_->record = txn.record;
+  held_->unsettled = false;
 }
 
 // After an unknown outcome or a conflict: what is the record's revision now? Only a later

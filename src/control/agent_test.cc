@@ -46,6 +46,19 @@ TEST_F(AgentTest, SilentLeaderIsReplacedAfterTtl) {
   EXPECT_NE(world.leader(), "");
 }
 
+// The holder asks again before such answers come; they count all the same.
+TEST_F(AgentTest, ASlowButSteadyStoreIsNoReasonToFence) {
+  world.config.failsafe = false;
+  start_three();
+  for (const Millis delay : {Millis(300), Millis(600), Millis(900)}) {
+    world.store_delay = delay;
+    world.pass(30s);
+    EXPECT_EQ(world.leader(), "n1") << delay.count();
+    EXPECT_EQ(world.view().leader->value.epoch, Epoch{1}) << delay.count();
+    EXPECT_GT(world.at("n1").armed, world.now) << delay.count();
+  }
+}
+
 TEST_F(AgentTest, SwitchoverLeavesTheOldPrimaryAFollowerWithoutRewind) {
   start_three();
   RequestRecord request;

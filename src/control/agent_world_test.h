@@ -59,6 +59,8 @@ struct World {
   std::map<NodeName, std::unique_ptr<Member>> members;
   std::deque<std::function<void()>> queue;
   bool store_answers = true;
+  Nanos store_delay{0};  // of every answer; applied half-way
+  std::multimap<MonoTime, std::function<void()>> delayed;
   ClusterConfig config;
 
   Member& add(std::string_view text, MemberTags tags = {}, std::string region = "") {
@@ -129,7 +131,19 @@ struct World {
         m->give(event::Observed{m->pg});
         if (now >= m->agent->next_wakeup()) m->give(event::Tick{});
       }
+      for (auto it = delayed.begin(); it != delayed.end() && it->first <= now;) {
+        queue.push_back(std::move(it->second));
+        it = delayed.erase(it);
+      }
       drain();
+    }
+  }
+
+  void after(Nanos delay, std::function<void()> run) {
+    if (delay == Nanos{0}) {
+      queue.push_back(std::move(run));
+    } else {
+      delayed.emplace(now + delay, std::move(run));
     }
   }
 
@@ -191,12 +205,16 @@ inline void Member::carry_out(const Effects& effects) {
                       std::holds_alternative<effect::CommitStore>(e);
     if (asks && !world.store_answers) continue;
     if (const auto* read = std::get_if<effect::ReadStore>(&e)) {
-      world.queue.push_back(
-          [this, id = read->id] { give(event::StoreRead{id, world.snapshot()}); });
+      world.after(world.store_delay / 2, [this, id = read->id] {
+        world.after(world.store_delay / 2, [this, id, snapshot = world.snapshot()] {
+          give(event::StoreRead{id, snapshot});
+        });
+      });
     } else if (const auto* txn = std::get_if<effect::CommitStore>(&e)) {
-      world.queue.push_back([this, t = *txn] {
-        const auto result = world.apply(t.txn);
-        give(event::StoreCommitted{t.id, result});
+      world.after(world.store_delay / 2, [this, t = *txn] {
+        world.after(world.store_delay / 2, [this, id = t.id, result = world.apply(t.txn)] {
+          give(event::StoreCommitted{id, result});
+        });
       });
     } else if (const auto* op = std::get_if<effect::StartOp>(&e)) {
       world.queue.push_back([this, o = *op] {
