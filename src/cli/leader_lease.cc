@@ -42,7 +42,11 @@ void LeaderLease::on_view(const control::ClusterView& view, MonoTime begun) {
     const auto* member = view.member(view.leader->value.holder);
     if (member != nullptr) url_ = member->api_url;
   }
-  schedule(begun + ttl_ / 4);  // put off by every read: nobody is asked while the store answers
+  // Put off by every renewal, not by every read: a store that answers us does not mean that the
+  // leader reaches it.
+  if (view.leader_revision == renewed_ && timer_ != env::TimerId::kNone) return;
+  renewed_ = view.leader_revision;
+  schedule(begun + ttl_ / 4);
 }
 
 void LeaderLease::schedule(MonoTime when) {

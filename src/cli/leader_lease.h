@@ -38,6 +38,7 @@ class LeaderLease {
   std::string url_;  // of the leader's API; empty: nobody to ask
   Epoch epoch_;
   Millis ttl_{5000};
+  store::Revision renewed_ = 0;  // of the record that was read last
   env::TimerId timer_ = env::TimerId::kNone;
   uint64_t asked_ = 0;  // of the HTTP client; 0: none under way
 };
