@@ -99,9 +99,12 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
       // What a name means in this batch is not known before the one before it has been answered.
       const bool undecided = shares() && memory_ && memory_->undecided() && !batches_.empty() &&
                              batches_.back().ended && type != 'S' && type != 'H';
+      // Whether the server skips the Parse of a text that names statements: likewise.
+      const bool unsure = (type == 'B' || type == 'D') && !unnamed_changes_.empty() && shares() &&
+                          !batches_.empty() && (batches_.size() > 1 || batches_.back().ended);
       const bool verify = type == 'B' && described_ && shares() && !again_ && !next_batch &&
-                          !undecided && must_verify(bytes.substr(result.consumed));
-      if (pipeline_full() || again_ || next_batch || undecided || verify) {
+                          !undecided && !unsure && must_verify(bytes.substr(result.consumed));
+      if (pipeline_full() || again_ || next_batch || undecided || unsure || verify) {
         result.next = Next::kBusy;
         break;
       }
