@@ -308,13 +308,13 @@ void Dispatcher::open_connections(Pool& pool, PortKind kind) {
         waited >= config.reserve_pool_timeout ? Caps::Reserve::kUse : Caps::Reserve::kKeep,
         worker_.index());
     if (side.full != nullptr) {
-      if (!evict_idle(side.full)) worker_.crew().make_room(worker_.index());
+      if (!evict_idle(side.full)) ask_for_room();
       return;
     }
     if (!worker_.shared().servers.acquire(worker_.index(), since)) {
       Caps::give(pool.caps);
       side.limited = claiming_ = true;
-      if (!evict_idle()) worker_.crew().make_room(worker_.index());
+      if (!evict_idle()) ask_for_room();
       return;
     }
     side.limited = false;
@@ -443,7 +443,7 @@ bool Dispatcher::due_elsewhere(const Pool& pool, MonoTime now) {
   const MonoTime here = std::min(waiting_since(pool.sides[0], 0), waiting_since(pool.sides[1], 0));
   const MonoTime there = worker_.shared().servers.waiting_since();
   if (here == MonoTime::max()) {
-    if (there < here) return true;
+    if (there < here) return pool.mode == PoolMode::kSession || hand_over_pays(now, now - there);
     const uint64_t own = Caps::bit(worker_.index());
     for (const Cap* cap : pool.caps) {
       const uint64_t wanted = cap->wanted.load(std::memory_order_relaxed);
@@ -453,8 +453,13 @@ bool Dispatcher::due_elsewhere(const Pool& pool, MonoTime now) {
   }
   if (there >= here) return false;
   if (pool.mode == PoolMode::kSession) return true;
-  // Places that came and went with every transaction would cost more than they are worth.
-  if (here - there < kHandOverMargin || now < next_hand_over_) return false;
+  return hand_over_pays(now, here - there);
+}
+
+// Places that came and went with every transaction would cost more than they are worth: each move
+// is a new connection. `unfair`: how much longer than anybody here the other worker's client waits.
+bool Dispatcher::hand_over_pays(MonoTime now, Nanos unfair) {
+  if (unfair < kHandOverMargin || now < next_hand_over_) return false;
   next_hand_over_ = now + kHandOverInterval;
   return true;
 }
@@ -518,16 +523,15 @@ void Dispatcher::remove(ServerConnection& server) {
   if (const auto next = worker_.shared().servers.release()) worker_.crew().wake(*next);
 }
 
-bool Dispatcher::evict_idle(const Cap* below) {
+bool Dispatcher::evict_idle(const Cap* below, MonoTime used_before) {
   ServerConnection* oldest = nullptr;
   for (auto& [key, pool] : pools_) {
     const auto& caps = pool->caps;
     if (below != nullptr && std::find(caps.begin(), caps.end(), below) == caps.end()) continue;
     for (const Handle handle : pool->idle) {
       ServerConnection* server = servers_.find(handle);
-      if (server != nullptr && (oldest == nullptr || server->idle_since() < oldest->idle_since())) {
-        oldest = server;
-      }
+      if (server == nullptr || server->idle_since() > used_before) continue;
+      if (oldest == nullptr || server->idle_since() < oldest->idle_since()) oldest = server;
     }
   }
   if (oldest == nullptr) return false;
@@ -535,7 +539,18 @@ bool Dispatcher::evict_idle(const Cap* below) {
   return true;
 }
 
-void Dispatcher::make_room() { evict_idle(); }
+// What was used a moment ago will be needed here in the next.
+void Dispatcher::make_room() { evict_idle(nullptr, worker_.loop().now() - kRested); }
+
+// Not at every statement that waits: asking wakes all workers. Again for as long as somebody waits.
+void Dispatcher::ask_for_room() {
+  if (room_timer_ != env::TimerId::kNone) return;
+  worker_.crew().make_room(worker_.index());
+  room_timer_ = worker_.loop().call_after(kRested, [this] {
+    room_timer_ = env::TimerId::kNone;
+    pump_all();
+  });
+}
 
 // ---- The worker --------------------------------------------------------------------------------
 
@@ -569,6 +584,7 @@ void Dispatcher::on_route() {
 }
 
 void Dispatcher::close_all() {
+  worker_.loop().cancel(std::exchange(room_timer_, env::TimerId::kNone));
   for (const Handle handle : servers_.handles()) {
     if (ServerConnection* server = servers_.find(handle)) remove(*server);
   }

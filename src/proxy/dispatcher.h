@@ -108,9 +108,11 @@ class Dispatcher {
   void enqueue(ClientConnection& client);
   void expire(Handle client);
   void schedule_retry(Pool& pool, PortKind kind);
-  bool evict_idle(const Cap* below = nullptr);
+  bool evict_idle(const Cap* below = nullptr, MonoTime used_before = MonoTime::max());
+  void ask_for_room();
   bool waits_for(const Cap& cap) const;
   bool due_elsewhere(const Pool& pool, MonoTime now);
+  bool hand_over_pays(MonoTime now, Nanos unfair);
   std::string holders(const Pool& pool) const;
   void take_from_idle(ServerConnection& server);
   void fail_waiting(Pool& pool, PortKind kind, const ServerLogin::Failure& failure,
@@ -124,7 +126,8 @@ class Dispatcher {
   static constexpr int kIdleChoice = 16;
   // How many waiting readers that can't be served are passed over for others that can.
   static constexpr int kReadersLookedAt = 64;
-  static constexpr Nanos kHandOverMargin = 5ms, kHandOverInterval = 20ms;
+  static constexpr Nanos kHandOverMargin = 20ms, kHandOverInterval = 50ms;
+  static constexpr Nanos kRested = 20ms;  // so long unused, a connection may go to another worker
   // Connections opened at once for one pool's queue: a promoted server has many clients to greet.
   static constexpr int kConnectBurst = 16;
   static constexpr size_t kRetiredMax = 1'000;
@@ -141,6 +144,7 @@ class Dispatcher {
   std::map<std::string, Traffic> retired_;  // by database: of pools that are gone
   uint32_t next_ticket_ = 0;
   MonoTime next_hand_over_{};
+  env::TimerId room_timer_ = env::TimerId::kNone;  // the other workers have been asked
   bool claiming_ = false;  // in the queue for the limit of server connections
   bool burying_ = false;
 };
