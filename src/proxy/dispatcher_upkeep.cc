@@ -95,4 +95,17 @@ void Dispatcher::on_config() {
   pump_all();
 }
 
+// What was used a moment ago will be needed here in the next.
+void Dispatcher::make_room() { evict_idle(nullptr, worker_.loop().now() - kRested); }
+
+// Not at every statement that waits: asking wakes all workers. Again for as long as somebody waits.
+void Dispatcher::ask_for_room() {
+  if (room_timer_ != env::TimerId::kNone) return;
+  worker_.crew().make_room(worker_.index());
+  room_timer_ = worker_.loop().call_after(kRested, [this] {
+    room_timer_ = env::TimerId::kNone;
+    pump_all();
+  });
+}
+
 }  // namespace bascule::proxy
