@@ -153,6 +153,7 @@ void HandOverSocket::withdraw() {
     loop_->unwatch(successor_.get());
     successor_.reset();
   }
+  loop_ = nullptr;  // it may end before this object does
 }
 
 void HandOverSocket::on_connect() {
