@@ -95,7 +95,7 @@ def describe(schema):
     if schema.get("enum", [])[:2] == [True, False]:
         return "true or false"
     if "enum" in schema:
-        return "one of " + ", ".join(f"`{word}`" for word in schema["enum"])
+        return "one of " + ", ".join(f"`{word}`" for word in schema["enum"] if isinstance(word, str))
     if "items" in schema:
         return "list of mappings" if has_keys(schema["items"]) else "list of texts"
     if has_keys(schema):

@@ -55,8 +55,14 @@ Json value_schema(const KeyFact& fact) {
               {"x-kind", "size"}};
     case KeyKind::kAddress:
       return {{"type", "string"}, {"pattern", "^.+:[0-9]+$"}, {"x-kind", "address"}};
-    case KeyKind::kChoice:
-      return {{"enum", fact.words}};
+    case KeyKind::kChoice: {
+      Json words = fact.words;
+      // Unquoted, those two are no texts for a YAML parser.
+      for (const std::string& word : fact.words) {
+        if (word == "true" || word == "false") words.push_back(word == "true");
+      }
+      return {{"enum", std::move(words)}};
+    }
     case KeyKind::kTextMap:
       return {{"type", "object"}, {"additionalProperties", text}};
     case KeyKind::kTextList:

@@ -120,7 +120,7 @@ TEST(Config, AnUnknownKeyNamesItsLineAndTheNearestKnownOne) {
   EXPECT_EQ(problems_of(with_node_line("no_failover: true")),
             "/etc/b.yaml:20: node.no_failover: unknown key; did you mean \"nofailover\"?");
   EXPECT_THAT(problems_of(with_node_line("xyzzy: 1")),
-              AllOf(HasSubstr("node.xyzzy: unknown key; known here: client_users, data_dir"),
+              AllOf(HasSubstr("node.xyzzy: unknown key; known here: bootstrap, client_users, clonefrom"),
                     Not(HasSubstr("did you mean"))));
 }
 

@@ -514,7 +514,8 @@ TEST_F(NodeGuard, ASecondAgentInTheSameDirectoryIsRefused) {
   store::MemoryBackend backend("x");
   store::MemoryStore store(backend, world.loop);
   posix::ThreadPool pool(1);
-  auto second = Shell::open(n1.config, {world.loop, pool, world.process, world.disk, store});
+  auto second =
+      Shell::open(n1.config, {world.loop, pool, world.process, world.disk, store, world.entropy});
   ASSERT_FALSE(second);
   EXPECT_EQ(second.error().code, ErrorCode::kConflict);
 }

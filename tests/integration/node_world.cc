@@ -64,7 +64,7 @@ World::Member& World::add(const std::string& name) {
 }
 
 void World::open(Member& member) {
-  auto opened = Shell::open(member.config, {loop, *pool_, process, disk, *store_});
+  auto opened = Shell::open(member.config, {loop, *pool_, process, disk, *store_, entropy});
   ASSERT_TRUE(opened) << opened.error().to_string();
   member.shell = std::move(opened->shell);
   member.ready = false;

@@ -13,6 +13,7 @@
 #include "node/shell.h"
 #include "posix/blocking_pool.h"
 #include "posix/disk.h"
+#include "posix/entropy.h"
 #include "posix/process.h"
 #include "posix/reactor.h"
 #include "store/memory_store.h"
@@ -60,6 +61,7 @@ class World {
   posix::Reactor loop;
   posix::PosixProcess process;
   posix::PosixDisk disk;
+  posix::SystemEntropy entropy;
 
  private:
   std::string directory_;
