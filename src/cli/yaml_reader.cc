@@ -16,6 +16,18 @@ std::string describe(const YAML::Node& node) {
   return "nothing";
 }
 
+template <typename T>
+std::optional<T> number_within(const YAML::Node& node, T min, T max) {
+  if (!node.IsScalar()) return {};
+  const std::string& text = node.Scalar();
+  T number{};
+  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const bool whole = error == std::errc() && stop == text.data() + text.size();
+  // So that NaN is not within.
+  if (!whole || !(number >= min && number <= max)) return {};
+  return number;
+}
+
 }  // namespace
 
 void Problems::add(const YAML::Node& at, std::string key, std::string what) {
@@ -87,22 +99,15 @@ bool MapReader::integer(const std::string& key, int64_t& out, IntRange range, Ne
                                  .min = std::to_string(range.min),
                                  .max = range.max == INT64_MAX ? "" : std::to_string(range.max)});
   if (!value) return false;
-  int64_t number = 0;
-  bool good = value.IsScalar();
-  if (good) {
-    const std::string& text = value.Scalar();
-    const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    good = error == std::errc() && stop == text.data() + text.size() && number >= range.min &&
-           number <= range.max;
-  }
-  if (!good) {
+  const auto number = number_within<int64_t>(value, range.min, range.max);
+  if (!number) {
     const std::string expected =
         range.max == INT64_MAX ? fmt::format("a whole number of at least {}", range.min)
                                : fmt::format("a whole number from {} to {}", range.min, range.max);
     problem(key, fmt::format("expected {}, found {}", expected, describe(value)));
     return true;
   }
-  out = number;
+  out = *number;
   return true;
 }
 
@@ -121,20 +126,13 @@ bool MapReader::number(const std::string& key, double& out, NumberRange range) {
                                  .min = fmt::format("{}", range.min),
                                  .max = fmt::format("{}", range.max)});
   if (!value) return false;
-  double number = 0;
-  bool good = value.IsScalar();
-  if (good) {
-    const std::string& text = value.Scalar();
-    const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    good = error == std::errc() && stop == text.data() + text.size() && number >= range.min &&
-           number <= range.max;
-  }
-  if (!good) {
+  const auto number = number_within<double>(value, range.min, range.max);
+  if (!number) {
     problem(key, fmt::format("expected a number from {} to {}, found {}", range.min, range.max,
                              describe(value)));
     return true;
   }
-  out = number;
+  out = *number;
   return true;
 }
 
