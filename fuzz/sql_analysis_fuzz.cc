@@ -46,7 +46,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const bool quotes = key.find_first_of("'\"$") != std::string::npos;
     BASCULE_FUZZ_CHECK(quotes || key.find("harmful(") == std::string::npos);
   }
-  BASCULE_FUZZ_CHECK(analyse(sql, kNothing).kind != Kind::kRead);
+  const bool empty = key.find_first_not_of(" \t\r\n\f\v;") == std::string::npos;
+  BASCULE_FUZZ_CHECK(empty || analyse(sql, kNothing).kind != Kind::kRead);
   const Analysis careful = analyse(sql, kKnown, Strings::kNonstandard);
   if (careful.kind == Kind::kRead) BASCULE_FUZZ_CHECK(verdict.kind == Kind::kRead);
   return 0;
