@@ -442,8 +442,10 @@ void read_cluster_config(MapReader& reader, control::ClusterConfig& config) {
   if (reader.choice("timing", timing, kTimingPresets)) apply_timing(kTimingPresets[timing], config);
   reader.duration("ttl", config.ttl, {.min = 500ms, .max = 10min});
   int sync = static_cast<int>(config.sync_mode);
+  using enum control::SyncMode;
+  constexpr control::SyncMode kMeant[] = {kOff, kOn, kQuorum, kOff, kOn};
   reader.choice("sync", sync, {"off", "on", "quorum", "false", "true"});
-  config.sync_mode = static_cast<control::SyncMode>(sync % 3);
+  config.sync_mode = kMeant[sync];
   int count = static_cast<int>(config.sync_count);
   reader.integer("sync_count", count, {.min = 1, .max = 8});
   config.sync_count = static_cast<size_t>(count);
