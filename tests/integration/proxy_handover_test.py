@@ -10,16 +10,15 @@ import time
 
 import psycopg2
 import pytest
-from proxy_support import HARNESS, PASSWORD, PG_BIN, Postgres, Proxy, make_template, run, temporary_root, wait_for
+from proxy_support import (HARNESS, PASSWORD, PG_BIN, Postgres, Proxy, initialize_pgbench, make_template, run,
+                           temporary_root, wait_for)
 
 
 @pytest.fixture(scope="module")
 def site():
     with temporary_root() as root:
         server = Postgres(root, "a", make_template(root)).start()
-        subprocess.run([PG_BIN / "pgbench", "-i", "-q", "-s", "1", "-h", "127.0.0.1", "-p",
-                        str(server.port), "-U", "app", "postgres"],
-                       env=os.environ | {"PGPASSWORD": PASSWORD}, check=True, capture_output=True)
+        initialize_pgbench(server)
         yield root, server
         server.stop("immediate")
 

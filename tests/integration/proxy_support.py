@@ -130,6 +130,13 @@ class Postgres:
         return self.query("select rolpassword from pg_authid where rolname = 'app'")[0][0]
 
 
+def initialize_pgbench(server):
+    """Tables of pgbench, scale 1, in the database postgres."""
+    subprocess.run([PG_BIN / "pgbench", "-i", "-q", "-s", "1", "-h", "127.0.0.1", "-p", str(server.port),
+                    "-U", "app", "postgres"],
+                   env=os.environ | {"PGPASSWORD": PASSWORD}, check=True, capture_output=True)
+
+
 def make_template(root):
     """initdb takes a second: once for all servers."""
     template = root / "template"

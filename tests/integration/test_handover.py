@@ -10,7 +10,8 @@ import time
 
 import psycopg2
 import pytest
-from proxy_support import PASSWORD, PG_BIN, Postgres, free_port, make_template, run, temporary_root, wait_for
+from proxy_support import (PASSWORD, PG_BIN, Postgres, free_port, initialize_pgbench, make_template, run,
+                           temporary_root, wait_for)
 
 BASCULE = os.environ.get("BASCULE", "build/dev/bascule")
 
@@ -78,9 +79,7 @@ proxy:
 def server():
     with temporary_root() as root:
         server = Postgres(root, "a", make_template(root)).start()
-        subprocess.run([PG_BIN / "pgbench", "-i", "-q", "-s", "1", "-h", "127.0.0.1", "-p",
-                        str(server.port), "-U", "app", "postgres"],
-                       env=os.environ | {"PGPASSWORD": PASSWORD}, check=True, capture_output=True)
+        initialize_pgbench(server)
         yield root, server
         server.stop("immediate")
 
