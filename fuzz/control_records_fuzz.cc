@@ -34,6 +34,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   round_trip(text, decode_request);
   round_trip(text, decode_init);
   round_trip(text, decode_roster);
+  round_trip(text, decode_seed);
+  round_trip(text, decode_task);
+  round_trip(text, decode_peer_request);
+  round_trip(text, decode_peer_reply);
   round_trip(text, decode_local_state);
 
   // A whole snapshot: lines "key=value".

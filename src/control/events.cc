@@ -1,8 +1,6 @@
 #include "control/events.h"
 
-#include <nlohmann/json.hpp>
-
-#include "control/json_reader.h"
+#include "control/json_fields.h"
 
 namespace bascule::control {
 
@@ -16,40 +14,23 @@ std::string_view op_name(const Op& op) {
   return kNames[op.index()];
 }
 
-std::string encode(const LocalState& s) {
-  nlohmann::json j{
-      {"incarnation", s.incarnation},
-      {"storeIdentity", s.store_identity},
-      {"highestRevision", s.highest_revision},
-      {"highestEpoch", s.highest_epoch.value},
-      {"seed", s.seed},
-      {"ledEpoch", s.led_epoch.value},
-      {"bootstrapping", s.bootstrapping},
-      {"task", s.task},
-      {"taskResult", s.task_result},
-      {"highWater",
-       {{"timeline", s.high_water.timeline.value}, {"lsn", s.high_water.lsn.to_string()}}}};
-  if (s.ballot_intent) j["ballotIntent"] = *s.ballot_intent;
-  return j.dump();
+static void fields(auto& f, Of<LocalState> auto& s) {
+  f.text("incarnation", s.incarnation);
+  f.text("storeIdentity", s.store_identity);
+  f.number("highestRevision", s.highest_revision);
+  f.number("highestEpoch", s.highest_epoch.value);
+  f.number("seed", s.seed);
+  f.number("ledEpoch", s.led_epoch.value);
+  f.position("highWater", s.high_water);
+  f.boolean("bootstrapping", s.bootstrapping);
+  f.text("task", s.task);
+  f.text("taskResult", s.task_result);
+  f.optional("ballotIntent", s.ballot_intent);
 }
 
+std::string encode(const LocalState& s) { return write_record(s); }
 Result<LocalState> decode_local_state(std::string_view text) {
-  JsonReader r(text, "local state");
-  LocalState s;
-  r.text("incarnation", s.incarnation);
-  r.text("storeIdentity", s.store_identity);
-  r.number("highestRevision", s.highest_revision);
-  r.number("highestEpoch", s.highest_epoch.value);
-  r.number("seed", s.seed);
-  r.number("ledEpoch", s.led_epoch.value);
-  r.position("highWater", s.high_water);
-  r.boolean("bootstrapping", s.bootstrapping);
-  r.text("task", s.task);
-  r.text("taskResult", s.task_result);
-  Revision intent = 0;
-  r.number("ballotIntent", intent);
-  if (intent != 0) s.ballot_intent = intent;
-  return r.finish(std::move(s));
+  return read_record<LocalState>(text, "local state");
 }
 
 }  // namespace bascule::control

@@ -2,14 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
-#include "control/json_reader.h"
+#include "control/json_fields.h"
 
 namespace bascule::control {
 namespace {
-
-using nlohmann::json;
 
 constexpr size_t kEndpointsMax = 64;
 
@@ -33,163 +29,101 @@ constexpr std::pair<MonitorState, std::string_view> kStates[] = {
     {MonitorState::kRecoveryInProgress, "recovery_in_progress"},
 };
 
-int64_t ms_of(WallTime time) { return time.time_since_epoch().count(); }
-
-void wall(JsonReader& reader, std::string_view key, WallTime& out) {
-  int64_t ms = ms_of(out);
-  reader.number(key, ms);
-  // to_iso8601 must be able to print it: up to the year 9999.
-  constexpr int64_t kLatest = 253402300799999;
-  reader.check(ms >= 0 && ms <= kLatest, "a time is out of range");
-  out = WallTime(Millis(ms >= 0 && ms <= kLatest ? ms : 0));
-}
-
 }  // namespace
 
 std::string_view to_string(FailoverStep step) { return name_of(kSteps, step); }
 std::string_view to_string(FailoverTrigger trigger) { return name_of(kTriggers, trigger); }
 std::string_view to_string(MonitorState state) { return name_of(kStates, state); }
 
-std::string encode(const MonitorLease& l) {
-  return dump(json{{"holder", l.holder},
-                   {"instance", l.instance},
-                   {"term", l.term},
-                   {"counter", l.counter},
-                   {"ttlMs", l.ttl.count()}});
+// ---- JSON: one description of the fields for both ways --------------------------------
+
+static void fields(auto& f, Of<MonitorLease> auto& l) {
+  f.text("holder", l.holder);
+  f.text("instance", l.instance);
+  f.required("term", l.term);
+  f.number("counter", l.counter);
+  f.duration("ttlMs", l.ttl);
+  f.check(!l.holder.empty(), "holder is missing");
+  f.check(l.ttl >= 100ms && l.ttl <= 10min, "ttlMs is out of range");
 }
 
+static void fields(auto& f, Of<FailoverOperation> auto& o) {
+  f.required_choice("step", kSteps, o.step);
+  f.choice("trigger", kTriggers, o.trigger);
+  f.name("from", o.from);
+  f.name("to", o.to);
+  f.text("reason", o.reason);
+  f.text("requestId", o.request_id);
+  f.boolean("force", o.force);
+  f.number("epoch", o.epoch.value);
+  f.lsn("finalLsn", o.final_lsn);
+  f.names("failed", o.failed);
+  f.names("fenced", o.fenced);
+  f.wall("startedAtMs", o.started_at);
+  f.check(!o.under_way() || !o.to.empty(), "to is missing");
+}
+
+static void fields(auto& f, Of<EndpointHealth> auto& e) {
+  f.name("name", e.name);
+  f.boolean("healthy", e.healthy);
+  f.boolean("writable", e.writable);
+  f.boolean("fenced", e.fenced);
+  f.boolean("eligible", e.eligible);
+  f.text("why", e.why);
+  f.number("failures", e.failures);
+  f.number("failuresTotal", e.failures_total);
+  f.number("responseMs", e.response_ms);
+  f.number("lagMs", e.lag_ms);
+  f.number("lagBytes", e.lag_bytes);
+  f.wall("lastCheckMs", e.last_check);
+  f.wall("downSinceMs", e.down_since);
+  f.number("version", e.version);
+  f.check(!e.name.empty(), "name is missing");
+}
+
+static void fields(auto& f, Of<MonitorHealth> auto& h) {
+  f.required_choice("state", kStates, h.state);
+  f.text("reason", h.reason);
+  f.text("monitor", h.monitor);
+  f.number("failovers", h.failovers);
+  f.number("recoveries", h.recoveries);
+  f.number("checkFailures", h.check_failures);
+  f.objects("endpoints", kEndpointsMax, h.endpoints);
+}
+
+static void fields(auto& f, Of<ObserverRecord> auto& o) {
+  f.text("monitor", o.monitor);
+  f.number("counter", o.counter);
+  f.names("reachable", o.reachable);
+  f.names("unreachable", o.unreachable);
+  f.check(!o.monitor.empty(), "monitor is missing");
+}
+
+static void fields(auto& f, Of<ProxyAck> auto& p) {
+  f.text("id", p.id);
+  f.number("actsBy", p.acts_by);
+  f.check(!p.id.empty(), "id is missing");
+}
+
+std::string encode(const MonitorLease& l) { return write_record(l); }
 Result<MonitorLease> decode_monitor_lease(std::string_view text) {
-  JsonReader r(text, "monitor lease");
-  MonitorLease l;
-  r.text("holder", l.holder);
-  r.text("instance", l.instance);
-  r.required("term", l.term);
-  r.number("counter", l.counter);
-  r.duration("ttlMs", l.ttl);
-  r.check(!l.holder.empty(), "holder is missing");
-  r.check(l.ttl >= 100ms && l.ttl <= 10min, "ttlMs is out of range");
-  return r.finish(std::move(l));
+  return read_record<MonitorLease>(text, "monitor lease");
 }
-
-std::string encode(const FailoverOperation& o) {
-  return dump(json{{"step", to_string(o.step)},
-                   {"trigger", to_string(o.trigger)},
-                   {"from", o.from.str()},
-                   {"to", o.to.str()},
-                   {"reason", o.reason},
-                   {"requestId", o.request_id},
-                   {"force", o.force},
-                   {"epoch", o.epoch.value},
-                   {"finalLsn", o.final_lsn.to_string()},
-                   {"failed", names_to_json(o.failed)},
-                   {"fenced", names_to_json(o.fenced)},
-                   {"startedAtMs", ms_of(o.started_at)}});
-}
-
+std::string encode(const FailoverOperation& o) { return write_record(o); }
 Result<FailoverOperation> decode_failover_operation(std::string_view text) {
-  JsonReader r(text, "operation");
-  FailoverOperation o;
-  r.required_choice("step", kSteps, o.step);
-  r.choice("trigger", kTriggers, o.trigger);
-  r.name("from", o.from);
-  r.name("to", o.to);
-  r.text("reason", o.reason);
-  r.text("requestId", o.request_id);
-  r.boolean("force", o.force);
-  r.number("epoch", o.epoch.value);
-  r.lsn("finalLsn", o.final_lsn);
-  r.names("failed", o.failed);
-  r.names("fenced", o.fenced);
-  wall(r, "startedAtMs", o.started_at);
-  r.check(!o.under_way() || !o.to.empty(), "to is missing");
-  return r.finish(std::move(o));
+  return read_record<FailoverOperation>(text, "operation");
 }
-
-std::string encode(const MonitorHealth& h) {
-  json endpoints = json::array();
-  for (const EndpointHealth& e : h.endpoints) {
-    endpoints.push_back({{"name", e.name.str()},
-                         {"healthy", e.healthy},
-                         {"writable", e.writable},
-                         {"fenced", e.fenced},
-                         {"eligible", e.eligible},
-                         {"why", e.why},
-                         {"failures", e.failures},
-                         {"failuresTotal", e.failures_total},
-                         {"responseMs", e.response_ms},
-                         {"lagMs", e.lag_ms},
-                         {"lagBytes", e.lag_bytes},
-                         {"lastCheckMs", ms_of(e.last_check)},
-                         {"downSinceMs", ms_of(e.down_since)},
-                         {"version", e.version}});
-  }
-  return dump(json{{"state", to_string(h.state)},
-                   {"reason", h.reason},
-                   {"monitor", h.monitor},
-                   {"failovers", h.failovers},
-                   {"recoveries", h.recoveries},
-                   {"checkFailures", h.check_failures},
-                   {"endpoints", std::move(endpoints)}});
-}
-
+std::string encode(const MonitorHealth& h) { return write_record(h); }
 Result<MonitorHealth> decode_monitor_health(std::string_view text) {
-  JsonReader r(text, "monitor health");
-  MonitorHealth h;
-  r.required_choice("state", kStates, h.state);
-  r.text("reason", h.reason);
-  r.text("monitor", h.monitor);
-  r.number("failovers", h.failovers);
-  r.number("recoveries", h.recoveries);
-  r.number("checkFailures", h.check_failures);
-  r.objects("endpoints", kEndpointsMax, [&](JsonReader& item) {
-    EndpointHealth e;
-    item.name("name", e.name);
-    item.boolean("healthy", e.healthy);
-    item.boolean("writable", e.writable);
-    item.boolean("fenced", e.fenced);
-    item.boolean("eligible", e.eligible);
-    item.text("why", e.why);
-    item.number("failures", e.failures);
-    item.number("failuresTotal", e.failures_total);
-    item.number("responseMs", e.response_ms);
-    item.number("lagMs", e.lag_ms);
-    item.number("lagBytes", e.lag_bytes);
-    wall(item, "lastCheckMs", e.last_check);
-    wall(item, "downSinceMs", e.down_since);
-    item.number("version", e.version);
-    item.check(!e.name.empty(), "name is missing");
-    h.endpoints.push_back(std::move(e));
-  });
-  return r.finish(std::move(h));
+  return read_record<MonitorHealth>(text, "monitor health");
 }
-
-std::string encode(const ObserverRecord& o) {
-  return dump(json{{"monitor", o.monitor},
-                   {"counter", o.counter},
-                   {"reachable", names_to_json(o.reachable)},
-                   {"unreachable", names_to_json(o.unreachable)}});
-}
-
+std::string encode(const ObserverRecord& o) { return write_record(o); }
 Result<ObserverRecord> decode_observer(std::string_view text) {
-  JsonReader r(text, "observer");
-  ObserverRecord o;
-  r.text("monitor", o.monitor);
-  r.number("counter", o.counter);
-  r.names("reachable", o.reachable);
-  r.names("unreachable", o.unreachable);
-  r.check(!o.monitor.empty(), "monitor is missing");
-  return r.finish(std::move(o));
+  return read_record<ObserverRecord>(text, "observer");
 }
-
-std::string encode(const ProxyAck& p) { return dump(json{{"id", p.id}, {"actsBy", p.acts_by}}); }
-
+std::string encode(const ProxyAck& p) { return write_record(p); }
 Result<ProxyAck> decode_proxy_ack(std::string_view text) {
-  JsonReader r(text, "proxy");
-  ProxyAck p;
-  r.text("id", p.id);
-  r.number("actsBy", p.acts_by);
-  r.check(!p.id.empty(), "id is missing");
-  return r.finish(std::move(p));
+  return read_record<ProxyAck>(text, "proxy");
 }
 
 Status read_monitor_entry(const MonitorKeys& keys, const store::Entry& e, MonitorView& view) {

@@ -1,6 +1,6 @@
 // JSON form of what agents say to each other.
 #include "control/events.h"
-#include "control/json_reader.h"
+#include "control/json_fields.h"
 
 namespace bascule::control {
 namespace {
@@ -12,42 +12,30 @@ constexpr std::pair<PeerRequest::Kind, std::string_view> kKinds[] = {
 
 }  // namespace
 
-std::string encode(const PeerRequest& r) {
-  return dump({{"kind", name_of(kKinds, r.kind)},
-               {"from", r.from.str()},
-               {"epoch", r.epoch.value},
-               {"ttlMs", r.ttl.count()},
-               {"flushLsn", r.flush_lsn.to_string()}});
+static void fields(auto& f, Of<PeerRequest> auto& request) {
+  f.required_choice("kind", kKinds, request.kind);
+  f.name("from", request.from);
+  f.number("epoch", request.epoch.value);
+  f.duration("ttlMs", request.ttl);
+  f.lsn("flushLsn", request.flush_lsn);
+  f.check(!request.from.empty(), "from is missing");
+  f.check(request.ttl >= 0ms && request.ttl <= 10min, "ttlMs is out of range");
 }
 
+static void fields(auto& f, Of<PeerReply> auto& reply) {
+  f.boolean("granted", reply.granted);
+  f.number("leading", reply.leading.value);
+  f.text("syncName", reply.sync_name);
+  f.text("why", reply.why);
+}
+
+std::string encode(const PeerRequest& r) { return write_record(r); }
 Result<PeerRequest> decode_peer_request(std::string_view text) {
-  JsonReader r(text, "peer request");
-  PeerRequest out;
-  r.required_choice("kind", kKinds, out.kind);
-  r.name("from", out.from);
-  r.number("epoch", out.epoch.value);
-  r.duration("ttlMs", out.ttl);
-  r.lsn("flushLsn", out.flush_lsn);
-  r.check(!out.from.empty(), "from is missing");
-  r.check(out.ttl >= 0ms && out.ttl <= 10min, "ttlMs is out of range");
-  return r.finish(std::move(out));
+  return read_record<PeerRequest>(text, "peer request");
 }
-
-std::string encode(const PeerReply& r) {
-  return dump({{"granted", r.granted},
-               {"leading", r.leading.value},
-               {"syncName", r.sync_name},
-               {"why", r.why}});
-}
-
+std::string encode(const PeerReply& r) { return write_record(r); }
 Result<PeerReply> decode_peer_reply(std::string_view text) {
-  JsonReader r(text, "peer reply");
-  PeerReply out;
-  r.boolean("granted", out.granted);
-  r.number("leading", out.leading.value);
-  r.text("syncName", out.sync_name);
-  r.text("why", out.why);
-  return r.finish(std::move(out));
+  return read_record<PeerReply>(text, "peer reply");
 }
 
 }  // namespace bascule::control

@@ -246,7 +246,7 @@ void EtcdStore::answer_commit(TxnResult result) {
   // Posted, so that neither a chain of answers nor the callback's own wishes run inside one
   // another.
   loop_.post(
-      [this, alive = alive_, callback = std::move(callback), result = std::move(result)]() mutable {
+      [alive = alive_, callback = std::move(callback), result = std::move(result)]() mutable {
         if (*alive) callback(std::move(result));
       });
   next_commit();

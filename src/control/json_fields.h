@@ -1,11 +1,21 @@
-// Reads one JSON object field by field into typed values. The first thing that is wrong is kept
-// and reported by finish() / status(); absent optional fields leave the default. Internal to
-// control/.
+// One description of a record's fields serves both ways. JsonReader and JsonWriter have the same
+// verbs, so that
+//
+//     static void fields(auto& f, Of<Ballot> auto& b) {
+//       f.name("member", b.member);
+//       f.required("answers", b.answers);
+//       f.check(!b.member.empty(), "member is missing");
+//     }
+//
+// is what write_record(ballot) writes and read_record<Ballot>(text, "ballot") accepts. Reading: the
+// first thing that is wrong is kept and reported; absent fields leave the default unless
+// `required`. fields() is found by its record's namespace, so it can't be in an unnamed one.
+// Internal to control/.
 #pragma once
 
 #include <fmt/format.h>
 
-#include <array>
+#include <concepts>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -29,17 +39,9 @@ std::string_view name_of(const std::pair<Enum, std::string_view> (&table)[N], En
   return "?";
 }
 
-// The other direction. Replaces bytes that are not UTF-8 (a reason may quote a server's message)
-// instead of throwing.
-inline std::string dump(const nlohmann::json& value) {
-  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
-inline nlohmann::json names_to_json(const std::vector<NodeName>& names) {
-  nlohmann::json out = nlohmann::json::array();
-  for (const NodeName& n : names) out.push_back(n.str());
-  return out;
-}
+// `auto&` that takes a record to be read (T) and one to be written (const T).
+template <typename Record, typename T>
+concept Of = std::same_as<std::remove_const_t<Record>, T>;
 
 class JsonReader {
  public:
@@ -68,6 +70,18 @@ class JsonReader {
     number(key, ms);
     check(ms >= 0 && ms <= 1000LL * 3600 * 24 * 365, "a duration is out of range");
     out = Millis(ms);
+  }
+  // 0 to the year 9999, which is what to_iso8601 can print.
+  void wall(std::string_view key, WallTime& out) {
+    constexpr int64_t kLatest = 253402300799999;
+    int64_t ms = out.time_since_epoch().count();
+    number(key, ms);
+    check(ms >= 0 && ms <= kLatest, "a time is out of range");
+    out = WallTime(Millis(ms >= 0 && ms <= kLatest ? ms : 0));
+  }
+  template <typename Int>
+  void optional(std::string_view key, std::optional<Int>& out) {
+    if (const auto* v = find(key)) read_int(key, *v, out.emplace());
   }
   void boolean(std::string_view key, bool& out) {
     if (const auto* v = find(key)) {
@@ -152,26 +166,27 @@ class JsonReader {
     if (!find(key)) wrong(fmt::format("{} is missing", key));
     choice(key, table, out);
   }
-  template <typename Use>
-  void objects(std::string_view key, size_t count_max, Use use) {
+  // A list of records.
+  template <typename T>
+  void objects(std::string_view key, size_t count_max, std::vector<T>& out) {
     const auto* v = find(key);
     if (!v) return;
     if (!v->is_array() || v->size() > count_max) return wrong(fmt::format("{} is not a list", key));
     for (const auto& item : *v) {
       JsonReader inner(item, key);
-      use(inner);
+      fields(inner, out.emplace_back());
       if (auto ok = inner.status(); !ok) return wrong(ok.error().message);
     }
   }
   // {"name": {...}, ...}
-  template <typename Use>
-  void object_map(std::string_view key, size_t count_max, Use use) {
+  template <typename T>
+  void object_map(std::string_view key, size_t count_max, std::map<std::string, T>& out) {
     const auto* v = find(key);
     if (!v) return;
     if (!v->is_object() || v->size() > count_max) return wrong(fmt::format("{} is no map", key));
     for (const auto& [name, item] : v->items()) {
       JsonReader inner(item, key);
-      use(name, inner);
+      fields(inner, out[name]);
       if (auto ok = inner.status(); !ok) return wrong(ok.error().message);
     }
   }
@@ -191,11 +206,6 @@ class JsonReader {
   Status status() const {
     if (!error_) return {};
     return fail(ErrorCode::kInvalid, fmt::format("{}: {}", what_, *error_));
-  }
-  template <typename T>
-  Result<T> finish(T value) const {
-    if (auto ok = status(); !ok) return std::unexpected(ok.error());
-    return value;
   }
 
  private:
@@ -237,5 +247,91 @@ class JsonReader {
   std::string what_;
   std::optional<std::string> error_;
 };
+
+class JsonWriter {
+ public:
+  template <typename Int>
+  void number(const char* key, const Int& in) {
+    value_[key] = in;
+  }
+  template <typename Int>
+  void required(const char* key, const Int& in) {
+    value_[key] = in;
+  }
+  template <typename Int>
+  void optional(const char* key, const std::optional<Int>& in) {
+    if (in) value_[key] = *in;
+  }
+  void duration(const char* key, const Millis& in) { value_[key] = in.count(); }
+  void wall(const char* key, const WallTime& in) { value_[key] = in.time_since_epoch().count(); }
+  void boolean(const char* key, const bool& in) { value_[key] = in; }
+  void text(const char* key, const std::string& in) { value_[key] = in; }
+  void texts(const char* key, const std::vector<std::string>& in) { value_[key] = in; }
+  void text_map(const char* key, size_t, const std::map<std::string, std::string>& in) {
+    value_[key] = in;
+  }
+  void name(const char* key, const NodeName& in) { value_[key] = in.str(); }
+  void names(const char* key, const std::vector<NodeName>& in) {
+    auto& list = value_[key] = nlohmann::json::array();
+    for (const NodeName& name : in) list.push_back(name.str());
+  }
+  void lsn(const char* key, const Lsn& in) { value_[key] = in.to_string(); }
+  void position(const char* key, const Position& in) {
+    value_[key] = {{"timeline", in.timeline.value}, {"lsn", in.lsn.to_string()}};
+  }
+  template <typename Enum, size_t N>
+  void choice(const char* key, const std::pair<Enum, std::string_view> (&table)[N],
+              const Enum& in) {
+    value_[key] = name_of(table, in);
+  }
+  template <typename Enum, size_t N>
+  void required_choice(const char* key, const std::pair<Enum, std::string_view> (&table)[N],
+                       const Enum& in) {
+    choice(key, table, in);
+  }
+  template <typename T>
+  void objects(const char* key, size_t, const std::vector<T>& in) {
+    auto& list = value_[key] = nlohmann::json::array();
+    for (const T& item : in) list.push_back(object(item));
+  }
+  template <typename T>
+  void object_map(const char* key, size_t, const std::map<std::string, T>& in) {
+    auto& map = value_[key] = nlohmann::json::object();
+    for (const auto& [name, item] : in) map[name] = object(item);
+  }
+  void check(bool, std::string_view) {}
+
+  // Bytes that are not UTF-8 are replaced instead of thrown about: a reason may quote a server's
+  // message.
+  std::string take() const {
+    return value_.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  }
+
+ private:
+  template <typename T>
+  static nlohmann::json object(const T& item) {
+    JsonWriter inner;
+    fields(inner, item);
+    return std::move(inner.value_);
+  }
+
+  nlohmann::json value_ = nlohmann::json::object();
+};
+
+template <typename T>
+std::string write_record(const T& record) {
+  JsonWriter writer;
+  fields(writer, record);
+  return writer.take();
+}
+
+template <typename T>
+Result<T> read_record(std::string_view text, std::string_view what) {
+  JsonReader reader(text, what);
+  T record;
+  fields(reader, record);
+  if (auto ok = reader.status(); !ok) return std::unexpected(ok.error());
+  return record;
+}
 
 }  // namespace bascule::control
