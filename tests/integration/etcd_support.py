@@ -34,11 +34,20 @@ class Etcd:
 
     def get(self, key):
         """(there is an answer, value or None)"""
+        answered, row = self.row(key)
+        return answered, base64.b64decode(row.get("value", "")) if row else None
+
+    def row(self, key):
+        """Likewise, as etcd has it: value in base64, mod_revision, ..."""
         answer = self.call("/v3/kv/range", {"key": base64.b64encode(key.encode()).decode()})
         if answer is None:
             return False, None
         kvs = answer.get("kvs", [])
-        return True, base64.b64decode(kvs[0].get("value", "")) if kvs else None
+        return True, kvs[0] if kvs else None
+
+    def put(self, key, value):
+        body = {"key": base64.b64encode(key.encode()).decode(), "value": base64.b64encode(value.encode()).decode()}
+        assert self.call("/v3/kv/put", body) is not None, f"etcd does not take {key}"
 
     def _status(self, member):
         try:

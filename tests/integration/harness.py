@@ -284,6 +284,21 @@ class Cluster:
     def synchronous(self):
         return (self.record("config") or {}).get("syncMode", "on") != "off"
 
+    def generations(self):
+        """Of the record of who is waited for; more than one while an older one may still count."""
+        return (self.record("sync") or {}).get("generations", [])
+
+    def voters(self):
+        """Members of the newest generation."""
+        return sorted(name.split("_")[0] for name in self.generations()[-1]["voters"])
+
+    def wait_for_voters(self, count, k=1, timeout=30):
+        """So many are waited for, any k of them, recorded and confirmed."""
+        def there():
+            known = self.generations()
+            return len(known) == 1 and (len(known[0]["voters"]), known[0]["quorum"]) == (count, count - k + 1)
+        wait_for(there, timeout, f"any {k} of {count} voters", poll_s=0.05)
+
     # ---- PostgreSQL -------------------------------------------------------------------------------
     def dsn(self, where="writer"):
         """As the application: through the proxy ("writer", "reader") or directly to a member."""
@@ -310,6 +325,14 @@ class Cluster:
                 return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
+
+    def sync_standby(self, primary):
+        """The member whose acknowledgement commits wait for."""
+        rows = self.query(primary, "SELECT application_name FROM pg_stat_replication WHERE sync_state = 'sync'")
+        return next(m for m in self.members for row in rows if row[0].startswith(m + "_"))
+
+    def others(self, *but):
+        return [m for m in self.members if m not in but]
 
     def timeline(self, member):
         return int(self.query(member, "SELECT timeline_id FROM pg_control_checkpoint()")[0][0])
@@ -346,6 +369,18 @@ class Cluster:
 
     def etcd_home(self, name):
         return self.dir / "etcd" / name
+
+    def stop_etcd(self):
+        """All of it, until start_etcd()."""
+        for name in self.etcd.names:
+            (self.etcd_home(name) / "hold").touch()
+        self.kill(*[self.etcd_process(name) for name in self.etcd.names])
+        for name in self.etcd.names:
+            wait_for(lambda n=name: not self.pids(self.etcd_home(n)), 10, f"{name} is gone")
+
+    def start_etcd(self):
+        for name in self.etcd.names:
+            (self.etcd_home(name) / "hold").unlink(missing_ok=True)
 
     def put_relays_between(self, member):
         """From now on the member reaches etcd through relays, which can be cut and healed."""

@@ -138,6 +138,9 @@ class Ledger:
     def acked_count(self):
         return sum(len(c.acked) for c in self.clients)
 
+    def acked_count_at(self, moment):
+        return sum(at <= moment for c in self.clients for at in list(c.acked.values()))
+
     def wait_acks(self, more, timeout=60.0):
         """Until every client has `more` further acknowledgements: the cluster is writable for all."""
         want = [len(c.acked) + more for c in self.clients]

@@ -225,14 +225,6 @@ class HostCluster(Cluster):
             self.host(member).boot()
 
     # ---- looking -----------------------------------------------------------------------------------
-    def sync_standby(self, primary):
-        """The member whose acknowledgement commits wait for."""
-        rows = self.query(primary, "SELECT application_name FROM pg_stat_replication WHERE sync_state = 'sync'")
-        return next(m for m in self.members for row in rows if row[0].startswith(m + "_"))
-
-    def others(self, *but):
-        return [m for m in self.members if m not in but]
-
     def http_status(self, member, path):
         try:
             with urllib.request.urlopen(f"http://{self.host(member).address}:{API_PORT}{path}", timeout=2) as answer:

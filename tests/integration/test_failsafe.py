@@ -13,28 +13,17 @@ EARLY_GAP_MAX_MS = 3000
 EARLY_GAP_MEDIAN_MS = 2000
 
 
-def stop_etcd(cluster):
-    for name in cluster.etcd.names:
-        (cluster.etcd_home(name) / "hold").touch()
-    cluster.kill(*[cluster.etcd_process(name) for name in cluster.etcd.names])
-
-
-def start_etcd(cluster):
-    for name in cluster.etcd.names:
-        (cluster.etcd_home(name) / "hold").unlink(missing_ok=True)
-
-
 def test_26_all_of_etcd_stopped_the_primary_goes_on():
     with Cluster(etcd=3) as cluster:
         old, epoch = cluster.primary(), cluster.epoch()
         with cluster.ledger() as ledger:
             ledger.wait_acks(50)
-            stop_etcd(cluster)
+            cluster.stop_etcd()
             time.sleep(4 * TTL_MS / 1000)
             ledger.wait_acks(50)
             assert cluster.noted(old, "failsafe")
             assert cluster.writable_members() == [old]
-            start_etcd(cluster)
+            cluster.start_etcd()
             wait_for(lambda: cluster.etcd.leader() and cluster.leader_renewed_by_now(), 30, "renewed again")
             ledger.wait_acks(50)
         cluster.finish(ledger, "26 etcd stopped", max_gap_ms=1500, errors_by_client_max=0)
@@ -50,7 +39,7 @@ def test_26_etcd_stopped_and_the_voters_gone_fences_the_primary():
         agents = [cluster.agent(m) for m in cluster.members if m != old]
         with cluster.ledger() as ledger:
             ledger.wait_acks(50)
-            stop_etcd(cluster)
+            cluster.stop_etcd()
             time.sleep(2 * TTL_MS / 1000)
             assert cluster.writable_members() == [old]
             begun = time.monotonic()
@@ -59,7 +48,7 @@ def test_26_etcd_stopped_and_the_voters_gone_fences_the_primary():
             fenced_after_ms = (time.monotonic() - begun) * 1000
             assert cluster.writable_members() == []
             cluster.cont(*agents)
-            start_etcd(cluster)
+            cluster.start_etcd()
             cluster.wait_primary(timeout=60)
             ledger.wait_acks(50)
         cluster.finish(ledger, "26 etcd stopped, voters gone", fenced_after_ms=round(fenced_after_ms),
@@ -113,12 +102,11 @@ def test_28_etcd_wiped_under_a_live_primary_is_filled_again():
         history = cluster.history()
         with cluster.ledger() as ledger:
             ledger.wait_acks(50)
-            stop_etcd(cluster)
+            cluster.stop_etcd()
             for name in cluster.etcd.names:
-                wait_for(lambda n=name: not [p for p in cluster.pids(cluster.etcd_home(n)) if p], 10, "etcd is gone")
                 for data in cluster.etcd_home(name).glob("data*"):
                     shutil.rmtree(data)
-            start_etcd(cluster)
+            cluster.start_etcd()
             wait_for(lambda: cluster.etcd.leader() and cluster.record("seed"), 60, "the store is filled again")
             wait_for(cluster.leader_renewed_by_now, 20, "renewed again")
             ledger.wait_acks(100)

@@ -15,20 +15,6 @@ def setting(cluster):
     return cluster.query(cluster.primary(), "SELECT current_setting('synchronous_standby_names')")[0][0]
 
 
-def newest_generation(cluster):
-    return (cluster.record("sync") or {"generations": [{}]})["generations"][-1]
-
-
-def wait_for_voters(cluster, count, k=1, timeout=30):
-    """So many are waited for, any k of them, recorded and confirmed."""
-    def there():
-        generation = newest_generation(cluster)
-        complete = len((cluster.record("sync") or {}).get("generations", [])) == 1
-        return complete and len(generation.get("voters", [])) == count and \
-            generation.get("quorum") == count - k + 1
-    wait_for(there, timeout, f"any {k} of {count} voters", poll_s=0.05)
-
-
 def health(cluster, member, route):
     api = cluster.address(member)["api"]
     try:
@@ -40,7 +26,7 @@ def health(cluster, member, route):
 
 def test_31_quorum_any_one_of_two_primary_killed_loses_nothing():
     with quorum_cluster() as cluster:
-        wait_for_voters(cluster, 2)
+        cluster.wait_for_voters(2)
         assert setting(cluster).startswith("ANY 1 ("), setting(cluster)
         old, epoch = cluster.primary(), cluster.epoch()
         for member in cluster.members:
@@ -55,7 +41,7 @@ def test_31_quorum_any_one_of_two_primary_killed_loses_nothing():
             cluster.wait_primary(timeout=30, other_than=old, epoch_above=epoch)
             ledger.wait_acks(100)
             cluster.release(old)
-            wait_for_voters(cluster, 2, timeout=60)
+            cluster.wait_for_voters(2, timeout=60)
             ledger.wait_acks(100)
         cluster.finish(ledger, "31 quorum", errors_by_client_max=1)
         cluster.wait_healthy()
@@ -65,15 +51,15 @@ def test_31_quorum_any_one_of_two_primary_killed_loses_nothing():
 def test_33_quorum_goes_on_when_a_standby_dies():
     """Unlike with one named standby nobody has to be replaced first."""
     with quorum_cluster() as cluster:
-        wait_for_voters(cluster, 2)
+        cluster.wait_for_voters(2)
         victim = next(m for m in cluster.members if m != cluster.primary())
         with cluster.ledger() as ledger:
             ledger.wait_acks(100)
             cluster.kill_host(victim)
             ledger.wait_acks(200)
-            wait_for_voters(cluster, 1)
+            cluster.wait_for_voters(1)
             cluster.release(victim)
-            wait_for_voters(cluster, 2, timeout=60)
+            cluster.wait_for_voters(2, timeout=60)
             ledger.wait_acks(100)
         cluster.finish(ledger, "33 quorum", max_gap_ms=500, errors_by_client_max=0)
 
@@ -83,19 +69,19 @@ def test_34_quorum_and_back_under_load_with_a_crash():
         with cluster.ledger() as ledger:
             ledger.wait_acks(100)
             cluster.run_cli("config", "set", "sync=quorum")
-            wait_for_voters(cluster, 2)
+            cluster.wait_for_voters(2)
             ledger.wait_acks(50)
             cluster.run_cli("config", "set", "sync_count=2")
-            wait_for_voters(cluster, 2, k=2)
+            cluster.wait_for_voters(2, k=2)
             ledger.wait_acks(50)
             cluster.run_cli("config", "set", "sync=on", "sync_count=1")
-            wait_for_voters(cluster, 1)
+            cluster.wait_for_voters(1)
             ledger.wait_acks(50)
             cluster.run_cli("config", "set", "sync=quorum")
             old, epoch = cluster.primary(), cluster.epoch()
             cluster.kill(cluster.postmaster(old))  # in the middle of the change
             cluster.wait_primary(timeout=30, epoch_above=epoch - 1)
-            wait_for_voters(cluster, 2, timeout=60)
+            cluster.wait_for_voters(2, timeout=60)
             ledger.wait_acks(100)
         cluster.finish(ledger, "34 quorum", errors_by_client_max=1)
         cluster.wait_healthy()
@@ -105,7 +91,7 @@ def test_34_quorum_and_back_under_load_with_a_crash():
 def test_33_quorum_strict_blocks_when_no_voter_is_left():
     with quorum_cluster() as cluster:
         cluster.run_cli("config", "set", "sync_strict=true")
-        wait_for_voters(cluster, 2)
+        cluster.wait_for_voters(2)
         primary = cluster.primary()
         standbys = [m for m in cluster.members if m != primary]
         with cluster.ledger() as ledger:
@@ -119,7 +105,7 @@ def test_33_quorum_strict_blocks_when_no_voter_is_left():
             assert cluster.primary() == primary
             for member in standbys:
                 cluster.release(member)
-            wait_for_voters(cluster, 2, timeout=60)
+            cluster.wait_for_voters(2, timeout=60)
             ledger.wait_acks(50)
         cluster.finish(ledger, "33 quorum strict", errors_by_client_max=1)
         cluster.assert_same_rows_everywhere()
