@@ -66,6 +66,9 @@ void add_proxy(const proxy::ProxyStats& stats, api::Snapshot& snapshot) {
   add("clients_dropped_total", "Sessions closed because they could not be moved.", Kind::kCounter,
       t.clients_dropped);
   add("cancels_total", "Cancel requests.", Kind::kCounter, t.cancels);
+  add("unreplicated_commits_total",
+      "Commits whose wait for a synchronous standby was cancelled: answered 08007.", Kind::kCounter,
+      t.unreplicated);
   for (size_t i = 1; i < t.pinned.size(); ++i) {
     const std::string_view why = proxy::describe(static_cast<proxy::Pin>(i));
     if (why.empty()) break;

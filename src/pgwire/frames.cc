@@ -46,11 +46,14 @@ constexpr FramePolicy backend_startup() {
 
 constexpr FramePolicy backend() {
   FramePolicy p{};
-  for (char type : {'T', 't', 'G', 'H', 'W', 'V'}) p[static_cast<size_t>(type)] = report(kMaxPayload);
+  for (char type : {'T', 't', 'G', 'H', 'W', 'V'})
+    p[static_cast<size_t>(type)] = report(kMaxPayload);
   for (char type : {'1', '2', '3', 'n', 'I', 's', 'c'}) p[static_cast<size_t>(type)] = report(0);
-  for (char type : {'D', 'd', 'N'}) p[static_cast<size_t>(type)] = relay();
+  for (char type : {'D', 'd'}) p[static_cast<size_t>(type)] = relay();
   p['A'] = report(kMaxPayload);
-  p['E'] = report(kMaxPayload, kErrorPrefix);
+  for (char type : {'E', 'N'}) {
+    p[static_cast<size_t>(type)] = report(kMaxPayload, kErrorPrefix);
+  }
   p['C'] = whole(kTag);
   p['S'] = whole(kParameterStatus);
   p['K'] = whole(kSmall);

@@ -59,6 +59,9 @@ void set_field(ErrorView& error, char field, std::string_view value) {
     case 'H':
       error.hint = value;
       break;
+    case 'R':
+      error.routine = value;
+      break;
     default:
       break;
   }

@@ -112,6 +112,7 @@ struct ErrorView {
   std::string_view message;
   std::string_view detail;
   std::string_view hint;
+  std::string_view routine;  // the server's function that says so: never translated
   bool fatal() const { return severity == "FATAL" || severity == "PANIC"; }
 };
 Result<ErrorView> parse_error(std::string_view payload);

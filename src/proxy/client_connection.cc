@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/log.h"
 #include "pgwire/messages.h"
 #include "proxy/console.h"
 #include "proxy/dispatcher.h"
@@ -288,6 +289,12 @@ void ClientConnection::on_parameter(std::string_view name, std::string_view valu
   if (name == "in_hot_standby" && value == "off" && server_->target().role == PortKind::kReader) {
     leaving_server_ = true;
   }
+}
+
+void ClientConnection::on_unreplicated() {
+  worker_.counters().unreplicated.add();
+  log(LogLevel::kWarn, "proxy", "a commit's wait for its synchronous standby was cancelled",
+      {{"client", describe()}, {"user", pool_->user}, {"database", pool_->database}});
 }
 
 void ClientConnection::after_server_data() {

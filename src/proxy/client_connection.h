@@ -83,6 +83,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void to_client(std::string_view bytes) override;
   void on_parameter(std::string_view name, std::string_view value) override;
   void on_synced() override { tell_parameters(); }
+  void on_unreplicated() override;
 
   std::string describe() const;  // for messages: its address
   void sweep(MonoTime now);      // looks whether it has taken too long

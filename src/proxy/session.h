@@ -12,6 +12,7 @@
 //     transaction_resolution_unknown
 //     ... a statement inside a transaction, or surely not run   40001: nothing of it remains
 //     ... an autocommit read                                    08006
+//   (not lost, but a commit whose wait for a standby was cancelled: 08007 as well)
 //   state that can't be moved (Pin)      FATAL 57P01 that says which, and the connection is closed
 //   half a message delivered             the connection is closed
 #pragma once
@@ -85,6 +86,8 @@ class SessionOutput {
   virtual void on_parameter(std::string_view name, std::string_view value) = 0;
   // ServerState::reported may have changed without the client's knowledge.
   virtual void on_synced() {}
+  // The client is told 08007: its commit stands, but its wait for a standby was cancelled.
+  virtual void on_unreplicated() {}
 };
 
 class Session {
@@ -337,6 +340,8 @@ class Session {
   // session_server.cc
   std::optional<Loss> server_message(const pgwire::Scan& piece, Permit permit, Writable writable,
                                      SessionOutput& out);
+  void on_notice(const pgwire::Scan& piece);
+  void tell_unreplicated(const pgwire::Scan& piece, SessionOutput& out);
   std::optional<Loss> server_error(const pgwire::Scan& piece, Writable writable);
   std::optional<Loss> own_reply(const pgwire::Scan& piece, Writable writable, SessionOutput& out);
   void tell_own_error(std::string_view sqlstate);
@@ -391,6 +396,7 @@ class Session {
   bool verifying_ = false;      // what the server has for the next Bind is being looked at
   bool stale_bind_ = false;     // the next Bind is of other columns than the client was told
   bool changes_plans_ = false;  // the open transaction changed what statements return
+  bool unreplicated_ = false;   // the commit in flight waits for its standby no longer
   bool broken_ = false;         // the client's current message can't be followed
   bool skip_query_ = false;     // kSkipping ends with the current Query
   bool skip_first_ = false;     // kSkipping begins with a message not seen yet

@@ -66,7 +66,7 @@ void Session::forget_server() {
   touched_ = false;
   server_ = nullptr;
   retaining_ = answered_ = error_forwarded_ = client_mid_message_ = false;
-  again_ = sent_again_ = synced_ = false;
+  again_ = sent_again_ = synced_ = unreplicated_ = false;
   verifying_ = stale_bind_ = changes_plans_ = false;
   open_after_ = false;
   text_ = Text::kNone;

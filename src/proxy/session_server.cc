@@ -196,6 +196,10 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
   const uint64_t message = tracker_.answered_count();
   const bool edited = !edits_.empty() && edits_.front().message == message;
   if (edited && edits_.front().own()) return own_reply(piece, writable, out);
+  if (piece.type == 'N') {
+    on_notice(piece);
+    return std::nullopt;
+  }
   // It comes by the connection that listens for all, too.
   if (piece.type == 'A' && server_listens_) reply_ = Reply::kSwallow;
   if (piece.type == 'E') {
@@ -235,6 +239,7 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
       break;
   }
   if (edited && !edits_.empty() && edits_.front().message == message) edit_reply(piece);
+  if (unreplicated_) tell_unreplicated(piece, out);
   if (piece.type == 'E' && shares()) unnamed_after_error(message);
   if (piece.type == 'E' || piece.type == 'Z') {
     if (memory_) memory_->skipped(tracker_.answered_count());
@@ -283,6 +288,33 @@ std::optional<Loss> Session::own_reply(const Scan& piece, Writable writable, Ses
     edits_.pop_front();
   }
   return std::nullopt;
+}
+
+void Session::on_notice(const Scan& piece) {
+  if (again_) reply_ = Reply::kSwallow;
+  // "canceling wait for synchronous replication due to user request", in any language; its SQLSTATE
+  // is that of every warning.
+  unreplicated_ |= pgwire::parse_error_prefix(piece.payload()).routine == "SyncRepWaitForLSN";
+}
+
+// PostgreSQL lets success follow that warning, which drivers do not show. The error stands in place
+// of a tag that is all of the answer; of a longer one it is the end.
+void Session::tell_unreplicated(const Scan& piece, SessionOutput& out) {
+  const bool only = piece.type == 'C' && !batches_.empty() && !batches_.front().binds &&
+                    batches_.front().effects.statements == 1;
+  const bool instead = piece.type == 'E' || only;
+  if (!instead && piece.type != 'Z') return;
+  unreplicated_ = false;
+  replacement_.clear();
+  pgwire::append_error_response(
+      replacement_, {.sqlstate = "08007",
+                     .message = "the commit's wait for its synchronous standby was cancelled: "
+                                "whether it outlives the primary is unknown",
+                     .hint = "It took effect on the primary. After a failover look whether it is "
+                             "still there."});
+  if (!instead) replacement_.append(piece.bytes);
+  reply_ = Reply::kReplace;
+  out.on_unreplicated();
 }
 
 void Session::on_tag(uint64_t message, std::string_view payload) {

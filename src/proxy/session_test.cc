@@ -54,6 +54,13 @@ class SessionTest : public testing::Test, public SessionOutput {
     const auto relayed = session.on_server(bytes, back, permit, writable, *this);
     return relayed.lost;
   }
+  void on_unreplicated() override { ++unreplicated; }
+  // What PostgreSQL says when a wait for a synchronous standby is cancelled; `routine` as it does.
+  static std::string warning(std::string_view routine = "SyncRepWaitForLSN") {
+    std::string payload("SWARNUNG\0VWARNING\0C01000\0Manders\0R", 34);
+    payload.append(routine).append("\0\0", 2);
+    return {std::string("N\0\0\0", 4) + static_cast<char>(payload.size() + 4) + payload};
+  }
   static std::string complete(std::string_view tag, TransactionStatus status) {
     std::string bytes;
     pgwire::append_command_complete(bytes, tag);
@@ -88,6 +95,7 @@ class SessionTest : public testing::Test, public SessionOutput {
                   workspace.settings.none()};
   pgwire::FrameScanner back{pgwire::kBackendPolicy};
   std::string server, client;
+  int unreplicated = 0;
   std::vector<std::string> parameters;
   Session::After after = Session::After::kKeep;
 };
@@ -177,6 +185,45 @@ TEST_F(SessionTest, AutocommitWriteInFlightIsUnknown) {
 TEST_F(SessionTest, AutocommitReadInFlightFailed) {
   query("select 1");
   EXPECT_EQ(lose(), "E(08006) Z(I)");
+}
+
+TEST_F(SessionTest, CommitThatDidNotWaitForItsStandbyIsUnknown) {
+  query("insert into t values (1)");
+  from_server(warning() + complete("INSERT 0 1", TransactionStatus::kIdle));
+  EXPECT_EQ(summary(client), "N E(08007) Z(I)");
+  EXPECT_EQ(unreplicated, 1);
+  client.clear();
+  run("begin", "BEGIN", TransactionStatus::kInTransaction);
+  query("commit");
+  from_server(warning("exec_stmt_raise") + complete("COMMIT", TransactionStatus::kIdle));
+  EXPECT_EQ(summary(client), "N C Z(I)");
+  EXPECT_EQ(unreplicated, 1);
+}
+
+TEST_F(SessionTest, UnreplicatedCommitAmongOtherAnswersIsToldAtTheirEnd) {
+  query("insert into t values (1); commit; select 1");
+  std::string reply = warning();
+  pgwire::append_command_complete(reply, "COMMIT");
+  from_server(reply);
+  from_server(complete("SELECT 1", TransactionStatus::kIdle));
+  EXPECT_EQ(summary(client), "N C C E(08007) Z(I)");
+  client.clear();
+  std::string batch;
+  pgwire::append_parse(batch, "", "insert into t values (1)");
+  pgwire::append_bind(batch, "", "", {});
+  pgwire::append_execute(batch, "");
+  pgwire::append_sync(batch);
+  from_client(batch);
+  reply.clear();
+  pgwire::append_parse_complete(reply);
+  pgwire::append_bind_complete(reply);
+  pgwire::append_command_complete(reply, "INSERT 0 1");
+  from_server(reply);
+  reply = warning();
+  pgwire::append_ready_for_query(reply, TransactionStatus::kIdle);
+  from_server(reply);
+  EXPECT_EQ(summary(client), "1 2 C N E(08007) Z(I)");
+  EXPECT_EQ(unreplicated, 2);
 }
 
 TEST_F(SessionTest, StatementWithoutAnyEffectIsSentAgain) {

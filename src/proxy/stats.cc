@@ -24,6 +24,7 @@ WorkerStats WorkerCounters::read() const {
   s.hold_timeouts = hold_timeouts.get();
   s.clients_dropped = clients_dropped.get();
   s.cancels = cancels.get();
+  s.unreplicated = unreplicated.get();
   s.split_replica = split_replica.get();
   s.split_primary = split_primary.get();
   for (size_t i = 0; i < pinned.size(); ++i) s.pinned[i] = pinned[i].get();
@@ -48,6 +49,7 @@ WorkerStats operator+(const WorkerStats& a, const WorkerStats& b) {
   s.hold_timeouts = a.hold_timeouts + b.hold_timeouts;
   s.clients_dropped = a.clients_dropped + b.clients_dropped;
   s.cancels = a.cancels + b.cancels;
+  s.unreplicated = a.unreplicated + b.unreplicated;
   s.split_replica = a.split_replica + b.split_replica;
   s.split_primary = a.split_primary + b.split_primary;
   for (size_t i = 0; i < s.pinned.size(); ++i) s.pinned[i] = a.pinned[i] + b.pinned[i];

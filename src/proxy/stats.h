@@ -27,6 +27,7 @@ struct WorkerStats {
   uint64_t hold_timeouts = 0;
   uint64_t clients_dropped = 0;  // sessions closed because they could not be moved
   uint64_t cancels = 0;
+  uint64_t unreplicated = 0;   // commits whose wait for a synchronous standby was cancelled
   uint64_t split_replica = 0;  // splitting ports: transactions that were sent to a replica
   uint64_t split_primary = 0;  // ... to the primary
   // Clients that keep their server between transactions, by Pin; looked at now and then.
@@ -57,7 +58,7 @@ class Counter {
 struct WorkerCounters {
   Counter clients, held, active_transactions, servers, servers_idle, clients_total, logins_failed,
       servers_total, servers_lost, transactions, moved, retried, errors_outage, hold_timeouts,
-      clients_dropped, cancels, split_replica, split_primary, route_version;
+      clients_dropped, cancels, unreplicated, split_replica, split_primary, route_version;
   std::array<Counter, WorkerStats::kPins> pinned;
   WorkerStats read() const;
 };

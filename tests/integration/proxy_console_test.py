@@ -10,8 +10,8 @@ import time
 import psycopg2
 import proxy_wire as pw
 import pytest
-from proxy_support import (PASSWORD, PG_BIN, Postgres, Proxy, make_template, run, temporary_root,
-                           wait_for)
+from proxy_support import (PASSWORD, PG_BIN, Postgres, Proxy, make_template, proxies, run,
+                           temporary_root, wait_for)
 from proxy_test import in_thread
 
 # Of PgBouncer 1.25, in its order; ours may follow behind.
@@ -66,20 +66,10 @@ def server():
 
 @pytest.fixture
 def make_proxy(server):
-    proxies = []
-
-    def make(*options, **kwargs):
-        kwargs.setdefault("users", (f"app:{PASSWORD}", "watcher:w"))
-        proxy = Proxy("console_admin=app", "console_stats=watcher", *options, **kwargs)
-        proxies.append(proxy)
-        proxy.route(server)
-        return proxy
-
     server.query("truncate t")
-    yield make
-    for proxy in proxies:
-        if proxy.process.poll() is None:
-            proxy.close()
+    with proxies(server, "console_admin=app", "console_stats=watcher",
+                 users=(f"app:{PASSWORD}", "watcher:w")) as make:
+        yield make
 
 
 @pytest.fixture(params=["session", "transaction"])

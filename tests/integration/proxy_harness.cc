@@ -174,12 +174,12 @@ std::string stats(const proxy::Proxy& proxy) {
   std::string out = fmt::format(
       R"({{"clients":{},"held":{},"active":{},"servers":{},"servers_idle":{},"clients_total":{},)"
       R"("logins_failed":{},"servers_total":{},"servers_lost":{},"transactions":{},"moved":{},)"
-      R"("retried":{},"errors_outage":{},"hold_timeouts":{},"clients_dropped":{},"cancels":{},"split_replica":{},"split_primary":{},)"
+      R"("retried":{},"errors_outage":{},"hold_timeouts":{},"clients_dropped":{},"cancels":{},"unreplicated":{},"split_replica":{},"split_primary":{},)"
       R"("route_version":{},"applied":{},"busy_ms":{},"longest_turn_us":{},"turns":{}}})",
       t.clients, t.held, t.active_transactions, t.servers, t.servers_idle, t.clients_total,
       t.logins_failed, t.servers_total, t.servers_lost, t.transactions, t.moved, t.retried,
-      t.errors_outage, t.hold_timeouts, t.clients_dropped, t.cancels, t.split_replica,
-      t.split_primary, s.route_version, t.route_version, to_ms(t.loop.busy),
+      t.errors_outage, t.hold_timeouts, t.clients_dropped, t.cancels, t.unreplicated,
+      t.split_replica, t.split_primary, s.route_version, t.route_version, to_ms(t.loop.busy),
       t.loop.longest_turn.count() / 1000, t.loop.turns);
   return out;
 }

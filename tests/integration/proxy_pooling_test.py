@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 import proxy_wire as pw
 from proxy_wire import SYNC, FLUSH, bind, close, codes, connect, describe, execute, parse, query
-from proxy_support import PASSWORD, Postgres, Proxy, make_template, run, temporary_root, wait_for
+from proxy_support import PASSWORD, Postgres, make_template, proxies, run, temporary_root, wait_for
 from proxy_test import in_thread, resident_kb
 
 
@@ -26,18 +26,9 @@ def server():
 
 @pytest.fixture
 def make_proxy(server):
-    proxies = []
-
-    def make(*options, **kwargs):
-        proxy = Proxy(*options, **kwargs)
-        proxies.append(proxy)
-        proxy.route(server)
-        return proxy
-
     server.query("truncate t")
-    yield make
-    for proxy in proxies:
-        proxy.close()
+    with proxies(server) as make:
+        yield make
 
 
 @pytest.fixture

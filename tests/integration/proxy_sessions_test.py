@@ -4,7 +4,7 @@ PREPARE, state that is undone, LISTEN; and protocol 3.2."""
 import pytest
 import proxy_wire as pw
 from proxy_wire import FLUSH, SYNC, bind, close, codes, connect, describe, execute, parse, query
-from proxy_support import Postgres, Proxy, make_template, temporary_root, wait_for
+from proxy_support import Postgres, Proxy, make_template, proxies, temporary_root, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +199,38 @@ def test_protocol_3_2_has_long_cancel_keys(proxy):
         w.key = wrong
         w.cancel()
         assert "E(57014)" in codes(w.until_ready())
+
+
+# ---- Commits that did not wait for their standby -------------------------------------------------
+
+@pytest.fixture
+def awaited(server):
+    """Commits wait for a standby that is not there."""
+    server.query("create table if not exists waits (a int)")
+    server.query("alter system set synchronous_standby_names = 'nobody'")
+    server.query("select pg_reload_conf()")
+    yield server
+    server.query("alter system reset synchronous_standby_names")
+    server.query("select pg_reload_conf()")
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+@pytest.mark.parametrize("message, answer", [
+    (query("insert into waits values (1)"), "E(08007) Z(I)"),
+    (query("begin; insert into waits values (1); commit; select 1"), "C C C T D C E(08007) Z(I)"),
+    (query("insert into waits values (1); commit; select 1/0"), "C C E(08007) Z(I)"),
+    (parse("", "insert into waits values (1)") + bind("") + execute() + SYNC, "1 2 C E(08007) Z(I)"),
+    (query("begin; insert into waits values (1); commit and chain"), "C C C E(08007) Z(T)"),
+])
+def test_cancelled_wait_for_the_standby_is_no_success(awaited, mode, message, answer):
+    with proxies(awaited) as make:
+        proxy = make(f"mode={mode}", "pool=2")
+        c, d = connect(proxy.port), connect(proxy.port)
+        c.send(message)
+        wait_for(lambda: d.run("select count(*) from pg_stat_activity where wait_event = 'SyncRep'")
+                 == [("1",)], what="the commit waits")
+        c.cancel()
+        assert codes(c.until_ready()) == answer
+        assert "synchronous replication" in c.notices[-1]["M"]
+        assert proxy.stats["unreplicated"] == 1
+        assert c.run("select 1") == [("1",)]

@@ -208,6 +208,24 @@ class Proxy:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@contextlib.contextmanager
+def proxies(server, *always, **defaults):
+    """A function that makes proxies which lead to `server`; they are closed at the end."""
+    made = []
+
+    def make(*options, **kwargs):
+        made.append(Proxy(*always, *options, **(defaults | kwargs)))
+        made[-1].route(server)
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for proxy in made:
+            if proxy.process.returncode is None:  # else a test has waited for its end
+                proxy.close()
+
+
 def run(connection, sql, args=None):
     with connection.cursor() as cursor:
         cursor.execute(sql, args)

@@ -137,7 +137,6 @@ def test_28_hosts_a_wiped_store_initialises_nothing_again():
 
 # ------------------------------------------------------------------------------------- durability
 
-@pytest.mark.xfail(strict=True, reason="the proxy forwards PostgreSQL's warning and success as they are; it should say 08007")
 def test_36_hosts_a_cancelled_wait_for_the_standby_is_no_success_through_the_proxy():
     with HostCluster(defaults={"sync_strict": True}) as cluster:
         with cluster.ledger() as ledger:
