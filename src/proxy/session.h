@@ -230,6 +230,7 @@ class Session {
     kOwnDescribe,   // ours
     kPrepared,      // by the client's PREPARE, the `number`th statement of its message, as serial
     kParse,         // the client's, as serial
+    kParseTaken,    // the client's of a name that has serial already: that stays
     kParsedBefore,  // the client's Parse of what the server has: a Close that does nothing
     kRefused,       // made to fail: the error is `text`
   };
@@ -237,8 +238,8 @@ class Session {
     uint64_t message = 0;
     EditKind kind = EditKind::kSettings;
     uint32_t serial = 0;
-    StatementRef statement = nullptr;  // kParse
-    std::string text = {};             // kParse: the client's name; kRefused: "SQLSTATE:message"
+    StatementRef statement = nullptr;  // kParse, kParseTaken
+    std::string text = {};             // theirs: the client's name; kRefused: "SQLSTATE:message"
     uint16_t number = 0;
     bool own() const { return kind <= EditKind::kOwnSync; }
   };
@@ -421,7 +422,6 @@ class Session {
   // Statements that turned out not to exist, and their names: what was sent meanwhile may use them.
   RareVector<std::pair<uint32_t, std::string>> failed_;
   uint32_t used_serial_ = 0, used_id_ = 0;  // the statement used last
-  uint32_t taken_serial_ = 0;               // of an error that says so: that the name is taken
   ByteRun* to_server_ = nullptr;            // of the on_client() that runs
   std::string& replacement_;                // of the workspace: of the message that is replaced
   std::string retained_, retry_;

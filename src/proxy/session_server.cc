@@ -356,6 +356,7 @@ void Session::edit_reply(const Scan& piece) {
       reply_ = Reply::kReplace;
       break;
     case EditKind::kParse:
+    case EditKind::kParseTaken:
       // Also of a name that was thought to be taken: the server has another text there now.
       server_->statements.rename(edit.serial, edit.statement->id);
       break;
@@ -387,8 +388,7 @@ void Session::on_described(const Scan& piece) {
 void Session::drop_edits(uint64_t next) {
   while (!edits_.empty() && edits_.front().message < next) {
     const Edit& edit = edits_.front();
-    const bool taken = edit.kind == EditKind::kParse && edit.serial == taken_serial_;
-    if (edit.serial != 0 && !taken) {
+    if (edit.serial != 0 && edit.kind != EditKind::kParseTaken) {
       if (tracker_.in_flight() && failed_.size() < kFailedMax) {
         const uint32_t id = server_->statements.id_of(edit.serial);
         failed_.emplace_back(edit.serial, edit.text.empty() && memory_
@@ -437,7 +437,6 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
     if (may_retry(Loss::kReadOnly)) return Loss::kReadOnly;
     answered_ = answered;
   }
-  taken_serial_ = 0;
   if (shares()) {
     if (error.sqlstate == "0A000" && error.message == "cached plan must not change result type") {
       // Other servers have plans of before the change, too.
@@ -492,10 +491,9 @@ void Session::name_as_client(const Scan& piece, const pgwire::ErrorView& error) 
     name = temporary_for_;
     end = payload.data() + at + kTemporaryName.size();
   }
-  if (!edits_.empty() && edits_.front().kind == EditKind::kParse &&
+  if (!edits_.empty() && edits_.front().kind == EditKind::kParseTaken &&
       edits_.front().serial == serial && error.sqlstate == "42P05") {
     name = edits_.front().text;
-    taken_serial_ = serial;  // it stays what it was
   } else if (memory_ && serial != 0) {
     const uint32_t id = server_->statements.id_of(serial);
     name = memory_->name_of(id == 0 && serial == used_serial_ ? used_id_ : id);

@@ -286,8 +286,8 @@ void Session::parse_named(const pgwire::ParseView& parse, const Effects& effects
   if (existing != nullptr) {
     // The server finds what PostgreSQL would: an error in the text, or that the name is taken.
     const uint32_t serial = ensure(statement_of(parse.statement, *existing));
-    edits_.push_back(
-        {tracker_.sent_count(), EditKind::kParse, serial, statement, std::string(parse.statement)});
+    edits_.push_back({tracker_.sent_count(), EditKind::kParseTaken, serial, statement,
+                      std::string(parse.statement)});
     known.parse_sent(tracker_.sent_count(), parse.statement, std::move(prepared),
                      SessionMemory::NameIs::kTaken);
     return send_parse(serial, parse.sql, types);
@@ -318,7 +318,9 @@ const StatementRef& Session::statement_of(std::string_view name,
             .substr(pgwire::kFrameHeaderSize + name.size() + parse->sql.size() + 2);
     prepared.statement = workspace_.statements.get(wanted_->plan_id, parse->sql, types,
                                                    prepared.effects, prepared.changes);
-  } else if (prepared.statement->plan_id != wanted_->plan_id && !settings_open()) {
+  } else if (prepared.statement->plan_id != wanted_->plan_id && !settings_open() &&
+             server_->statements.find(prepared.statement->id) == 0) {
+    // Where it is there, PostgreSQL knows what the change of settings means to it.
     prepared.statement = workspace_.statements.rebind(*prepared.statement, wanted_->plan_id);
   }
   return prepared.statement;

@@ -10,10 +10,11 @@ import random
 import socket
 import struct
 
+import psycopg2
 import pytest
 import proxy_wire as pw
 from proxy_wire import COPY_DONE, FLUSH, SYNC, bind, close, copy_data, describe, execute, parse, query
-from proxy_support import Postgres, Proxy, make_template, temporary_root
+from proxy_support import Postgres, Proxy, make_template, temporary_root, wait_for
 
 SEQUENCES = int(os.environ.get("DIFFERENTIAL_SEQUENCES", "150"))
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
@@ -178,7 +179,24 @@ class Target:
             c.socket.close()
 
 
-def differs(server, proxy, database, sequence, steps, ports=None):
+def same(expected, got):
+    """Where a statement must be prepared again and can't be, that is what a client hears which binds
+    the wrong number of values to it: PostgreSQL counts them first."""
+    def excused(a, b):
+        return (a[0] == b[0] == "E" and a[1]["M"].startswith("bind message supplies") and
+                b[1]["C"] in ("42P01", "25P02"))
+    return len(expected) == len(got) and all(a == b or excused(a, b) for a, b in zip(expected, got))
+
+
+def accepts(server):
+    try:
+        server.connect("direct").close()
+        return True
+    except psycopg2.OperationalError:
+        return False
+
+
+def differs(server, proxy, database, sequence, steps):
     """The first step whose answers differ, as text; None if none does."""
     startup, _ = sequence
     for name in ("direct", database):
@@ -192,15 +210,17 @@ def differs(server, proxy, database, sequence, steps, ports=None):
             # Two transactions at once would wait for each other's locks.
             if busy and client not in busy:
                 continue
-            expected, got = direct.answer(client, data), through.answer(client, data)
-            if expected != got:
+            expected = direct.answer(client, data)
+            if expected[-1][0] == "closed":  # seed 354 ends PostgreSQL 15.20 with a segmentation fault
+                wait_for(lambda: accepts(server), what="PostgreSQL recovers")
+                return None
+            got = through.answer(client, data)
+            if not same(expected, got):
                 both = "\n".join(f"  {'  ' if a == b else '!!'} {a}\n     {b}" for a, b in
                                  zip(expected + [None] * 99, got + [None] * 99) if a or b)
                 return f"step {number}, client {client} sends {data}\n{both}"
             status = direct.clients[client].status
             (busy.discard if status == "I" else busy.add)(client)
-            if expected[-1][0] == "closed":
-                return None
         return None
     finally:
         direct.close()

@@ -360,6 +360,22 @@ def test_prepared_in_a_transaction_that_fails(one):
     c.run("rollback")
     c.prepare("x", "select 5")
     assert c.call("x") == [("5",)]
+    c.run("begin")
+    c.send(query("select 1/0"))
+    c.until_ready()
+    for name in ("x", "y"):
+        c.send(parse(name, "select 6"), SYNC)  # "x" is taken, and stays
+        assert codes(c.until_ready()) == "E(25P02) Z(E)"
+    c.send(bind("x", ["1"]), execute(), SYNC)
+    assert codes(c.until_ready()) == "E(08P01) Z(E)"
+    c.run("rollback")
+    c.run("set search_path to nowhere; begin")
+    c.send(bind("x", ["1"]), execute(), SYNC)
+    assert codes(c.until_ready()) == "E(08P01) Z(E)"
+    c.send(bind("x", ["1"]), execute(), SYNC)
+    assert codes(c.until_ready()) == "E(08P01) Z(E)"
+    c.run("rollback")
+    assert c.call("x") == [("5",)]
 
 
 def test_portals_of_a_transaction(one):
