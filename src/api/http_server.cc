@@ -10,6 +10,8 @@
 #include <cstring>
 #include <utility>
 
+#include "api/certificates.h"
+
 namespace bascule::api {
 namespace {
 
@@ -65,20 +67,12 @@ AccessRules access_rules(const HttpOptions& options) {
   return rules;
 }
 
-Result<std::unique_ptr<httplib::Server>> make_server(const HttpOptions& options) {
+std::unique_ptr<httplib::Server> make_server(const HttpOptions& options) {
   if (!options.tls) return std::make_unique<httplib::Server>();
   const HttpTls& tls = *options.tls;
-  auto server = std::make_unique<httplib::SSLServer>(
+  return std::make_unique<httplib::SSLServer>(
       tls.cert_file.c_str(), tls.key_file.c_str(),
       tls.client_ca_file.empty() ? nullptr : tls.client_ca_file.c_str());
-  if (!server->is_valid()) {
-    return fail(ErrorCode::kInvalid,
-                fmt::format("api.tls: {} and {} can't be used as certificate and key",
-                            tls.cert_file, tls.key_file),
-                "Both as PEM; the key must be the certificate's and readable by this user");
-  }
-  SSL_CTX_set_min_proto_version(server->ssl_context(), TLS1_2_VERSION);
-  return server;
 }
 
 bool is_peer(const httplib::Request& request) {
@@ -98,6 +92,7 @@ bool is_loopback(std::string_view host) {
 
 struct HttpServer::Listener {
   enum State { kQueued, kRunning, kDone };
+  std::unique_ptr<Certificates> certificates;
   std::unique_ptr<httplib::Server> owned;
   httplib::Server& server = *owned;
   std::atomic<int> state{kQueued};
@@ -135,10 +130,16 @@ HttpServer::~HttpServer() {
 }
 
 Result<int> HttpServer::start() {
-  auto made = make_server(options_);
-  if (!made) return std::unexpected(made.error());
-  auto listener = std::make_shared<Listener>(std::move(*made));
+  auto listener = std::make_shared<Listener>(make_server(options_));
   auto& server = listener->server;
+  if (options_.tls) {
+    auto* context = static_cast<httplib::SSLServer&>(server).ssl_context();
+    listener->certificates = std::make_unique<Certificates>(*options_.tls);
+    if (auto usable = listener->certificates->serve(context); !usable) {
+      return std::unexpected(usable.error());
+    }
+    SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
+  }
   server.set_socket_options(set_socket_options);
   server.set_payload_max_length(kBodyBytesMax);
   server.set_read_timeout(kIoTimeoutSeconds);

@@ -139,6 +139,34 @@ TEST_F(HttpServerTest, OverTlsATokenIsAskedForAndAClientCertificateIsOne) {
   EXPECT_EQ(ask_over_tls({files.ca(), "", ""}, port, "").status, 0) << "without a certificate";
 }
 
+TEST_F(HttpServerTest, FilesThatWereReplacedAreUsedForTheNextClient) {
+  posix::testing::CertificateDir before, after;
+  for (auto* authority : {&before, &after}) {
+    authority->issue("api", "api", "IP:127.0.0.1");
+    authority->issue("ops", "ops", "");
+  }
+  const env::HttpTls ops_before{before.ca() + ".old", before.certificate("ops"), before.key("ops")};
+  const env::HttpTls ops_after{after.ca(), after.certificate("ops"), after.key("ops")};
+  std::filesystem::copy_file(before.ca(), ops_before.ca_file);
+  HttpOptions options{.host = "127.0.0.1", .port = 0, .threads = 4};
+  options.tls = HttpTls{before.certificate("api"), before.key("api"), before.ca()};
+  auto server = make(options);
+  const int port = server.start().value();
+  server.publish(live());
+  EXPECT_EQ(ask_over_tls(ops_before, port, "").status, 200);
+  const auto replace = [](const std::string& file, const std::string& by) {
+    std::filesystem::copy_file(by, file, std::filesystem::copy_options::overwrite_existing);
+  };
+  replace(options.tls->cert_file, after.certificate("api"));
+  EXPECT_EQ(ask_over_tls(ops_before, port, "").status, 200) << "the key is not there yet";
+  replace(options.tls->key_file, after.key("api"));
+  replace(options.tls->client_ca_file, after.ca());
+  EXPECT_EQ(ask_over_tls(ops_after, port, "").status, 200);
+  EXPECT_EQ(
+      ask_over_tls({after.ca(), before.certificate("ops"), before.key("ops")}, port, "").status, 0)
+      << "of an authority that is not believed any more";
+}
+
 TEST_F(HttpServerTest, AKeyThatIsNotTheCertificatesIsRefusedAtTheStart) {
   posix::testing::CertificateDir files;
   files.issue("a", "a", "");

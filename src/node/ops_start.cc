@@ -103,8 +103,11 @@ Status start_as_primary(OpContext& context, const control::op::StartPrimary& o, 
     auto recovering = session->value("SELECT pg_is_in_recovery()", context.within(kSmallWork));
     if (!recovering) return std::unexpected(recovering.error());
     if (*recovering == "f") break;
-    // A restored directory of a new cluster may have an archive to read to its end.
+    // A restored directory of a new cluster may have an archive to read, to its end or to a point
+    // in time, where PostgreSQL pauses.
     if (!fresh) return fail(ErrorCode::kInternal, "started, but it is in recovery");
+    (void)session->query("SELECT pg_wal_replay_resume() WHERE pg_is_wal_replay_paused()",
+                         context.within(kSmallWork));
     if (context.control.cancelled) return fail(ErrorCode::kUnavailable, "cancelled");
     context.progress("recovering");
     server.process().sleep(kRecoveryPause);

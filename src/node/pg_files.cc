@@ -131,6 +131,12 @@ std::vector<std::pair<std::string, std::string>> owned(const ConfInputs& in,
   return out;
 }
 
+// Also whether behind the target or before it, and on which timeline. What happens then is decided
+// by us: the new cluster begins.
+bool ends_recovery(std::string_view name) {
+  return name.starts_with("recovery_target") && name != "recovery_target_action";
+}
+
 }  // namespace
 
 std::string quote_conf(std::string_view value) {
@@ -355,14 +361,16 @@ std::string with_include(std::string_view postgresql_conf) {
   return out.append(kIncludeLine) + "\n";
 }
 
-std::string without_owned(std::string_view auto_conf, std::vector<std::string>& removed) {
+std::string without_owned(std::string_view auto_conf, RecoveryTarget target,
+                          std::vector<std::string>& removed) {
   std::string out;
   const std::vector<std::string>& names = owned_parameters();
   for_lines(auto_conf, [&](std::string_view line) {
     std::string name(trim(line.substr(0, line.find('='))));
     std::transform(name.begin(), name.end(), name.begin(),
                    [](unsigned char c) { return static_cast<char>(tolower(c)); });
-    if (std::binary_search(names.begin(), names.end(), name)) {
+    const bool kept = target == RecoveryTarget::kKeep && ends_recovery(name);
+    if (!kept && std::binary_search(names.begin(), names.end(), name)) {
       removed.push_back(name);
     } else {
       out.append(line) += '\n';

@@ -75,8 +75,12 @@ Result<control::SyncSetting> parse_sync_standbys(std::string_view text);
 
 // postgresql.conf with our include as its last line; unchanged when it is there.
 std::string with_include(std::string_view postgresql_conf);
+// Where recovery ends: kept in a directory that a new cluster is made from (a backup, to a point in
+// time), and removed from any other.
+enum class RecoveryTarget { kRemove, kKeep };
 // postgresql.auto.conf without parameters that we own; `removed` gets their names.
-std::string without_owned(std::string_view auto_conf, std::vector<std::string>& removed);
+std::string without_owned(std::string_view auto_conf, RecoveryTarget target,
+                          std::vector<std::string>& removed);
 
 struct StandbyMinimum {
   int value = 0;      // the primary's, as it last wrote it

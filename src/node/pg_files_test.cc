@@ -151,9 +151,19 @@ TEST(AutoConf, OnlyWhatIsOursIsRemoved) {
   std::vector<std::string> removed;
   const std::string cleaned = without_owned(
       "# Do not edit\nwork_mem = '5MB'\nPrimary_ConnInfo = 'x'\nrecovery_target = 'immediate'\n",
-      removed);
+      RecoveryTarget::kRemove, removed);
   EXPECT_EQ(cleaned, "# Do not edit\nwork_mem = '5MB'\n");
   EXPECT_EQ(removed, (std::vector<std::string>{"primary_conninfo", "recovery_target"}));
+}
+
+TEST(AutoConf, WhereTheRecoveryOfANewClusterEndsIsTheOperators) {
+  std::vector<std::string> removed;
+  const std::string cleaned = without_owned(
+      "recovery_target_time = 'x'\nrecovery_target_timeline = '3'\n"
+      "recovery_target_action = 'pause'\nprimary_conninfo = 'x'\n",
+      RecoveryTarget::kKeep, removed);
+  EXPECT_EQ(cleaned, "recovery_target_time = 'x'\nrecovery_target_timeline = '3'\n");
+  EXPECT_EQ(removed, (std::vector<std::string>{"recovery_target_action", "primary_conninfo"}));
 }
 
 constexpr char kControlData[] =

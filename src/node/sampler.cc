@@ -37,7 +37,8 @@ constexpr char kTransactionsQuery[] =
     " AND NOT (application_name = 'bascule' AND usename = current_user)";
 
 constexpr char kPendingRestartQuery[] =
-    "SELECT EXISTS (SELECT FROM pg_settings WHERE pending_restart)";
+    "SELECT EXISTS (SELECT FROM pg_settings WHERE pending_restart AND name NOT LIKE "
+    "'recovery_target%')";  // a target that was reached is no reason
 
 Lsn lsn_of(const std::optional<std::string>& text) {
   return text ? Lsn::parse(*text).value_or(Lsn{}) : Lsn{};

@@ -118,7 +118,9 @@ Status Server::write_configuration(const ServerSettings& wanted,
   auto auto_conf = disk.read(data("postgresql.auto.conf"), kFileBytesMax);
   if (!auto_conf) return {};
   std::vector<std::string> removed;
-  const std::string cleaned = without_owned(*auto_conf, removed);
+  const auto target =
+      marked(Marker::kRolesPending) ? RecoveryTarget::kKeep : RecoveryTarget::kRemove;
+  const std::string cleaned = without_owned(*auto_conf, target, removed);
   if (removed.empty()) return {};
   if (overridden != nullptr) *overridden = removed;
   return put(data("postgresql.auto.conf"), cleaned);

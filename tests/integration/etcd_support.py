@@ -10,17 +10,16 @@ import urllib.request
 
 
 class Etcd:
-    """Of cluster.json's "etcd": [{"name", "client": {"host", "port"}, "peer": ...}]."""
+    """Of cluster.json's "etcd": [{"name", "client": {"host", "port"}, "peer": ...}]. tls: a context (ssl), if it wants that."""
 
-    def __init__(self, members):
-        self.members = members
+    def __init__(self, members, tls=None):
+        self.members, self.tls = members, tls
         self.names = [m["name"] for m in members]
 
-    @staticmethod
-    def _call(member, path, body, timeout):
-        url = f"http://{member['client']['host']}:{member['client']['port']}{path}"
+    def _call(self, member, path, body, timeout):
+        url = f"{'https' if self.tls else 'http'}://{member['client']['host']}:{member['client']['port']}{path}"
         request = urllib.request.Request(url, json.dumps(body).encode())
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with urllib.request.urlopen(request, timeout=timeout, context=self.tls) as answer:
             return json.load(answer)
 
     def call(self, path, body, timeout=1.0):
@@ -55,6 +54,9 @@ class Etcd:
         except OSError:
             return None
 
+    def status_of(self, name):
+        return self._status(next(m for m in self.members if m["name"] == name))
+
     def leader(self):
         """Name of the member that leads etcd now, else ''."""
         for member in self.members:
@@ -87,6 +89,7 @@ class Relay:
         self.port = self.listener.getsockname()[1]
         self.pairs = {}  # socket -> the other one
         self.is_cut = threading.Event()
+        self.held_word, self.held = None, []  # data and where to
         self.closing = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -96,6 +99,10 @@ class Relay:
 
     def heal(self):
         self.is_cut.clear()
+
+    def hold(self, word):
+        """Cuts once something with this word is to pass, before that. heal() lets it go on, late."""
+        self.held_word = word.encode()
 
     def close(self):
         self.closing.set()
@@ -108,6 +115,9 @@ class Relay:
             if self.is_cut.is_set():
                 self.closing.wait(0.005)
                 continue
+            while self.held:
+                data, to = self.held.pop(0)
+                to.sendall(data)
             for key, _ in selector.select(0.05):
                 if self.is_cut.is_set():
                     break
@@ -139,6 +149,11 @@ class Relay:
             return
         try:
             data = source.recv(1 << 16)
+            if self.held_word and self.held_word in data:
+                self.held.append((data, self.pairs[source]))
+                self.held_word = None
+                self.is_cut.set()
+                return
             if data:
                 self.pairs[source].sendall(data)
                 return

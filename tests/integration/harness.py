@@ -124,6 +124,7 @@ class Cluster:
         self.nodes_count, self.up_options, self.up_timeout = nodes, list(up_options), up_timeout
         if etcd:
             self.up_options += ["--store", "etcd", "--store-nodes", str(etcd)]
+        self.relayed = 0  # members that stream from others than the primary
         self.relays = []
         self.base = pathlib.Path(tempfile.mkdtemp(prefix="bascule-it-"))
         self.base.chmod(0o755)  # as root, the cluster's user has to get in
@@ -215,6 +216,9 @@ class Cluster:
         return json.loads(self.run_cli("history", "--json").stdout)
 
     # ---- the store, read directly: fast enough to hit the moment between two steps ------------------
+    def key(self, name):
+        return f"/bascule/{self.info['cluster']}/{name}"
+
     def record(self, key):
         if self.etcd:
             return self.etcd_record(key)
@@ -223,7 +227,7 @@ class Cluster:
             try:
                 with sqlite3.connect(path, uri=True, timeout=1.0) as db:
                     row = db.execute("SELECT value FROM kv WHERE key = ?",
-                                     (f"/bascule/{self.info['cluster']}/{key}".encode(),)).fetchone()
+                                     (self.key(key).encode(),)).fetchone()
                 return json.loads(row[0]) if row else None
             except sqlite3.OperationalError:
                 time.sleep(0.005)
@@ -231,7 +235,7 @@ class Cluster:
 
     def etcd_record(self, key):
         for _ in range(50):  # an election of etcd's takes its time
-            answered, value = self.etcd.get(f"/bascule/{self.info['cluster']}/{key}")
+            answered, value = self.etcd.get(self.key(key))
             if answered:
                 return json.loads(value) if value else None
             time.sleep(0.1)
@@ -265,7 +269,7 @@ class Cluster:
 
     def wait_healthy(self, timeout=60, streaming=None):
         """One primary, everybody else streams from it on its timeline, synchronous set filled."""
-        want = len(self.members) - 1 if streaming is None else streaming
+        want = len(self.members) - 1 - self.relayed if streaming is None else streaming
 
         def healthy():
             name = self.primary()

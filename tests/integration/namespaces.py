@@ -45,15 +45,22 @@ def skip_unless_allowed():
         pytest.skip(reason)
 
 
-def etcd_argv(name, address, members, data):
-    peers = ",".join(f"{n}=http://{a}:{ETCD_PEER_PORT}" for n, a in members.items())
-    client, peer = f"http://{address}:{ETCD_CLIENT_PORT}", f"http://{address}:{ETCD_PEER_PORT}"
+def etcd_argv(name, address, members, data, tls=None):
+    """tls: the directory of <name>.pem, <name>.key and ca.pem; every client must show a certificate, too."""
+    scheme, secured = "http", []
+    if tls:
+        scheme = "https"
+        for side in ("", "peer-"):
+            secured += [f"--{side}cert-file", f"{tls}/{name}.pem", f"--{side}key-file", f"{tls}/{name}.key",
+                        f"--{side}trusted-ca-file", f"{tls}/ca.pem", f"--{side}client-cert-auth"]
+    peers = ",".join(f"{n}={scheme}://{a}:{ETCD_PEER_PORT}" for n, a in members.items())
+    client, peer = f"{scheme}://{address}:{ETCD_CLIENT_PORT}", f"{scheme}://{address}:{ETCD_PEER_PORT}"
     return [ETCD, "--name", name, "--data-dir", str(data), "--listen-client-urls", client,
             "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
             "--initial-cluster", peers, "--initial-cluster-state", "new",
             "--heartbeat-interval", str(ETCD_ELECTION_MS // 10), "--election-timeout", str(ETCD_ELECTION_MS),
             "--auto-compaction-mode", "revision", "--auto-compaction-retention", "1000",
-            "--log-level", "warn"]
+            "--log-level", "warn", *secured]
 
 
 def service(name, argv, folder):
@@ -62,25 +69,28 @@ def service(name, argv, folder):
             "hold": f"{folder}/{name}.hold"}
 
 
-def boot_etcd(hosts, folder):
+def boot_etcd(hosts, folder, tls=None):
     """One etcd of them all."""
     members = {host.name: host.address for host in hosts}
     for host in hosts:
-        argv = etcd_argv(host.name, host.address, members, f"{folder}/{host.name}")
+        argv = etcd_argv(host.name, host.address, members, f"{folder}/{host.name}", tls)
         host.boot([service(host.name, argv, folder)])
 
 
 class HostCluster(Cluster):
+    etcd_tls = None  # see etcd_argv
+
     def __init__(self, nodes=3, etcd=3, defaults=None, places=None, proxy=None, postgresql=None,
-                 network=None, etcd_hosts=(), prefix="n"):
+                 network=None, etcd_hosts=(), prefix="n", relayed=0):
         """defaults: {"timing": "fast", ...} of the configuration file. places: {"n1": {"region": ...}}. proxy:
-        further keys of that section. postgresql: parameters.
+        further keys of that section. postgresql: parameters. relayed: so many members stream from others than the primary.
         network, etcd_hosts: it joins this network and uses the etcd there; it is then not in charge of
         either. prefix: of the members' names (n...), which are the hosts' names, too."""
         super().__init__(nodes)
         self.members = [f"{prefix}{i + 1}" for i in range(nodes)]
         self.defaults, self.places, self.proxy = defaults or {}, places or {}, proxy or {}
         self.parameters = {"max_connections": "200", **(postgresql or {})}
+        self.relayed = relayed
         self.owns_network = network is None
         self.network = network or netns.Network()
         self.etcd_names = [host.name for host in etcd_hosts] or [f"e{i + 1}" for i in range(etcd)]
@@ -100,7 +110,7 @@ class HostCluster(Cluster):
             self.describe()
             self.write_files()
             if self.owns_network:
-                boot_etcd([self.host(name) for name in self.etcd_names], self.dir / "etcd")
+                boot_etcd([self.host(name) for name in self.etcd_names], self.dir / "etcd", self.etcd_tls)
             for name in [*self.members, self.proxy_name]:
                 self.host(name).boot([self.agent_service(name)])
             self.wait_healthy(timeout=90)

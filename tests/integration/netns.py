@@ -249,6 +249,12 @@ class Network(contextlib.ExitStack):
         self._change("delete", healed)
         self.cuts -= healed
 
+    def join(self, host, *others):
+        """Ends the cuts between them, both ways."""
+        between = {pair for o in others for pair in ((host.address, o.address), (o.address, host.address))} & self.cuts
+        self._change("delete", between)
+        self.cuts -= between
+
     def close_port(self, host, port):
         self._nft(f"add element bridge faults closed {{ {host.address} . {port} }}\n")
 

@@ -14,6 +14,8 @@ from namespaces import API_PORT, HostCluster
 TTL_S = 5.0
 FAST = {"timing": "fast"}
 FAST_TTL_S = 2.0
+BLIP_TOLERANCE_S = 2.0
+SLACK_MS = 700  # the test machine does other things, too
 
 
 def nothing_happens(cluster, seconds, ledger=None):
@@ -38,25 +40,31 @@ def whole_again(cluster, ledger, scenario, **checks):
 
 # ---------------------------------------------------------------------------------------- failure
 
-def test_04_hosts_power_loss_of_the_primary():
-    with HostCluster() as cluster, cluster.ledger() as ledger:
+@pytest.mark.parametrize("early", [False, True])
+def test_04_hosts_power_loss_of_the_primary(early):
+    """Silence: for ttl, or with early take-over for the tolerance of a blip."""
+    with HostCluster(defaults={"early_takeover": early}) as cluster, cluster.ledger() as ledger:
         ledger.wait_acks(50)
+        time.sleep(TTL_S + 1)  # before that an agent that has just started does not suspect anybody
         old, epoch = cluster.primary(), cluster.epoch()
         cluster.host(old).power_off()
         cluster.wait_primary(timeout=20, other_than=old, epoch_above=epoch)
         ledger.wait_acks(50)
+        assert (cluster.record(f"history/{epoch + 1:020}")["trigger"] == "early") == early
         cluster.boot(old)
-        whole_again(cluster, ledger, "04 power loss", max_gap_ms=TTL_S * 1000 + 1500, errors_by_client_max=1)
+        whole_again(cluster, ledger, f"04 power loss, early take-over: {early}", errors_by_client_max=1,
+                    max_gap_ms=(BLIP_TOLERANCE_S if early else TTL_S) * 1000 + 1000 + SLACK_MS)
 
 
 def test_08_hosts_a_suspended_primary_acknowledges_nothing_when_it_resumes():
     with HostCluster(defaults=FAST) as cluster, cluster.ledger() as ledger:
         ledger.wait_acks(50)
         old, epoch = cluster.primary(), cluster.epoch()
-        frozen = cluster.host_pids(old)
+        frozen, suspended = cluster.host_pids(old), time.monotonic()
         send(frozen, signal.SIGSTOP)
         cluster.wait_primary(timeout=30, other_than=old, epoch_above=epoch)
         ledger.wait_acks(50)
+        time.sleep(max(0, suspended + 60 - time.monotonic()))  # the length of the scenario
         seen = len(ledger.locals[old].acked)
         send(frozen, signal.SIGCONT)
         wait_for(lambda: old not in cluster.writable_members(), 10, f"{old} is fenced")
@@ -98,14 +106,22 @@ def test_17_hosts_primary_cut_from_the_store_only():
         whole_again(cluster, ledger, "17", max_gap_ms=TTL_S * 1000 + 1500, kept=cluster.primary() == old)
 
 
-def test_18_hosts_replicas_cut_from_the_primary_all_see_the_store():
-    with HostCluster() as cluster, cluster.ledger() as ledger:
+@pytest.mark.parametrize("strict", [False, True])
+def test_18_hosts_replicas_cut_from_the_primary_all_see_the_store(strict):
+    with HostCluster(defaults={"sync_strict": strict}) as cluster, cluster.ledger() as ledger:
         ledger.wait_acks(50)
         old = cluster.primary()
         cluster.cut_between([old], cluster.others(old))
-        nothing_happens(cluster, 2 * TTL_S, ledger)  # sync on, not strict: it goes on alone
+        if strict:  # nobody is acknowledged alone, and nobody else may lead
+            time.sleep(1)
+            acked = ledger.acked_count()
+            nothing_happens(cluster, 2 * TTL_S)
+            assert ledger.acked_count() == acked
+        else:  # it goes on alone
+            nothing_happens(cluster, 2 * TTL_S, ledger)
         cluster.heal(old)
-        whole_again(cluster, ledger, "18", max_gap_ms=2500)
+        whole_again(cluster, ledger, f"18 strict: {strict}", errors_by_client_max=0,
+                    max_gap_ms=2 * TTL_S * 1000 + 5000 if strict else 2500)
 
 
 @pytest.mark.parametrize("who", ["synchronous", "other"])
@@ -258,23 +274,25 @@ def test_29_hosts_rolling_restart_of_etcd():
 
 # ------------------------------------------------------------------------------- durability, rejoin
 
-def test_32_hosts_primary_and_its_synchronous_standby_lost():
-    with HostCluster() as cluster, cluster.ledger() as ledger:
+@pytest.mark.parametrize("mode", ["on", "quorum"])
+def test_32_hosts_primary_and_a_standby_that_may_have_acknowledged_alone_are_lost(mode):
+    with HostCluster(defaults={"sync": mode}) as cluster, cluster.ledger() as ledger:
+        cluster.wait_for_voters({"on": 1, "quorum": 2}[mode])
         ledger.wait_acks(50)
         old, epoch = cluster.primary(), cluster.epoch()
-        synchronous = cluster.sync_standby(old)
-        third = cluster.others(old, synchronous)[0]
-        for member in (old, synchronous):
+        acknowledges = cluster.voters()[0]
+        third = cluster.others(old, acknowledges)[0]
+        for member in (old, acknowledges):
             cluster.host(member).power_off()
         time.sleep(2 * TTL_S)
         assert cluster.writable_members() == [] and cluster.epoch() == epoch
         reason = cluster.record(f"members/{third}")["reason"]
-        assert "acknowledged" in reason or "ballots" in reason, reason
-        cluster.boot(synchronous)
+        assert "needs ballots of" in reason and f"{acknowledges}_" in reason, reason
+        cluster.boot(acknowledges)
         cluster.wait_primary(timeout=40, epoch_above=epoch)
         ledger.wait_acks(50)
         cluster.boot(old)
-        whole_again(cluster, ledger, "32", refused_because=reason)
+        whole_again(cluster, ledger, f"32 {mode}", refused_because=reason)
 
 
 def test_46_hosts_total_power_loss_then_boot_in_the_worst_order():
@@ -364,7 +382,7 @@ def test_26_hosts_all_of_etcd_loses_power_and_the_primary_goes_on():
         old = cluster.primary()
         for name in cluster.etcd_names:
             cluster.host(name).power_off()
-        time.sleep(4 * TTL_S)
+        time.sleep(120)  # "for minutes"
         ledger.wait_acks(50)
         assert cluster.writable_members() == [old]
         for name in cluster.etcd_names:

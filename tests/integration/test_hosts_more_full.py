@@ -1,6 +1,7 @@
 """Further scenarios of `./dev test --full` on hosts of their own: failing processes, rejoin, operations. The number in a
 name is the scenario's.
 """
+import json
 import os
 import signal
 import subprocess
@@ -10,8 +11,9 @@ import time
 import psycopg2
 import pytest
 
+import netns
 from harness import send, wait_for
-from namespaces import HostCluster
+from namespaces import PG_PORT, USER, HostCluster
 
 TTL_S = 5.0
 FAST = {"timing": "fast"}
@@ -106,15 +108,25 @@ def test_39_hosts_a_replica_too_far_behind_is_not_promoted_unless_forced():
         assert cluster.epoch() == epoch and cluster.writable_members() == []
         reason = cluster.record(f"members/{behind}")["reason"]
         assert "behind" in reason or "lag" in reason, reason
-        cluster.run_cli("failover", "--force", "--candidate", behind)
+        cluster.run_cli("failover", "--force", "--yes", "--candidate", behind)
         cluster.wait_primary(timeout=20, other_than=old, epoch_above=epoch)
-        history = cluster.history()
-        print({"scenario": "39", "refused_because": reason, "history": history[-1] if isinstance(history, list) else history})
+        logged = cluster.record(f"history/{epoch + 1:020}")
+        print(json.dumps({"scenario": "39", "refused_because": reason, "history": logged}))
+        assert logged["trigger"] == "forced"
+        assert "failover" in cluster.run_cli("audit").stdout
         cluster.boot(old)
         cluster.wait_healthy(timeout=90)
 
 
 # ----------------------------------------------------------------------------------------- rejoin
+
+def give_up_slot_of_the_absent(cluster, primary):
+    def lost():
+        cluster.query(primary, "SELECT pg_switch_wal()")
+        cluster.query(primary, "CHECKPOINT")
+        return cluster.query(primary, "SELECT count(*) FROM pg_replication_slots WHERE wal_status = 'lost'")[0][0]
+    wait_for(lost, 60, "the slot of the absent member is given up")
+
 
 def test_42_hosts_a_member_whose_wal_is_gone_is_cloned():
     with HostCluster(defaults={"rejoin_timeout": "10s"}, postgresql={"max_slot_wal_keep_size": "1MB",
@@ -125,15 +137,29 @@ def test_42_hosts_a_member_whose_wal_is_gone_is_cloned():
             away = cluster.others(primary)[0]
             cluster.host(away).power_off()
             ledger.wait_acks(50)
-
-            def lost():
-                cluster.query(primary, "SELECT pg_switch_wal()")
-                cluster.query(primary, "CHECKPOINT")
-                return cluster.query(primary, "SELECT count(*) FROM pg_replication_slots WHERE wal_status = 'lost'")[0][0]
-            wait_for(lost, 60, "the slot of the absent member is given up")
+            give_up_slot_of_the_absent(cluster, primary)
             cluster.boot(away)
             whole_again(cluster, ledger, "42")
             assert len(cluster.noted(away, "cloned")) >= 2, "it came back without a clone"
+
+
+def test_42_hosts_a_member_whose_wal_is_in_the_archive_only_needs_no_clone(tmp_path_factory):
+    archive = tmp_path_factory.mktemp("archive")
+    for path in (archive, *archive.parents[:2]):
+        path.chmod(0o777)
+    keeps = {"archive_mode": "on", "archive_command": f"cp %p {archive}/%f", "restore_command": f"cp {archive}/%f %p",
+             "max_slot_wal_keep_size": "1MB", "wal_keep_size": "0"}
+    with HostCluster(defaults={"rejoin_timeout": "20s"}, postgresql=keeps) as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        primary = cluster.primary()
+        away = cluster.others(primary)[0]
+        cloned = len(cluster.noted(away, "cloned"))
+        cluster.host(away).power_off()
+        give_up_slot_of_the_absent(cluster, primary)
+        ledger.wait_acks(50)
+        cluster.boot(away)
+        whole_again(cluster, ledger, "42 archive")
+        assert len(cluster.noted(away, "cloned")) == cloned, "it was cloned although its WAL is in the archive"
 
 
 def test_42_hosts_a_slot_that_somebody_dropped_is_made_again():
@@ -163,6 +189,30 @@ def test_43_hosts_there_and_back_again_is_followed_by_ancestry():
                 switch_over(cluster, first)
                 cluster.wait_healthy(timeout=60)
         whole_again(cluster, ledger, "43", epochs=cluster.epoch())
+
+
+# ------------------------------------------------------------------------------------ adversarial
+
+def test_69_hosts_pledge_and_ballot_of_one_member_race():
+    """The primary sees neither store nor members, then the members again: it asks the voter for a pledge just when that begins
+    to look for a successor. It gets the one or the other, never both."""
+    voter_waits = {"early_takeover": True, "blip_tolerance": "500ms"}
+    with HostCluster(defaults={**FAST, **voter_waits}) as cluster, cluster.ledger() as ledger:
+        outcomes = {}
+        for silent_s in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2):
+            ledger.wait_acks(30)
+            old, epoch = cluster.primary(), cluster.epoch()
+            etcd = [cluster.host(name) for name in cluster.etcd_names]
+            members = [cluster.host(name) for name in cluster.others(old)]
+            cluster.network.cut(cluster.host(old), *etcd, *members)
+            time.sleep(silent_s)  # the length of the silence is what the race is about
+            cluster.network.join(cluster.host(old), *members)
+            time.sleep(3 * FAST_TTL_S)
+            ledger.wait_acks(30)
+            outcomes[silent_s] = "another" if cluster.epoch() > epoch else "pledge"
+            cluster.heal(old)
+            cluster.wait_healthy(timeout=60)
+        whole_again(cluster, ledger, "69", outcomes=outcomes)
 
 
 # ------------------------------------------------------------------------------------- operations
@@ -211,3 +261,91 @@ def test_53_hosts_daemons_are_restarted_one_after_the_other(how):
             assert (cluster.primary(), cluster.epoch()) == before
         whole_again(cluster, ledger, f"53 {how}", max_gap_ms=3500 if how == "SIGTERM" else 1500,
                     errors_by_client_max=1 if how == "SIGTERM" else 0)
+
+
+def test_54_hosts_a_cascade_whose_relay_dies_is_hung_on_the_leader():
+    with HostCluster(places={"n3": {"replicatefrom": "n2"}}, relayed=1) as cluster:
+        if cluster.primary() != "n1":
+            switch_over(cluster, "n1")
+
+        def streams_from(upstream):
+            try:
+                senders = cluster.query(upstream, "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'")
+            except psycopg2.Error:
+                return False
+            return any(name.startswith("n3_") for name, in senders)
+        with cluster.ledger() as ledger:
+            wait_for(lambda: streams_from("n2"), 60, "n3 streams from its relay")
+            ledger.wait_acks(50)
+            epoch = cluster.epoch()
+            cluster.host("n2").power_off()
+            begun = time.monotonic()
+            wait_for(lambda: streams_from("n1"), 60, "n3 streams from the leader")
+            parentless_s = time.monotonic() - begun
+            ledger.wait_acks(50)
+            assert (cluster.primary(), cluster.epoch()) == ("n1", epoch)
+            cluster.boot("n2")
+            wait_for(lambda: streams_from("n2"), 90, "and from its relay again")
+            ledger.wait_acks(50)
+        cluster.finish(ledger, "54", max_gap_ms=2500, parentless_s=round(parentless_s, 1))
+        cluster.assert_same_rows_everywhere()
+
+
+class RestoredCluster(HostCluster):
+    """Beside another one, made from a backup of it."""
+
+    def __init__(self, source, command):
+        super().__init__(nodes=2, network=source.network, etcd_hosts=[source.host(name) for name in source.etcd_names],
+                         prefix="nr", places={name: {"bootstrap": {"command": command}} for name in ("nr1", "nr2")})
+
+
+def what(cluster, member):
+    return [row[0] for row in cluster.query(member, "SELECT what FROM orders ORDER BY 1", database="app")]
+
+
+def test_59_hosts_a_cluster_made_from_a_backup_to_a_point_in_time_is_one_of_its_own(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pitr")
+    archive, base, restore = folder / "archive", folder / "base", folder / "restore"
+    archive.mkdir()
+    for path in (folder, *folder.parents[:2], archive):
+        path.chmod(0o777)
+    keeps = {"archive_mode": "on", "archive_command": f"test ! -f {archive}/%f && cp %p {archive}/%f"}
+    with HostCluster(nodes=2, postgresql=keeps) as source, source.ledger() as ledger:
+        ledger.wait_acks(30)
+        primary, epoch = source.primary(), source.epoch()
+        netns.run("setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", f"{source.info['binDir']}/pg_basebackup",
+                  "-d", f"host={source.home(primary)}/run port={PG_PORT} user=postgres", "-D", str(base), "-X", "none",
+                  "-c", "fast")
+        source.query(primary, "CREATE TABLE orders AS SELECT 'before'::text AS what", database="app")
+        point = source.query(primary, "SELECT clock_timestamp()")[0][0]
+        source.query(primary, "INSERT INTO orders VALUES ('after')", database="app")
+        segment = source.query(primary, "SELECT pg_walfile_name(pg_switch_wal())")[0][0]
+        wait_for(lambda: (archive / segment).exists(), 30, f"{segment} is archived")
+        restore.write_text(f"""#!/bin/sh
+set -eu
+cp -a {base}/. "$BASCULE_DATA_DIR/"
+rm -f "$BASCULE_DATA_DIR/backup_manifest"
+cat >> "$BASCULE_DATA_DIR/postgresql.auto.conf" <<END
+restore_command = 'cp {archive}/%f %p'
+recovery_target_time = '{point.isoformat()}'
+END
+touch "$BASCULE_DATA_DIR/recovery.signal"
+""")
+        restore.chmod(0o755)
+        archived = {path.name: path.read_bytes() for path in archive.iterdir()}
+        with RestoredCluster(source, [str(restore)]) as restored:
+            new = restored.primary()
+            for member in restored.members:
+                wait_for(lambda m=member: what(restored, m) == ["before"], 20, f"{member} ends at the point in time")
+            assert restored.info["cluster"] != source.info["cluster"]
+            assert restored.timeline(new) > source.timeline(primary), "a line of its own"
+            assert not any(m["pendingRestart"] for m in restored.status()["members"])
+            restored.query(new, "TRUNCATE ledger", database="app")
+            with restored.ledger() as own:
+                own.wait_acks(30)
+                switch_over(restored, restored.others(new)[0])
+                own.wait_acks(30)
+            restored.finish(own, "59 restored", errors_by_client_max=0)
+        assert {name: data for name, data in archived.items() if (archive / name).read_bytes() != data} == {}
+        assert what(source, primary) == ["after", "before"] and source.epoch() == epoch
+        whole_again(source, ledger, "59 source", errors_by_client_max=0)

@@ -2,21 +2,26 @@
 The number in a name is the scenario's.
 """
 import contextlib
+import json
 import os
+import pathlib
 import pwd
 import shutil
 import signal
+import struct
 import subprocess
 import threading
 import time
+import urllib.request
 
 import psycopg2
 import pytest
 
 import netns
 from harness import send, wait_for
-from namespaces import PG_PORT, USER, HostCluster
+from namespaces import API_PORT, PG_PORT, USER, HostCluster
 
+WALL_CLOCK = os.path.abspath(os.environ.get("WALL_CLOCK", "build/dev/tests/libwall_clock.so"))
 TTL_S = 5.0
 FAST = {"timing": "fast"}
 FAST_TTL_S = 2.0
@@ -70,6 +75,14 @@ def whole_again(cluster, ledger, scenario, **checks):
     cluster.assert_same_rows_everywhere()
 
 
+def reason_by_its_api(cluster, host):
+    """'': nobody answers there."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(
+            f"http://{cluster.host(host).address}:{API_PORT}/patroni", timeout=2) as answer:
+        return json.load(answer)["reason"]
+    return ""
+
+
 def reason_of(cluster, member):
     return (cluster.record(f"members/{member}") or {}).get("reason", "")
 
@@ -112,6 +125,67 @@ def test_11_hosts_a_data_directory_that_is_gone_is_replaced_by_a_clone():
         cluster.wait_primary(timeout=120, other_than=old, epoch_above=epoch)
         ledger.wait_acks(50)
         whole_again(cluster, ledger, "11", cloned=len(cluster.noted(old, "cloned")))
+
+
+class ClockCluster(HostCluster):
+    """The wall clock of every member's and the proxy's processes, PostgreSQL's too, can be moved; no other clock."""
+
+    def agent_service(self, name):
+        service = super().agent_service(name)
+        service["argv"] = [*self.preloading(name), *service["argv"]]
+        return service
+
+    def preloading(self, name):
+        return ["env", f"LD_PRELOAD={WALL_CLOCK}", f"WALL_CLOCK_FILE={self.clock(name)}"]
+
+    def member_config(self, name):
+        """PostgreSQL's programs get an environment of their own: its server is started by way of a script."""
+        config = super().member_config(name)
+        programs = self.dir / "bin" / name
+        programs.mkdir(parents=True)
+        for program in pathlib.Path(self.info["binDir"]).iterdir():
+            (programs / program.name).symlink_to(program)
+        server = programs / "postgres"
+        server.unlink()
+        server.write_text(f"#!/bin/sh\nexec {' '.join(self.preloading(name))} {self.info['binDir']}/postgres \"$@\"\n")
+        server.chmod(0o755)
+        config["node"]["postgresql"]["bin_dir"] = str(programs)
+        return config
+
+    def write_files(self):
+        super().write_files()
+        for name in [*self.members, self.proxy_name]:
+            self.clock(name).write_bytes(struct.pack("q", 0))
+            self.clock(name).chmod(0o644)
+
+    def clock(self, name):
+        return self.home(name) / "wall_clock"
+
+    def move_clock(self, name, seconds):
+        with open(self.clock(name), "r+b") as file:
+            file.write(struct.pack("q", seconds))
+
+    def clock_is_off_by(self, name):
+        return self.query(name, "SELECT extract(epoch FROM clock_timestamp())::float8")[0][0] - time.time()
+
+
+def test_14_hosts_a_wall_clock_that_jumps_an_hour_changes_nothing():
+    with ClockCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        before = (cluster.primary(), cluster.epoch())
+        for jumps in ({before[0]: 3600}, {before[0]: -3600}, {name: 3600 for name in cluster.others(before[0])},
+                      {name: -3600 for name in [*cluster.members, cluster.proxy_name]}):
+            for name, seconds in jumps.items():
+                cluster.move_clock(name, seconds)
+            member, seconds = next(iter(jumps.items()))
+            assert abs(cluster.clock_is_off_by(member) - seconds) < 60, "the clock has not moved"
+            deadline = time.monotonic() + 1.5 * TTL_S
+            while time.monotonic() < deadline:  # nothing may happen in all this time
+                assert (cluster.primary(), cluster.epoch()) == before
+                time.sleep(0.1)
+            ledger.wait_acks(50)
+        assert cluster.status()["leader"]
+        whole_again(cluster, ledger, "14", max_gap_ms=1000, errors_by_client_max=0)
 
 
 # ------------------------------------------------------------------------------------------ store
@@ -212,6 +286,41 @@ def test_45_hosts_a_foreign_data_directory_is_refused():
         os.rename(own, data)
         cluster.boot(member)
         whole_again(cluster, ledger, "45", max_gap_ms=2500)
+
+
+def boot_stranger(cluster, name):
+    """A host x1 that says it is the member `name`."""
+    cluster.network.add_host("x1")
+    home = cluster.home("x1")
+    home.mkdir()
+    config = cluster.member_config(name)
+    here = cluster.host("x1").address
+    config["node"] |= {"data_dir": str(home / "data"), "run_dir": str(home / "run"), "host": here}
+    config |= {"pid_file": str(home / "agent.pid"), "api": {**config["api"], "listen": f"{here}:{API_PORT}"}}
+    (home / "bascule.yaml").write_text(json.dumps(config))
+    owner = pwd.getpwnam(USER)
+    for path in (home, home / "bascule.yaml"):
+        os.chown(path, owner.pw_uid, owner.pw_gid)
+    cluster.host("x1").boot([cluster.agent_service("x1")])
+
+
+@pytest.mark.parametrize("whose", ["primary", "standby"])
+def test_45_hosts_a_second_member_of_the_same_name_is_refused(whose):
+    """A copied configuration file: name of a member that lives, on another host."""
+    with HostCluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        primary, epoch = cluster.primary(), cluster.epoch()
+        name = primary if whose == "primary" else cluster.others(primary)[0]
+        boot_stranger(cluster, name)
+        reason = wait_for(lambda: reason_by_its_api(cluster, "x1"), 20, "the stranger runs and says what it does")
+        time.sleep(3 * TTL_S)  # it must not take part in all this time: absence has no event
+        ledger.wait_acks(50)
+        reason = reason_by_its_api(cluster, "x1")
+        assert (cluster.primary(), cluster.epoch()) == (primary, epoch)
+        assert cluster.record(f"members/{name}")["host"] == cluster.host(name).address
+        assert not (cluster.home("x1") / "data" / "PG_VERSION").exists(), "the stranger was given a copy"
+        cluster.host("x1").kill()
+        whole_again(cluster, ledger, f"45 same name as the {whose}", max_gap_ms=1500, errors_by_client_max=0, refused_because=reason)
 
 
 # ------------------------------------------------------------------------------------ adversarial
