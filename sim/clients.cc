@@ -4,10 +4,11 @@
 
 namespace bascule::sim {
 
-Proxy::Proxy(Truth& truth, Observer& observer, Endpoint me)
+Proxy::Proxy(Truth& truth, Observer& observer, Endpoint me, control::UnsafeMutations unsafe)
     : truth_(truth),
       observer_(observer),
       me_(me),
+      unsafe_(unsafe),
       random_(truth.world.stream(fmt::format("proxy {}", me))) {}
 
 void Proxy::start() {
@@ -30,12 +31,12 @@ void Proxy::poll() {
 }
 
 // The permit runs out and the store shows nothing new: in failsafe the leader itself says how long
-// it may be believed, counted from when it was asked.
+// it may be believed (control/lease.h).
 void Proxy::ask_leader() {
   World& world = truth_.world;
   world.after(random_ms(random_, 200, 300), process_, [this] { ask_leader(); });
   const MonoTime asked = world.local(me_);
-  if (!route_ || asked < permit_until_ - route_->ttl * 3 / 10) return;
+  if (!route_ || asked < permit_until_ - route_->ttl * 35 / 100) return;
   const auto it = std::ranges::find_if(
       truth_.members, [this](const auto& m) { return m->name() == route_->holder; });
   if (it == truth_.members.end() || (*it)->agent() == nullptr) return;
@@ -43,10 +44,13 @@ void Proxy::ask_leader() {
   const Epoch epoch = route_->epoch;
   world.send(me_, target->host(), target->agent_process(), [this, &world, target, epoch, asked] {
     if (target->agent()->leading_epoch() != epoch) return;
-    const Nanos left = target->agent()->deadline() - world.local(target->host());
-    world.send(target->host(), me_, process_, [this, epoch, asked, left] {
-      if (!route_ || route_->epoch != epoch) return;
-      permit_until_ = std::max(permit_until_, asked + left * 9 / 10);
+    const control::LeaseWord word{epoch, world.local(target->host()), target->agent()->proved_at(),
+                                  target->agent()->deadline()};
+    world.send(target->host(), me_, process_, [this, asked, word] {
+      if (!route_ || route_->epoch != word.epoch) return;
+      auto until = lease_.heard(asked, word);
+      if (unsafe_.trust_leaders_clock) until = asked + (word.deadline - word.clock) * 9 / 10;
+      if (until) permit_until_ = std::max(permit_until_, *until);
     });
   });
 }
@@ -103,13 +107,14 @@ void Proxy::write(uint64_t commit, uint32_t bytes, std::function<void(bool)> don
   });
 }
 
-Clients::Clients(Truth& truth, Observer& observer, Workload workload)
+Clients::Clients(Truth& truth, Observer& observer, Workload workload,
+                 control::UnsafeMutations unsafe)
     : truth_(truth),
       observer_(observer),
       workload_(workload),
       random_(truth.world.stream("clients")) {
   for (int i = 0; i < kProxies; ++i) {
-    proxies_.push_back(std::make_unique<Proxy>(truth, observer, kFirstProxy + i));
+    proxies_.push_back(std::make_unique<Proxy>(truth, observer, kFirstProxy + i, unsafe));
   }
 }
 

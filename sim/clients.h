@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "control/lease.h"
 #include "control/records.h"
 #include "sim/checkers/checker.h"
 
@@ -18,7 +19,7 @@ struct Workload {
 
 class Proxy {
  public:
-  Proxy(Truth& truth, Observer& observer, Endpoint me);
+  Proxy(Truth& truth, Observer& observer, Endpoint me, control::UnsafeMutations unsafe);
   void start();
   // `done(true)`: acknowledged to the client. Never called if the outcome stays unknown: the
   // client's own time-out says so.
@@ -33,6 +34,7 @@ class Proxy {
   Truth& truth_;
   Observer& observer_;
   Endpoint me_;
+  control::UnsafeMutations unsafe_;
   Prng random_;
   ProcessId process_{};
   bool reading_ = false;
@@ -41,11 +43,12 @@ class Proxy {
   MonoTime permit_until_{};
   MonoTime last_read_begun_{};
   bool read_before_ = false;
+  control::LeaseReader lease_;
 };
 
 class Clients {
  public:
-  Clients(Truth& truth, Observer& observer, Workload workload);
+  Clients(Truth& truth, Observer& observer, Workload workload, control::UnsafeMutations unsafe);
   void start();
   void stop() { running_ = false; }
   uint64_t acknowledged() const { return acknowledged_; }

@@ -89,6 +89,7 @@ const std::vector<Mutation>& mutations() {
       {"failsafe_unpledged", &UnsafeMutations::failsafe_unpledged},
       {"pledge_with_ballot", &UnsafeMutations::pledge_with_ballot},
       {"ballot_despite_pledge", &UnsafeMutations::ballot_despite_pledge},
+      {"trust_leaders_clock", &UnsafeMutations::trust_leaders_clock},
   };
   return all;
 }
@@ -177,7 +178,7 @@ Cluster::Cluster(const Plan& plan, bool tracing)
     }
     return std::nullopt;
   };
-  clients_ = std::make_unique<Clients>(truth_, observers_, plan.workload);
+  clients_ = std::make_unique<Clients>(truth_, observers_, plan.workload, plan.unsafe);
 }
 
 Cluster::~Cluster() = default;

@@ -82,6 +82,7 @@ TEST(StandardRun, ReachesEveryFaultEveryOperationAndEveryPhase) {
                             "split",
                             "one_way",
                             "cut_proxy",
+                            "stale_leader",
                             "lossy",
                             "slow_disk",
                             "hung_disk",

@@ -50,12 +50,14 @@ class Nemesis : public Checker {
   void power_loss_everywhere(Nanos d);
   void suspend(Nanos d);
   void hypervisor_pause(Nanos d);
+  void pause_with_clock(Endpoint host, Nanos d);
   void cut_from_everything(Nanos d);
   void cut_from_store(Nanos d);
   void cut_from_members(Nanos d);
   void split(Nanos d);
   void one_way(Nanos d);
   void cut_proxy(Nanos d);
+  void stale_leader(Nanos d);
   void lossy(Nanos d);
   void slow_disk(Nanos d);
   void hung_disk(Nanos d);

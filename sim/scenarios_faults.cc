@@ -114,6 +114,21 @@ void host_suspended(Script& s) {
   s.expect_changes(1, 1);
 }
 
+// Its deadline seems to lie ahead when it wakes up: a proxy that sees nothing but it must not
+// believe it.
+void host_paused_with_its_clock(Script& s) {
+  s.strikes("a proxy is cut from the store, and the primary's virtual machine is paused");
+  s.cut_one_way(kStoreEndpoint, kFirstProxy);
+  s.wait(millis(500), millis(2500));
+  s.freeze(s.primary(), World::FrozenClock::kStops);
+  s.expect_taken_over_within(kSilence + millis(5000));  // what it was pledged before ends first
+  s.wait(millis(500), millis(5000));
+  s.thaw(s.primary());
+  s.wait(millis(8000));
+  s.heal_everything();
+  s.expect_together();
+}
+
 void flush_hangs(Script& s) {
   s.strikes("the primary's storage takes no writes any more");
   s.primary().pg().disk().hung_until = s.world().now() + millis(60000);
@@ -356,6 +371,8 @@ constexpr Scenario kScenarios[] = {
     {"6", "agent stopped", agent_stopped},
     {"7", "postmaster and children stopped", postmaster_stopped},
     {"8", "host suspended for a minute", host_suspended},
+    {"8b", "virtual machine paused with its clock, asynchronous", host_paused_with_its_clock,
+     asynchronous},
     {"9", "a flush of WAL hangs", flush_hangs},
     {"11", "data directory gone", data_directory_gone},
     {"15", "a backend is killed while commits wait", clients_wait_for_recovered_commits,

@@ -31,13 +31,12 @@ bool Truth::lawful(Endpoint host, uint32_t timeline) const {
 }
 
 bool Truth::bound_until(Member& leader, MonoTime deadline) const {
-  const SimTime end = world.clock(leader.host()).true_at(deadline);
   const auto bound = [&](const NodeName& name) {
     for (const auto& m : members) {
       const auto& p = pledges[static_cast<size_t>(m->host())];
       if (m->name() != name) continue;
       return p && p->to == leader.name() && p->epoch == leader.agent()->leading_epoch() &&
-             world.clock(m->host()).true_at(p->until) >= end;
+             p->until_for_leader >= deadline;
     }
     return false;
   };

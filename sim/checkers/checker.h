@@ -31,10 +31,12 @@ struct Truth {
   struct Pledge {
     NodeName to;
     Epoch epoch;
-    MonoTime until;  // by the clock of the member that gave it
+    MonoTime until;             // by the clock of the member that gave it
+    MonoTime until_for_leader;  // by that of the leader, as it stood then: should it stand still
   };
   std::array<std::optional<Pledge>, kHostsMax> pledges{};  // the newest of each member
-  // By what the store holds, nobody could be elected before `deadline` of the leader's clock.
+  // By what the store holds, nobody could be elected before `deadline` of the leader's clock, as
+  // far as that has not stood still since.
   bool bound_until(Member& leader, MonoTime deadline) const;
 
   bool was_rolled_back = false;  // the store was restored from an older backup

@@ -1,5 +1,7 @@
 // Failsafe: who has pledged to follow a leader neither ballots nor takes over while the pledge
 // holds, whatever becomes of its agent; and nobody pledges whose ballot may count.
+#include <algorithm>
+
 #include "sim/checkers/checker.h"
 
 namespace bascule::sim {
@@ -11,7 +13,7 @@ class Pledges : public Checker {
 
   void pledged(Member& by, const control::PeerRequest& request, MonoTime until) override {
     auto& pledge = truth_.pledges[static_cast<size_t>(by.host())];
-    pledge = {request.from, request.epoch, until};
+    pledge = {request.from, request.epoch, until, by_clock_of(request.from, by, until)};
     if (!leads(*pledge)) return;  // it is not the leader any more: nobody is bound, nothing gained
     const std::string* text = truth_.store.value(truth_.keys.ballot(by.name()));
     const auto ballot = text ? control::decode_ballot(*text) : Result<control::Ballot>();
@@ -34,6 +36,16 @@ class Pledges : public Checker {
   }
 
  private:
+  MonoTime by_clock_of(const NodeName& leader, Member& by, MonoTime until) {
+    const auto it = std::ranges::find(truth_.members, leader,
+                                      [](const auto& m) -> const NodeName& { return m->name(); });
+    if (it == truth_.members.end()) return {};
+    const Nanos left = world().clock(by.host()).true_at(until) - world().now();
+    const double rate = world().clock((*it)->host()).rate;
+    return world().local((*it)->host()) +
+           Nanos(static_cast<int64_t>(static_cast<double>(left.count()) * rate));
+  }
+
   bool leads(const Truth::Pledge& pledge) const {
     const std::string* text = truth_.store.value(truth_.keys.leader());
     const auto record = text ? control::decode_leader(*text) : Result<control::LeaderRecord>();

@@ -123,9 +123,11 @@ Json patroni_json(const Snapshot& snapshot, MonoTime now) {
     out["timeline"] = local.postgres.timeline.value;
     if (primary) {
       out["replication"] = replication_json(local.postgres);
-      // What a proxy without a store goes by: counted from when it asked.
-      out["epoch"] = local.leading_epoch.value;
-      out["validForMs"] = to_ms(local.deadline - now);
+      // What a proxy without a store goes by (control/lease.h); milliseconds of our own clock.
+      out["lease"] = {{"epoch", local.leading_epoch.value},
+                      {"clockMs", to_ms(now.time_since_epoch())},
+                      {"provedMs", to_ms(local.proved_at.time_since_epoch())},
+                      {"deadlineMs", to_ms(local.deadline.time_since_epoch())}};
     }
     if (is_sync_replica(snapshot, now)) {
       out[quorum_mode(snapshot.view) ? "quorum_standby" : "sync_standby"] = true;

@@ -24,9 +24,10 @@ struct LocalMember {
   NodeName name;
   control::Phase phase = control::Phase::kStarting;
   std::string reason;
-  Epoch leading_epoch;  // 0 unless it holds the leader record
-  MonoTime deadline{};  // leading: PostgreSQL acknowledges nothing after it
-  MonoTime taken_at{};  // of the agent's last step
+  Epoch leading_epoch;   // 0 unless it holds the leader record
+  MonoTime deadline{};   // leading: PostgreSQL acknowledges nothing after it
+  MonoTime proved_at{};  // when the renewal or the pledges that it counts from were asked for
+  MonoTime taken_at{};   // of the agent's last step
   control::PgStatus postgres;
 };
 

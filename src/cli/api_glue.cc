@@ -32,6 +32,7 @@ api::LocalMember local_member(const NodeName& name, const node::NodeView& view) 
   member.reason = view.reason;
   member.leading_epoch = view.leading_epoch;
   member.deadline = view.deadline;
+  member.proved_at = view.proved_at;
   member.taken_at = view.taken_at;
   member.postgres = view.postgres;
   return member;

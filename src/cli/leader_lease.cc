@@ -6,24 +6,31 @@
 namespace bascule::cli {
 namespace {
 
-constexpr Millis kLeaseMax{600000};  // no ttl is longer
+constexpr Millis kLeaseMax{600000};                    // no ttl is longer
+constexpr Millis kClockMax = std::chrono::years{100};  // of a host that runs
 constexpr size_t kAnswerBytesMax = 64 << 10;
 
 }  // namespace
 
-Nanos lease_in(const std::string& body, Epoch epoch) {
+std::optional<control::LeaseWord> lease_in(const std::string& body, Epoch epoch) {
   const auto document = nlohmann::json::parse(body, nullptr, /*allow_exceptions=*/false);
-  if (!document.is_object()) return Nanos{0};
+  if (!document.is_object() || !document.contains("lease")) return std::nullopt;
+  const nlohmann::json& lease = document["lease"];
   const auto number = [&](const char* key) -> int64_t {
-    const auto found = document.find(key);
-    return found != document.end() && found->is_number_integer() ? found->get<int64_t>() : 0;
+    const auto found = lease.is_object() ? lease.find(key) : lease.end();
+    const bool there = lease.is_object() && found != lease.end() && found->is_number_integer();
+    const int64_t value = there ? found->get<int64_t>() : -1;
+    return value <= kClockMax.count() ? value : -1;
   };
-  const int64_t left = number("validForMs");
-  if (number("epoch") != static_cast<int64_t>(epoch.value) || left <= 0 ||
-      left > kLeaseMax.count()) {
-    return Nanos{0};
+  const int64_t clock = number("clockMs");
+  const int64_t proved = number("provedMs");
+  const int64_t deadline = number("deadlineMs");
+  if (number("epoch") != static_cast<int64_t>(epoch.value) || clock < 0 || proved < 0 ||
+      proved > clock || deadline <= clock || deadline - proved > kLeaseMax.count()) {
+    return std::nullopt;
   }
-  return Nanos{Millis{left}} * 9 / 10;  // its clock may run slower than ours
+  return control::LeaseWord{epoch, MonoTime(Millis{clock}), MonoTime(Millis{proved}),
+                            MonoTime(Millis{deadline})};
 }
 
 LeaderLease::LeaderLease(env::Loop& loop, env::HttpClient& http, Extended extended)
@@ -66,8 +73,9 @@ void LeaderLease::ask() {
   asked_ = http_.send(std::move(request), [this, begun, epoch = epoch_](env::HttpAnswer answer) {
     asked_ = 0;
     if (answer.status != 200) return;
-    const Nanos lease = lease_in(answer.body, epoch);
-    if (lease > Nanos{0}) extended_(epoch, begun + lease);
+    const auto word = lease_in(answer.body, epoch);
+    const auto until = word ? reader_.heard(begun, *word) : std::nullopt;
+    if (until) extended_(epoch, *until);
   });
 }
 

@@ -1,14 +1,15 @@
 // While the store is silent a proxy's permit would run out, although the leader goes on by the
 // pledges of the others (failsafe). Then the leader itself is asked, at its API, for how long it
-// may still acknowledge: GET /primary, `epoch` and `validForMs`. Counted from when it was asked,
-// that is never later than its own deadline.
+// may still acknowledge: GET /primary, `lease`. What follows from its answers: control/lease.h.
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "base/time.h"
 #include "base/types.h"
+#include "control/lease.h"
 #include "control/records.h"
 #include "env/http.h"
 #include "env/loop.h"
@@ -41,10 +42,11 @@ class LeaderLease {
   store::Revision renewed_ = 0;  // of the record that was read last
   env::TimerId timer_ = env::TimerId::kNone;
   uint64_t asked_ = 0;  // of the HTTP client; 0: none under way
+  control::LeaseReader reader_;
 };
 
-// Until when the holder of `epoch` may be believed, by its answer to a request sent at `asked`;
-// zero: it does not lead in that epoch. Foreign input.
-Nanos lease_in(const std::string& body, Epoch epoch);
+// What the holder of `epoch` says of itself; nullopt: it does not lead in that epoch. Foreign
+// input.
+std::optional<control::LeaseWord> lease_in(const std::string& body, Epoch epoch);
 
 }  // namespace bascule::cli

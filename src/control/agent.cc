@@ -79,6 +79,7 @@ Phase Agent::phase() const { return impl_->phase_; }
 const std::string& Agent::reason() const { return impl_->reason_; }
 Epoch Agent::leading_epoch() const { return impl_->held_ ? impl_->held_->record.epoch : Epoch{}; }
 MonoTime Agent::deadline() const { return impl_->held_ ? impl_->held_->deadline : MonoTime{}; }
+MonoTime Agent::proved_at() const { return impl_->held_ ? impl_->held_->proved_at : MonoTime{}; }
 const ClusterView& Agent::cluster() const { return impl_->view_; }
 const LocalState& Agent::local() const { return impl_->local_; }
 

@@ -48,6 +48,7 @@ struct UnsafeMutations {
   bool failsafe_unpledged = false;    // leads on in a store outage without asking anybody
   bool pledge_with_ballot = false;    // pledges while its own ballot may count
   bool ballot_despite_pledge = false;
+  bool trust_leaders_clock = false;  // of the simulated proxies: what the leader says is believed
 };
 
 // What the member does, for status and for checkers. Names are shown to people.
@@ -89,9 +90,10 @@ class Agent {
   void set_wall_time(WallTime wall);
 
   Phase phase() const;
-  const std::string& reason() const;   // of the phase, for people
-  Epoch leading_epoch() const;         // 0 unless this member holds the record
-  MonoTime deadline() const;           // of the record held; meaningless if not leading
+  const std::string& reason() const;  // of the phase, for people
+  Epoch leading_epoch() const;        // 0 unless this member holds the record
+  MonoTime deadline() const;          // of the record held; meaningless if not leading
+  MonoTime proved_at() const;  // when the renewal or the pledges that it counts from were asked for
   const ClusterView& cluster() const;  // last snapshot seen
   const LocalState& local() const;
 

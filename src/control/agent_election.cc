@@ -269,7 +269,11 @@ void Agent::Impl::took_over(const PendingTxn& txn, Revision revision) {
     note(LogLevel::kInfo, "vacated", txn.record.why);
     return;
   }
-  held_ = Held{txn.record, revision, fence_at(txn.sent_at, txn.record), txn.sent_at, false, 0};
+  held_ = Held{.record = txn.record,
+               .revision = revision,
+               .deadline = fence_at(txn.sent_at, txn.record),
+               .proved_at = txn.sent_at,
+               .renewed_at = txn.sent_at};
   late_.clear();
   pledges_.clear();
   failsafe_ = records_in_doubt_ = false;

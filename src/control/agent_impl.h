@@ -58,6 +58,7 @@ class Agent::Impl {
     LeaderRecord record;
     Revision revision = 0;
     MonoTime deadline{};
+    MonoTime proved_at{};    // what the deadline counts from
     MonoTime renewed_at{};   // send time of the last renewal that succeeded
     bool unsettled = false;  // a transaction of ours has an unknown outcome
     int renewals = 0;        // confirmed since the take-over
@@ -164,6 +165,7 @@ class Agent::Impl {
   void leader_answer(const PendingTxn& txn, const store::TxnResult& result);
   void late_answer(const event::StoreCommitted& e);
   void extend(MonoTime renewed_at, const LeaderRecord& record);
+  void hold_until(MonoTime deadline, MonoTime proved_at);
   void adopt_revision();
   bool settled() const;
   // Unable to acknowledge from then on, if the renewal sent at `sent` is the last that succeeded.

@@ -108,8 +108,16 @@ void Agent::Impl::extend(MonoTime renewed_at, const LeaderRecord& record) {
   if (renewed_at <= held_->renewed_at) return;
   held_->renewed_at = renewed_at;
   const MonoTime deadline = fence_at(renewed_at, record);
-  held_->deadline = failsafe_ ? std::max(held_->deadline, deadline) : deadline;
-  if (!unsafe_.skip_fence) out_.push_back(effect::ArmGuard{held_->deadline});
+  // Pledges may have been asked for later. Only a shorter ttl brings the deadline forward.
+  const bool shorter = deadline - renewed_at < held_->deadline - held_->proved_at;
+  if (deadline <= held_->deadline && !shorter) return;
+  hold_until(deadline, renewed_at);
+}
+
+void Agent::Impl::hold_until(MonoTime deadline, MonoTime proved_at) {
+  held_->deadline = deadline;
+  held_->proved_at = proved_at;
+  if (!unsafe_.skip_fence) out_.push_back(effect::ArmGuard{deadline});
 }
 
 // A renewal that had been given up has succeeded after all: a store may be slow and steady.

@@ -144,8 +144,7 @@ void Agent::Impl::extend_by_pledges() {
   if (now_ < held_->renewed_at + held_->record.ttl / 5) return;
   const MonoTime deadline = fence_at(*since, held_->record);
   if (deadline <= held_->deadline) return;
-  held_->deadline = deadline;
-  if (!unsafe_.skip_fence) out_.push_back(effect::ArmGuard{deadline});
+  hold_until(deadline, *since);
   if (!std::exchange(failsafe_, true)) {
     note(LogLevel::kWarn, "failsafe",
          fmt::format("the store does not answer; {} pledge to follow, so {} goes on",

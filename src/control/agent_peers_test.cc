@@ -37,6 +37,23 @@ TEST_F(FailsafeTest, PartitionedInAdditionItIsFencedInTime) {
   EXPECT_EQ(world.at("n1").pg.run, PgRun::kStopped) << dump(world.at("n1"));
 }
 
+// A renewal whose answer comes late counts for less than pledges that were asked for after it.
+// Armed again with the same deadline, a guard that was replaced meanwhile would watch over nothing
+// it has started (seed 712209, on a host that its hypervisor had paused).
+TEST_F(FailsafeTest, ALateRenewalDoesNotArmTheGuardForWhatPledgesHaveCovered) {
+  start_three();
+  Member& n1 = world.at("n1");
+  store_outage(1800ms);
+  ASSERT_TRUE(noted(n1, "failsafe"));
+  ASSERT_FALSE(n1.unanswered.empty());
+  n1.armings.clear();
+  for (const RequestId id : std::vector(n1.unanswered)) {
+    n1.give(event::StoreCommitted{id, {store::TxnOutcome::kCommitted, world.revision + 1, ""}});
+  }
+  EXPECT_TRUE(n1.armings.empty());
+  EXPECT_TRUE(leads("n1")) << dump(n1);
+}
+
 TEST_F(FailsafeTest, SwitchedOffItFencesAsBefore) {
   world.config.failsafe = false;
   start_three();

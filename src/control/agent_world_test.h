@@ -29,6 +29,8 @@ struct Member {
   LocalState disk;
   std::vector<effect::Note> notes;
   MonoTime armed{};
+  std::vector<MonoTime> armings{};
+  std::vector<RequestId> unanswered{};  // commits while the store was away
   bool exited = false;
   bool rewinds_fail = false;
   bool verify_fails = false;
@@ -203,7 +205,10 @@ inline void Member::carry_out(const Effects& effects) {
   for (const Effect& e : effects) {
     const bool asks = std::holds_alternative<effect::ReadStore>(e) ||
                       std::holds_alternative<effect::CommitStore>(e);
-    if (asks && !world.store_answers) continue;
+    if (asks && !world.store_answers) {
+      if (const auto* txn = std::get_if<effect::CommitStore>(&e)) unanswered.push_back(txn->id);
+      continue;
+    }
     if (const auto* read = std::get_if<effect::ReadStore>(&e)) {
       world.after(world.store_delay / 2, [this, id = read->id] {
         world.after(world.store_delay / 2, [this, id, snapshot = world.snapshot()] {
@@ -231,6 +236,7 @@ inline void Member::carry_out(const Effects& effects) {
       world.queue.push_back([this, id = p->id] { give(event::PersistDone{id}); });
     } else if (const auto* arm = std::get_if<effect::ArmGuard>(&e)) {
       armed = arm->deadline;
+      armings.push_back(armed);
     } else if (std::holds_alternative<effect::DisarmGuard>(e)) {
       armed = MonoTime{};
     } else if (const auto* n = std::get_if<effect::Note>(&e)) {

@@ -127,6 +127,7 @@ class Node::Impl {
     view.reason = agent_->reason();
     view.leading_epoch = agent_->leading_epoch();
     view.deadline = agent_->deadline();
+    view.proved_at = agent_->proved_at();
     view.taken_at = deps_.loop.now();
     view.postgres = postgres_;
     view.cluster = agent_->cluster();

@@ -43,8 +43,9 @@ struct NodeDeps {
 struct NodeView {
   control::Phase phase = control::Phase::kStarting;
   std::string reason;
-  Epoch leading_epoch;  // 0 unless this member holds the leader record
-  MonoTime deadline{};  // of the record held
+  Epoch leading_epoch;   // 0 unless this member holds the leader record
+  MonoTime deadline{};   // of the record held
+  MonoTime proved_at{};  // what it counts from
   MonoTime taken_at{};
   control::PgStatus postgres;    // last sample
   control::ClusterView cluster;  // last snapshot of the store
