@@ -8,7 +8,11 @@ namespace bascule::cli {
 
 ClusterWatch::ClusterWatch(env::Loop& loop, store::Store& store, control::Keys keys,
                            Callback callback)
-    : loop_(loop), store_(store), keys_(std::move(keys)), callback_(std::move(callback)) {}
+    : loop_(loop),
+      store_(store),
+      prefix_(keys.prefix),
+      parser_(std::move(keys)),
+      callback_(std::move(callback)) {}
 
 ClusterWatch::~ClusterWatch() {
   *alive_ = false;
@@ -17,7 +21,7 @@ ClusterWatch::~ClusterWatch() {
 }
 
 void ClusterWatch::start() {
-  watch_ = store_.watch(keys_.prefix, [this] { read(); });
+  watch_ = store_.watch(prefix_, [this] { read(); });
   read();
 }
 
@@ -29,7 +33,7 @@ void ClusterWatch::read() {
   reading_ = true;
   loop_.cancel(timer_);
   const MonoTime begun = loop_.now();
-  store_.read(keys_.prefix, [this, begun, alive = alive_](Result<store::Snapshot> result) {
+  store_.read(prefix_, [this, begun, alive = alive_](Result<store::Snapshot> result) {
     if (*alive) on_read(std::move(result), begun);
   });
 }
@@ -37,7 +41,7 @@ void ClusterWatch::read() {
 void ClusterWatch::on_read(Result<store::Snapshot> result, MonoTime begun) {
   reading_ = false;
   if (result) {
-    const control::ClusterView view = control::parse_cluster(keys_, *result);
+    const control::ClusterView view = parser_.parse(*result);
     if (view.config) every_ = std::max(view.config->value.ttl / 10, Millis{50});
     if (failing_) log(LogLevel::kInfo, "watch", "store answers again");
     failing_ = false;

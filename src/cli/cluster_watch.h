@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "base/result.h"
 #include "control/records.h"
@@ -30,7 +31,8 @@ class ClusterWatch {
 
   env::Loop& loop_;
   store::Store& store_;
-  const control::Keys keys_;
+  const std::string prefix_;
+  control::ClusterParser parser_;
   Callback callback_;
   // Tells a read that comes back whether this object is still there. Loop thread only.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
