@@ -502,6 +502,7 @@ MemberRecord Agent::Impl::own_record() const {
 // Tells the others how this member is: at once where it matters, positions every second.
 void Agent::Impl::publish() {
   if (!have_view_ || !have_pg_ || !doubt_.empty() || txn_pending(TxnKind::kPublish)) return;
+  if (!name_is_ours_) return;  // the record may be another's
   MemberRecord m = own_record();
   MemberRecord urgent = m;
   urgent.flush_lsn = published_record_.flush_lsn;

@@ -23,6 +23,7 @@ void Agent::Impl::follow() {
     reason_ = "elections are refused: " + doubt_;
     return;
   }
+  if (!name_is_ours_ && namesake_lives()) return fence_stray_primary();
   const bool initialised = view_.init && view_.init->value.system_id != 0;
   if (local_.bootstrapping && initialised && pg_.data == DataDir::kReady &&
       pg_.system_id == view_.init->value.system_id) {

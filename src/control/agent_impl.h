@@ -229,6 +229,8 @@ class Agent::Impl {
   bool pledged() const;
   void keep_failsafe();
   void pledge_answered(const Asked& asked, const event::PeerAnswered& e);
+  bool namesake_lives();
+  void namesake_answered(const event::PeerAnswered& e);
   void extend_by_pledges();
   std::optional<MonoTime> bound_since() const;
   bool suspected() const;
@@ -382,6 +384,9 @@ class Agent::Impl {
   Epoch looked_epoch_;
   bool was_cut_off_ = false;
   int refused_ = 0, silent_ = 0;  // answers of the leader's agent, in a row
+  bool name_is_ours_ = false;     // nobody else runs under it
+  MonoTime namesake_asked_at_{};
+  int namesake_absent_ = 0;  // answers, in a row, that did not come from one
 
   // publishing
   bool published_ = false;  // the store has published_record_, as far as known

@@ -37,6 +37,7 @@ void Agent::Impl::on(const event::PeerAnswered& e) {
   if (found == asked_.end()) return;
   const Asked asked = std::move(*found);
   asked_.erase(found);
+  if (asked.member == config_.name) return namesake_answered(e);
   if (asked.kind == PeerRequest::Kind::kPledge) return pledge_answered(asked, e);
   looking_ = 0;
   looked_at_ = now_;
@@ -46,6 +47,38 @@ void Agent::Impl::on(const event::PeerAnswered& e) {
     refused_ += e.outcome == PeerOutcome::kRefused ? 1 : 0;
     ++silent_;
   }
+}
+
+// ---- a second member of the same name -----------------------------------------------------------
+
+// A configuration file that was copied, say. The record of this name shows another address: whoever
+// answers there keeps the name. Where nobody does the member has moved.
+bool Agent::Impl::namesake_lives() {
+  const MemberRecord* m = view_.member(config_.name);
+  const bool elsewhere = m && (m->host != config_.host || m->port != config_.port);
+  if (!elsewhere || namesake_absent_ >= kConfirmations) {
+    name_is_ours_ = true;
+    return false;
+  }
+  set_phase(Phase::kRefused,
+            fmt::format("{}:{} is known as {}: two members can't have one name; waiting until "
+                        "nobody answers there",
+                        m->host, m->port, config_.name.str()));
+  const Millis pause = namesake_absent_ > 0 ? kAskAgain : kPeerTimeout;
+  if (namesake_asked_at_ != MonoTime{} && now_ < namesake_asked_at_ + pause) {
+    wake_at(namesake_asked_at_ + pause);
+    return true;
+  }
+  namesake_asked_at_ = now_;
+  wake_at(now_ + kPeerTimeout);
+  if (ask(config_.name, {}) == 0) ++namesake_absent_;  // it has no address that could be asked
+  return true;
+}
+
+void Agent::Impl::namesake_answered(const event::PeerAnswered& e) {
+  const bool is_one = e.outcome == PeerOutcome::kAnswered &&
+                      e.reply.sync_name.starts_with(config_.name.str() + "_");
+  namesake_absent_ = is_one ? 0 : namesake_absent_ + 1;
 }
 
 // ---- being asked -------------------------------------------------------------------------------

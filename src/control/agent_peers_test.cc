@@ -1,8 +1,31 @@
 // Failsafe and early take-over, as readable examples; the simulation tries them under faults.
+#include <gmock/gmock.h>
+
 #include "control/agent_world_test.h"
 
 namespace bascule::control {
 namespace {
+
+class NamesakeTest : public AgentTest {};
+
+TEST_F(NamesakeTest, NobodyTakesTheNameOfAMemberThatLives) {
+  start_three();
+  const int port = world.view().members.at(name("n2")).port;
+  const Member& stranger = world.add("n2", {}, "", "stranger");
+  world.pass(10s);
+  EXPECT_THAT(stranger.ops, testing::IsEmpty());
+  EXPECT_EQ(world.view().members.at(name("n2")).port, port);
+  EXPECT_THAT(stranger.agent->reason(), testing::HasSubstr("two members can't have one name"));
+}
+
+TEST_F(NamesakeTest, AMemberThatHasMovedIsKnownByItsNewAddress) {
+  start_three();
+  const int port = world.view().members.at(name("n2")).port;
+  world.at("n2").exited = true;
+  world.add("n2", {}, "", "moved");
+  world.pass(5s);
+  EXPECT_NE(world.view().members.at(name("n2")).port, port);
+}
 
 class FailsafeTest : public AgentTest {
  protected:

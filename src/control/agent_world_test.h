@@ -45,6 +45,7 @@ struct Member {
   bool peers_cut = false;  // other agents don't reach it, nor it them
   bool served = true;      // by the leader that it streams from
 
+  int port = 5000;
   PeerReply last_reply{};
 
   void give(const Event& event);
@@ -65,7 +66,9 @@ struct World {
   std::multimap<MonoTime, std::function<void()>> delayed;
   ClusterConfig config;
 
-  Member& add(std::string_view text, MemberTags tags = {}, std::string region = "") {
+  // `key`: what at() finds it by, where that is not its name.
+  Member& add(std::string_view text, MemberTags tags = {}, std::string region = "",
+              std::string_view key = "") {
     const NodeName n = name(text);
     AgentConfig c;
     c.tags = std::move(tags);
@@ -77,7 +80,9 @@ struct World {
     c.api_url = "http://127.0.0.1:" + std::to_string(c.port + 1000);
     c.initial = config;
     c.new_incarnation = "i" + std::to_string(members.size());
-    auto& m = members[n] = std::make_unique<Member>(Member{*this, n, nullptr, {}, {}, {}});
+    auto& m = members[key.empty() ? n : name(key)] =
+        std::make_unique<Member>(Member{*this, n, nullptr, {}, {}, {}});
+    m->port = c.port;
     m->agent = std::make_unique<Agent>(c, LocalState{}, now);
     m->carry_out(m->agent->start(now));
     return *m;
@@ -358,7 +363,7 @@ class AgentTest : public ::testing::Test {
     c.cluster = "test";
     c.name = m.self;
     c.host = "127.0.0.1";
-    c.port = 5000;
+    c.port = m.port;
     c.new_incarnation = "again";
     m.agent = std::make_unique<Agent>(c, m.disk, world.now);
     m.carry_out(m.agent->start(world.now));
