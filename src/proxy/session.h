@@ -305,6 +305,7 @@ class Session {
   const StatementRef& statement_of(std::string_view name, SessionMemory::Prepared& prepared);
   uint32_t ensure(const StatementRef& statement);
   uint32_t new_serial(uint32_t id);
+  void uses(uint32_t serial, std::string_view name);
   bool must_verify(std::string_view bytes);
   void ensure_unnamed();
   void replace_unnamed(uint64_t id);
@@ -355,7 +356,7 @@ class Session {
   void on_parameter(std::string_view payload, SessionOutput& out);
   void edit_reply(const pgwire::Scan& piece);
   void on_described(const pgwire::Scan& piece);
-  void name_as_client(const pgwire::Scan& piece, const pgwire::ErrorView& error);
+  void name_as_client(const pgwire::Scan& piece);
   void drop_edits(uint64_t next);
   void unnamed_after_error(uint64_t message);
   bool may_prepare_again() const;
@@ -421,9 +422,16 @@ class Session {
   FrontQueue<Edit> edits_;
   // Statements that turned out not to exist, and their names: what was sent meanwhile may use them.
   RareVector<std::pair<uint32_t, std::string>> failed_;
-  uint32_t used_serial_ = 0, used_id_ = 0;  // the statement used last
-  ByteRun* to_server_ = nullptr;            // of the on_client() that runs
-  std::string& replacement_;                // of the workspace: of the message that is replaced
+  // How the client calls what it uses, from the message with this number on: several names may mean
+  // one statement of the server. The last one first if nothing else is in flight.
+  struct UsedName {
+    uint64_t from = 0;
+    uint32_t serial = 0;
+    std::string name;
+  };
+  RareVector<UsedName> used_;
+  ByteRun* to_server_ = nullptr;  // of the on_client() that runs
+  std::string& replacement_;      // of the workspace: of the message that is replaced
   std::string retained_, retry_;
   std::string parse_message_, parse_name_;
   std::string temporary_for_;  // the client's name of what was translated last

@@ -75,6 +75,7 @@ void Session::forget_server() {
   batches_.clear();
   edits_.clear();
   failed_.clear();
+  used_.clear();
   doomed_.clear();
   observed_.clear();
   bound_.clear();

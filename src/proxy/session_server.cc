@@ -444,7 +444,7 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
       server_->statements.drain(server_->closing);
       again_ = !again_ && may_prepare_again();
     }
-    if (piece.ends) name_as_client(piece, error);
+    if (piece.ends) name_as_client(piece);
     if (!own_error_.empty()) tell_own_error(error.sqlstate);
   }
   if (!again_) error_forwarded_ = true;
@@ -479,7 +479,7 @@ void Session::unnamed_after_error(uint64_t message) {
 }
 
 // Messages speak of statements by the names that they have on the server.
-void Session::name_as_client(const Scan& piece, const pgwire::ErrorView& error) {
+void Session::name_as_client(const Scan& piece) {
   const std::string_view payload = piece.payload();
   const size_t at = payload.find(kServerNamePrefix);
   if (at == std::string_view::npos) return;
@@ -491,12 +491,11 @@ void Session::name_as_client(const Scan& piece, const pgwire::ErrorView& error) 
     name = temporary_for_;
     end = payload.data() + at + kTemporaryName.size();
   }
-  if (!edits_.empty() && edits_.front().kind == EditKind::kParseTaken &&
-      edits_.front().serial == serial && error.sqlstate == "42P05") {
-    name = edits_.front().text;
-  } else if (memory_ && serial != 0) {
-    const uint32_t id = server_->statements.id_of(serial);
-    name = memory_->name_of(id == 0 && serial == used_serial_ ? used_id_ : id);
+  for (const UsedName& used : used_) {
+    if (used.serial == serial && used.from <= tracker_.answered_count()) name = used.name;
+  }
+  if (name.empty() && memory_ && serial != 0) {
+    name = memory_->name_of(server_->statements.id_of(serial));
   }
   for (const auto& [failed, its_name] : failed_) {
     if (name.empty() && failed == serial) name = its_name;

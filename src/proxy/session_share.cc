@@ -124,10 +124,8 @@ bool Session::must_verify(std::string_view bytes) {
 
 uint32_t Session::ensure(const StatementRef& statement) {
   uint32_t serial = server_->statements.find(statement->id);
-  used_id_ = statement->id;
-  used_serial_ = serial;
   if (serial != 0) return serial;
-  used_serial_ = serial = new_serial(statement->id);
+  serial = new_serial(statement->id);
   if (statement->by_sql()) {
     inject_prepare(serial, *statement);
   } else {
@@ -135,6 +133,17 @@ uint32_t Session::ensure(const StatementRef& statement) {
     send_parse(serial, statement->sql, statement->types);
   }
   return serial;
+}
+
+// By the message that is sent next.
+void Session::uses(uint32_t serial, std::string_view name) {
+  if (!used_.empty() && used_.back().serial == serial && used_.back().name == name) return;
+  const bool alone = !tracker_.in_flight();
+  while (used_.size() > 1 && (alone || used_.size() >= kFailedMax)) used_.pop_back();
+  if (used_.empty() || !alone) used_.emplace_back();
+  used_.back().from = tracker_.sent_count();
+  used_.back().serial = serial;
+  used_.back().name = name;
 }
 
 void Session::ensure_unnamed() {
@@ -283,9 +292,17 @@ void Session::parse_named(const pgwire::ParseView& parse, const Effects& effects
   const StatementRef statement =
       workspace_.statements.get(wanted_->plan_id, parse.sql, types, effects, changes);
   SessionMemory::Prepared prepared{{}, effects, std::move(changes), statement};
+  if (existing != nullptr && tracker_.transaction() == TransactionStatus::kFailed &&
+      !tracker_.in_flight() && !effects.ends_failed) {
+    // Fails in any case, before the name counts.
+    known.parse_sent(tracker_.sent_count(), parse.statement, std::move(prepared),
+                     SessionMemory::NameIs::kTaken);
+    return append_parse(kTemporaryName, parse.sql, types);
+  }
   if (existing != nullptr) {
     // The server finds what PostgreSQL would: an error in the text, or that the name is taken.
     const uint32_t serial = ensure(statement_of(parse.statement, *existing));
+    uses(serial, parse.statement);
     edits_.push_back({tracker_.sent_count(), EditKind::kParseTaken, serial, statement,
                       std::string(parse.statement)});
     known.parse_sent(tracker_.sent_count(), parse.statement, std::move(prepared),
@@ -354,6 +371,7 @@ void Session::rewrite_bind(const Scan& piece) {
     return on_bind(piece, std::move(actions));
   }
   const uint32_t serial = ensure(statement_of(bind->statement, *named));
+  uses(serial, bind->statement);
   char name[32];
   const size_t prefix = kServerNamePrefix.copy(name, sizeof name);
   const auto end = std::to_chars(name + prefix, name + sizeof name, serial).ptr;
@@ -433,6 +451,7 @@ bool Session::rewrite_target(const Scan& piece) {
   } else {
     const StatementRef& statement = statement_of(target->name, *named);
     const uint32_t serial = ensure(statement);
+    uses(serial, target->name);
     edits_.push_back(
         {tracker_.sent_count(), EditKind::kDescribed, 0, statement, std::string(target->name)});
     pgwire::append_describe(to_server_->build(), pgwire::Target::kStatement, server_name(serial));

@@ -212,7 +212,7 @@ def differs(server, proxy, database, sequence, steps):
                 continue
             expected = direct.answer(client, data)
             if expected[-1][0] == "closed":  # seed 354 ends PostgreSQL 15.20 with a segmentation fault
-                wait_for(lambda: accepts(server), what="PostgreSQL recovers")
+                wait_for(lambda: accepts(server), 60, "PostgreSQL recovers")
                 return None
             got = through.answer(client, data)
             if not same(expected, got):
