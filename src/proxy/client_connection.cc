@@ -187,6 +187,7 @@ void ClientConnection::on_authenticated(std::string reply) {
     session_ = std::make_unique<Session>(port_, mode, worker_.shared().limits, worker_.workspace(),
                                          table.settings(std::move(split.settings)));
   }
+  session_->set_pool(pool_->traffic.now, worker_.shared().parsed.of(pool_->user, pool_->database));
   ++pool_->clients;
   ++pool_->traffic.now.logins;
   if (auto reported = worker_.dispatcher().reported(*pool_, side_, startup)) {

@@ -66,9 +66,7 @@ void Dispatcher::check_idle() {
 }
 
 // It is as idle as it was before the check.
-void Dispatcher::on_checked(ServerConnection& server) {
-  place_idle(server, worker_.loop().now());
-}
+void Dispatcher::on_checked(ServerConnection& server) { place_idle(server, worker_.loop().now()); }
 
 void Dispatcher::on_config() {
   const ProxyConfig& config = worker_.config();

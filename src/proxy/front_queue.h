@@ -1,5 +1,5 @@
-// A queue in a vector: nothing allocated before it is used, popping amortised O(1), in the space of a
-// pointer. std::deque takes half a kilobyte when empty, which idle sessions would pay.
+// A queue in a vector: nothing allocated before it is used, popping amortised O(1), in the space of
+// a pointer. std::deque takes half a kilobyte when empty, which idle sessions would pay.
 #pragma once
 
 #include <cstddef>

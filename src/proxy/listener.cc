@@ -28,7 +28,8 @@ void Listeners::listen(Handle client, const Pool& pool, const std::string& chann
   feed.server_database = pool.server_database();
   const bool known = feed.channels.contains(channel);
   // Servers and passwords of a database's own: its clients' servers listen themselves.
-  if (pool.elsewhere() || pool.own_secret() || channel.size() > kNameMax || (!known && feed.channels.size() >= kChannelsMax)) {
+  if (pool.elsewhere() || pool.own_secret() || channel.size() > kNameMax ||
+      (!known && feed.channels.size() >= kChannelsMax)) {
     worker_.loop().post([this, client, channel] {
       if (ClientConnection* c = worker_.client(client)) {
         c->on_channel(channel, ClientConnection::Channel::kRefused);
@@ -106,8 +107,9 @@ bool Listeners::connect(Feed& feed) {
   feed.access = worker_.access();
   OwnConnection::Server to;
   to.endpoint = route->table.primary->endpoint;
-  to.startup = {
-      {"user", feed.user}, {"database", feed.server_database}, {"application_name", "bascule listener"}};
+  to.startup = {{"user", feed.user},
+                {"database", feed.server_database},
+                {"application_name", "bascule listener"}};
   to.credential = worker_.credentials().get(*feed.access, feed.user);
   to.access = feed.access;
   feed.connection = std::make_unique<OwnConnection>(worker_.loop(), worker_.net(),

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/hash.h"
+
 namespace bascule::proxy {
 namespace {
 
@@ -131,11 +133,8 @@ std::string_view describe(Exclusion exclusion) {
 }
 
 double rendezvous_score(std::string_view key, std::string_view server, double weight) {
-  uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a, then the finalizer of splitmix64
-  const auto add = [&](unsigned char c) { hash = (hash ^ c) * 0x100000001B3u; };
-  for (const char c : key) add(static_cast<unsigned char>(c));
-  add(0);
-  for (const char c : server) add(static_cast<unsigned char>(c));
+  uint64_t hash = fnv1a(server, fnv1a(std::string_view("\0", 1), fnv1a(key)));
+  // The finalizer of splitmix64.
   hash = (hash ^ (hash >> 30)) * 0xBF58476D1CE4E5B9u;
   hash = (hash ^ (hash >> 27)) * 0x94D049BB133111EBu;
   hash ^= hash >> 31;

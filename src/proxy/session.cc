@@ -31,6 +31,11 @@ bool is_copy(char type) { return type == 'd' || type == 'c' || type == 'f'; }
 
 std::string_view until_nul(std::string_view text) { return text.substr(0, text.find('\0')); }
 
+bool names_unnamed_statement(std::string_view bind) {
+  const auto view = pgwire::parse_bind(bind);
+  return !view || view->statement.empty();
+}
+
 }  // namespace
 
 Session::Session(PortKind port, PoolMode mode, const Limits& limits, Workspace& workspace,
@@ -39,6 +44,7 @@ Session::Session(PortKind port, PoolMode mode, const Limits& limits, Workspace& 
       workspace_(workspace),
       port_(port),
       pool_mode_(mode),
+      counts_(&workspace.uncounted),
       base_(std::move(base)),
       wanted_(base_),
       front_(client_policy()),
@@ -91,6 +97,12 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
       }
       const bool shut = gate == Gate::kShut && was_idle && result.consumed == live_from;
       if ((!attached_ || (shut && idle())) && !is_copy(type)) {
+        const bool parses = type == 'P' && !attached_;
+        if (const size_t taken =
+                parses ? take_known_parses(bytes.substr(result.consumed), out) : 0) {
+          live_from = result.consumed += taken;
+          continue;
+        }
         result.next = Next::kNeedServer;
         break;
       }
@@ -102,9 +114,13 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
       // Whether the server skips the Parse of a text that names statements: likewise.
       const bool unsure = (type == 'B' || type == 'D') && !unnamed_changes_.empty() && shares() &&
                           !batches_.empty() && (batches_.size() > 1 || batches_.back().ended);
+      // Whether the server skips what was put in front of an earlier batch's: likewise.
+      const bool unmade = injected_ > tracker_.answered_count() && !batches_.empty() &&
+                          batches_.back().ended && type != 'S' && type != 'H';
       const bool verify = type == 'B' && described_ && shares() && !again_ && !next_batch &&
-                          !undecided && !unsure && must_verify(bytes.substr(result.consumed));
-      if (pipeline_full() || again_ || next_batch || undecided || unsure || verify) {
+                          !undecided && !unsure && !unmade &&
+                          must_verify(bytes.substr(result.consumed));
+      if (pipeline_full() || again_ || next_batch || undecided || unsure || unmade || verify) {
         result.next = Next::kBusy;
         break;
       }
@@ -228,6 +244,7 @@ void Session::live_message(const Scan& piece) {
       break;
     case 'B':
       open_batch().binds = true;
+      if (!shares() && !names_unnamed_statement(piece.payload())) ++counts_->binds;
       on_bind(piece);
       break;
     case 'C':
@@ -312,6 +329,8 @@ void Session::end_text(const Scan& piece) {
     return follow(tracker_.sent_count() - 1, changes, actions);
   }
   if (!parse_name_.empty()) {
+    ++counts_->client_parses;
+    ++counts_->server_parses;
     memory().parse_sent(tracker_.sent_count() - 1, parse_name_,
                         {std::exchange(parse_message_, {}), effects, std::move(changes), nullptr});
     return;

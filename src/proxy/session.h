@@ -31,11 +31,13 @@
 #include "proxy/byte_run.h"
 #include "proxy/config.h"
 #include "proxy/front_queue.h"
+#include "proxy/parsed_texts.h"
 #include "proxy/rare_vector.h"
 #include "proxy/session_memory.h"
 #include "proxy/settings.h"
 #include "proxy/statement_scanner.h"
 #include "proxy/statements.h"
+#include "proxy/traffic.h"
 
 namespace bascule::proxy {
 
@@ -74,6 +76,7 @@ struct Workspace {
   std::atomic<uint64_t>* plans = &own_plans;
   std::string to_server, to_client;  // scratch of ByteRun
   std::string replacement;           // scratch of Session::on_server()
+  TrafficCounts uncounted;           // of sessions without a pool
 };
 
 // Where a session's bytes go. Views are valid during the call only.
@@ -139,6 +142,11 @@ class Session {
   // All that makes the server as this session's client was promised at log-in.
   SessionMemory::Script full_script(const ServerState& server) const;
   const SettingsRef& wanted() const { return wanted_; }
+  // Of its pool; both must outlive it. Without: nothing is counted or remembered for others.
+  void set_pool(TrafficCounts& counts, ParsedTexts& parsed) {
+    counts_ = &counts;
+    parsed_ = &parsed;
+  }
   // What the client was told at log-in.
   void set_greeting(ParametersRef told) { greeting_ = std::move(told); }
   enum class After { kKeep, kClose };
@@ -292,6 +300,7 @@ class Session {
   bool rewrite_target(const pgwire::Scan& piece);
   bool rewrite_query(const pgwire::Scan& piece);
   void finish_parse();
+  size_t take_known_parses(std::string_view bytes, SessionOutput& out);
   void parse_named(const pgwire::ParseView& parse, const Effects& effects,
                    std::vector<StateChange> changes);
   void send_parse(uint32_t serial, std::string_view sql, std::string_view types);
@@ -413,6 +422,8 @@ class Session {
   uint64_t readies_ = 0;
   uint64_t errors_ = 0;
   ServerState* server_ = nullptr;
+  TrafficCounts* counts_;
+  ParsedTexts* parsed_ = nullptr;
   SettingsRef base_, wanted_;
   ParametersRef greeting_;
   pgwire::FrameScanner front_;
@@ -446,6 +457,7 @@ class Session {
   Effects unnamed_;
   std::vector<StateChange> unnamed_changes_;
   std::string unnamed_message_;
+  uint64_t injected_ = 0;         // number of the last Parse of ours, plus 1
   uint64_t unnamed_id_ = 0;       // 0: there is none
   uint64_t unnamed_sent_ = 0;     // number of the message that made it so, plus 1
   uint64_t unnamed_touched_ = 0;  // of the last one that changed what the server has, plus 1

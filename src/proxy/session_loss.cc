@@ -83,7 +83,7 @@ void Session::forget_server() {
   server_listens_ = false;
   tracker_ = pgwire::SessionTracker();
   if (shares()) {
-    unnamed_sent_ = unnamed_touched_ = 0;
+    unnamed_sent_ = unnamed_touched_ = injected_ = 0;
     older_unnamed_.clear();
   } else {
     unnamed_ = Effects{};

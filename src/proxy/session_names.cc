@@ -204,13 +204,14 @@ std::string Session::server_name_for(const StateChange& c, std::string_view sql,
     if (memory().prepared_count() + actions.size() >= limits_.memory.prepared_count) return {};
     NameAction a{.number = c.statement, .name = c.name};
     a.prepared.effects = effects;
-    a.prepared.statement = workspace_.statements.get(
-        wanted_->plan_id, sql.substr(c.to, c.end - c.to), kPreparedBySql, effects, {});
+    a.prepared.statement = workspace_.statements.get(*wanted_, sql.substr(c.to, c.end - c.to),
+                                                     kPreparedBySql, effects, {});
     const uint32_t id = a.prepared.statement->id;
     if (const uint32_t old = server_->statements.find(id); old != 0)
       server_->closing.push_back(old);
     uint32_t evicted = 0;
     a.serial = server_->statements.add(id, evicted, limits_.server_statements);
+    ++counts_->server_parses;
     if (evicted != 0) server_->closing.push_back(evicted);
     if (settings_open()) doomed_.push_back(a.serial);
     actions.push_back(std::move(a));

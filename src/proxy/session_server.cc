@@ -3,6 +3,7 @@
 #include <charconv>
 #include <utility>
 
+#include "base/hash.h"
 #include "pgwire/messages.h"
 #include "proxy/session.h"
 
@@ -59,12 +60,8 @@ bool may_change_columns(std::string_view tag) {
   return false;
 }
 
-// FNV-1a; never 0.
-uint64_t hash_of(std::string_view bytes) {
-  uint64_t hash = 14695981039346656037u;
-  for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
-  return hash == 0 ? 1 : hash;
-}
+// Never 0.
+uint64_t hash_of(std::string_view bytes) { return std::max<uint64_t>(fnv1a(bytes), 1); }
 
 SessionMemory::Block block(TransactionStatus status) {
   return status == TransactionStatus::kIdle ? SessionMemory::Block::kNone
@@ -359,6 +356,7 @@ void Session::edit_reply(const Scan& piece) {
     case EditKind::kParseTaken:
       // Also of a name that was thought to be taken: the server has another text there now.
       server_->statements.rename(edit.serial, edit.statement->id);
+      if (parsed_ != nullptr) parsed_->add(edit.statement->text, *workspace_.plans);
       break;
     default:
       break;

@@ -19,6 +19,12 @@ namespace {
 
 std::string_view until_nul(std::string_view text) { return text.substr(0, text.find('\0')); }
 
+// As they stand in the message: count and Oids.
+std::string_view types_of(const pgwire::ParseView& parse) {
+  const size_t header = parse.statement.size() + parse.sql.size() + 2;
+  return {parse.statement.data() + header, 2 + parse.parameter_types.size()};
+}
+
 void put_length(std::string& out, size_t at) {
   const auto length = static_cast<uint32_t>(out.size() - at);
   for (size_t i = 0; i < 4; ++i) out[at + i] = static_cast<char>(length >> (24 - 8 * i));
@@ -72,6 +78,7 @@ void Session::close_doomed() {
 uint32_t Session::new_serial(uint32_t id) {
   uint32_t evicted = 0;
   const uint32_t serial = server_->statements.add(id, evicted, limits_.server_statements);
+  ++counts_->server_parses;
   if (evicted != 0) server_->closing.push_back(evicted);
   if (!server_->closing.empty()) close_doomed();
   if (settings_open()) doomed_.push_back(serial);
@@ -128,8 +135,10 @@ uint32_t Session::ensure(const StatementRef& statement) {
   serial = new_serial(statement->id);
   if (statement->by_sql()) {
     inject_prepare(serial, *statement);
+    injected_ = tracker_.sent_count();
   } else {
     edits_.push_back({tracker_.sent_count(), EditKind::kInjectedParse, serial});
+    injected_ = tracker_.sent_count() + 1;
     send_parse(serial, statement->sql, statement->types);
   }
   return serial;
@@ -152,6 +161,7 @@ void Session::ensure_unnamed() {
   unnamed_touched_ = tracker_.sent_count() + 1;
   if (unnamed_id_ != 0) {
     edits_.push_back({tracker_.sent_count(), EditKind::kInjectedParse});
+    injected_ = tracker_.sent_count() + 1;
     to_server_->build().append(unnamed_message_);
     tracker_.sent('P');
   } else {  // another client's must not be met
@@ -280,17 +290,61 @@ void Session::finish_parse() {
   parse_named(*parse, effects, std::move(changes));
 }
 
+// Named Parse messages up to a Sync, as PQprepare() sends them, whose texts some server took under
+// the same settings: this client needs none to be told so, and does not wait while others hold them
+// all. What has become of the text since shows when it is used. 0: not such a batch, or not all of
+// it is here.
+size_t Session::take_known_parses(std::string_view bytes, SessionOutput& out) {
+  if (parsed_ == nullptr || pool_mode_ != PoolMode::kTransaction) return 0;
+  std::vector<std::pair<std::string, SessionMemory::Prepared>> taken;
+  size_t size = 0;
+  for (;;) {
+    const pgwire::Frame frame = pgwire::peek_frame(bytes.substr(size), pgwire::kMaxPayload);
+    if (frame.state != pgwire::FrameState::kComplete) return 0;
+    size += frame.size();
+    if (frame.type == 'S' && frame.payload.empty()) break;
+    const auto parse = pgwire::parse_parse(frame.payload);
+    if (frame.type != 'P' || !parse || parse->statement.empty()) return 0;
+    const bool fits = frame.payload.size() < limits_.memory.prepared_bytes &&
+                      memory().prepared_count() + taken.size() < limits_.memory.prepared_count;
+    const bool again = std::any_of(taken.begin(), taken.end(),
+                                   [&](const auto& t) { return t.first == parse->statement; });
+    if (!fits || again || memory().find(parse->statement) != nullptr) return 0;
+    const std::string_view types = types_of(*parse);
+    const uint64_t key = ParsedTexts::key(wanted_->plan_hash, parse->sql, types);
+    if (!parsed_->has(key, *workspace_.plans)) return 0;
+    Effects effects = scan(parse->sql);
+    std::vector<StateChange> changes = changes_of(effects, parse->sql, Of::kNamed);
+    StatementRef statement =
+        workspace_.statements.get(*wanted_, parse->sql, types, effects, changes);
+    taken.emplace_back(
+        parse->statement,
+        SessionMemory::Prepared{{}, effects, std::move(changes), std::move(statement)});
+  }
+  std::string reply;
+  for (auto& [name, prepared] : taken) {
+    memory().remember(name, std::move(prepared));
+    pgwire::append_parse_complete(reply);
+  }
+  pgwire::append_ready_for_query(reply, TransactionStatus::kIdle);
+  counts_->client_parses += taken.size();
+  ++readies_;
+  ++transactions_;
+  out.to_client(reply);
+  return size;
+}
+
 void Session::parse_named(const pgwire::ParseView& parse, const Effects& effects,
                           std::vector<StateChange> changes) {
-  const size_t header = parse.statement.size() + parse.sql.size() + 2;
-  const std::string_view types(parse.statement.data() + header, 2 + parse.parameter_types.size());
+  const std::string_view types = types_of(parse);
   SessionMemory& known = memory();
   SessionMemory::Prepared* existing = known.find(parse.statement);
   if (existing == nullptr && known.prepared_count() >= limits_.memory.prepared_count) {
     return send_refused('P', "53400:too many prepared statements in this session");
   }
+  ++counts_->client_parses;
   const StatementRef statement =
-      workspace_.statements.get(wanted_->plan_id, parse.sql, types, effects, changes);
+      workspace_.statements.get(*wanted_, parse.sql, types, effects, changes);
   SessionMemory::Prepared prepared{{}, effects, std::move(changes), statement};
   if (existing != nullptr && tracker_.transaction() == TransactionStatus::kFailed &&
       !tracker_.in_flight() && !effects.ends_failed) {
@@ -333,12 +387,12 @@ const StatementRef& Session::statement_of(std::string_view name,
     const std::string_view types =
         std::string_view(prepared.message)
             .substr(pgwire::kFrameHeaderSize + name.size() + parse->sql.size() + 2);
-    prepared.statement = workspace_.statements.get(wanted_->plan_id, parse->sql, types,
-                                                   prepared.effects, prepared.changes);
+    prepared.statement =
+        workspace_.statements.get(*wanted_, parse->sql, types, prepared.effects, prepared.changes);
   } else if (prepared.statement->plan_id != wanted_->plan_id && !settings_open() &&
              server_->statements.find(prepared.statement->id) == 0) {
     // Where it is there, PostgreSQL knows what the change of settings means to it.
-    prepared.statement = workspace_.statements.rebind(*prepared.statement, wanted_->plan_id);
+    prepared.statement = workspace_.statements.rebind(*prepared.statement, *wanted_);
   }
   return prepared.statement;
 }
@@ -350,6 +404,7 @@ void Session::rewrite_bind(const Scan& piece) {
     broken_ = true;
     return;
   }
+  if (!bind->statement.empty()) ++counts_->binds;
   if (std::exchange(stale_bind_, false)) {
     return send_refused('B', "0A000:cached plan must not change result type");
   }

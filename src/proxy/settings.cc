@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/hash.h"
 #include "proxy/sql_tokens.h"
 
 namespace bascule::proxy {
@@ -133,23 +134,24 @@ SettingsRef SettingsTable::settings(std::vector<Setting> list) {
   const std::string key = key_of(list);
   return settings_.get(key, [&] {
     Settings settings;
-    settings.plan_id = plan_id(list);
     settings.list = std::move(list);
+    plan(settings);
     return settings;
   });
 }
 
-uint32_t SettingsTable::plan_id(const std::vector<Setting>& list) {
+void SettingsTable::plan(Settings& settings) {
   std::string key;
-  for (const Setting& s : list) {
+  for (const Setting& s : settings.list) {
     if (one_of(s.name, kNotPlanned)) continue;
     key.append(s.name).append(1, '\0').append(s.sql).append(1, '\0');
   }
+  settings.plan_hash = fnv1a(key);
   // Ids are not used again: forgetting one costs a statement parsed twice.
   if (plans_.size() >= 10'000) plans_.clear();
   const auto [it, fresh] = plans_.emplace(std::move(key), next_plan_);
   if (fresh) ++next_plan_;
-  return it->second;
+  settings.plan_id = it->second;
 }
 
 ParametersRef SettingsTable::parameters(const Parameters& parameters) {

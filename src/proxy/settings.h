@@ -27,6 +27,7 @@ class Settings {
   std::vector<Setting> list;  // in the order to apply
   // Equal for states under which the same text means the same prepared statement.
   uint32_t plan_id = 0;
+  uint64_t plan_hash = 0;  // likewise, and the same in all workers
   const Setting* find(std::string_view name) const;
 };
 using SettingsRef = std::shared_ptr<const Settings>;
@@ -40,7 +41,7 @@ class SettingsTable {
   ParametersRef parameters(const Parameters& parameters);
 
  private:
-  uint32_t plan_id(const std::vector<Setting>& list);
+  void plan(Settings& settings);
   InternTable<Settings> settings_;
   InternTable<Parameters> parameters_;
   std::map<std::string, uint32_t> plans_;

@@ -150,6 +150,7 @@ struct Shared {
   AddressLimit logging_in{config.logins_per_address_max};
   Caps caps;
   ReportedParameters reported;
+  ParsedTextsTable parsed;
   CatalogTable catalogs;
   std::atomic<uint64_t> plans{0};  // of Workspace
   std::atomic<int> clients{0};

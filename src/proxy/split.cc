@@ -116,7 +116,8 @@ sql::Strings SplitRouter::strings(ClientConnection& client) const {
 
 SplitRouter::Decision SplitRouter::decide(ClientConnection& client, std::string_view unread) {
   read_batch(unread, batch_);
-  if (batch_.state == SplitBatch::State::kNeedMore) return {.need_more = true, .any_server = false, .affinity = {}};
+  if (batch_.state == SplitBatch::State::kNeedMore)
+    return {.need_more = true, .any_server = false, .affinity = {}};
   SplitClient& state = client.split();
   Database& known = database(client);
   if (std::exchange(state.changed_schema, false)) {

@@ -1,15 +1,18 @@
 #include "proxy/statements.h"
 
+#include "proxy/parsed_texts.h"
+
 namespace bascule::proxy {
 
-StatementRef StatementTable::get(uint32_t plan_id, std::string_view sql, std::string_view types,
+StatementRef StatementTable::get(const Settings& plan, std::string_view sql, std::string_view types,
                                  const Effects& effects, const std::vector<StateChange>& changes) {
-  key_.assign(reinterpret_cast<const char*>(&plan_id), sizeof plan_id);
+  key_.assign(reinterpret_cast<const char*>(&plan.plan_id), sizeof plan.plan_id);
   key_.append(sql).append(1, '\0').append(types);
   return table_.get(key_, [&] {
     SharedStatement s;
     s.id = ++next_id_;
-    s.plan_id = plan_id;
+    s.plan_id = plan.plan_id;
+    s.text = ParsedTexts::key(plan.plan_hash, sql, types);
     s.sql = sql;
     s.types = types;
     s.effects = effects;
@@ -18,8 +21,8 @@ StatementRef StatementTable::get(uint32_t plan_id, std::string_view sql, std::st
   });
 }
 
-StatementRef StatementTable::rebind(const SharedStatement& statement, uint32_t plan_id) {
-  return get(plan_id, statement.sql, statement.types, statement.effects, statement.changes);
+StatementRef StatementTable::rebind(const SharedStatement& statement, const Settings& plan) {
+  return get(plan, statement.sql, statement.types, statement.effects, statement.changes);
 }
 
 uint32_t ServerStatements::find(uint32_t id) {

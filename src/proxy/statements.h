@@ -27,6 +27,7 @@ inline constexpr std::string_view kPreparedBySql = "by SQL";
 struct SharedStatement {
   uint32_t id = 0;       // never used again
   uint32_t plan_id = 0;  // of Settings
+  uint64_t text = 0;     // ParsedTexts::key()
   std::string sql;
   std::string types;  // the rest of the Parse: count and Oids, as sent
   Effects effects;
@@ -37,10 +38,10 @@ using StatementRef = std::shared_ptr<const SharedStatement>;
 
 class StatementTable {
  public:
-  StatementRef get(uint32_t plan_id, std::string_view sql, std::string_view types,
+  StatementRef get(const Settings& plan, std::string_view sql, std::string_view types,
                    const Effects& effects, const std::vector<StateChange>& changes);
   // The same text under other settings.
-  StatementRef rebind(const SharedStatement& statement, uint32_t plan_id);
+  StatementRef rebind(const SharedStatement& statement, const Settings& plan);
   size_t size() const { return table_.size(); }
 
  private:
