@@ -130,6 +130,7 @@ void Session::bring(const StatementRef& statement, Within within) {
     return;
   }
   const uint32_t serial = new_serial(statement->id);
+  injected_ = tracker_.sent_count() + 1;
   if (statement->by_sql()) {
     edits_.push_back({tracker_.sent_count(), EditKind::kOwnQuery, serial});
     pgwire::append_query(to_server_->build(), "PREPARE " + server_name(serial) + statement->sql);

@@ -459,8 +459,11 @@ void Session::tell_own_error(std::string_view sqlstate) {
 
 // The server skips what follows the message that failed.
 void Session::unnamed_after_error(uint64_t message) {
-  if (unnamed_sent_ > tracker_.answered_count()) return;  // it comes after the Sync
   const uint64_t failed = message + 1;
+  for (OlderUnnamed& older : older_unnamed_) {
+    if (older.sent >= failed && older.sent <= tracker_.answered_count()) older.id = 0;
+  }
+  if (unnamed_sent_ > tracker_.answered_count()) return;  // it comes after the Sync
   if (unnamed_touched_ < failed) return;
   server_->unnamed = ServerState::kUnknown;
   if (unnamed_sent_ < failed) return;

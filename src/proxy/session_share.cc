@@ -19,6 +19,13 @@ namespace {
 
 std::string_view until_nul(std::string_view text) { return text.substr(0, text.find('\0')); }
 
+// In a failed transaction, of one that can be parsed: nothing but what ends it or a part of it
+// runs.
+bool surely_refused(const Effects& e) {
+  return e.statements > 0 && !e.ends_failed && !e.commits && !e.savepoints &&
+         e.transaction == TransactionEffect::kNone;
+}
+
 // As they stand in the message: count and Oids.
 std::string_view types_of(const pgwire::ParseView& parse) {
   const size_t header = parse.statement.size() + parse.sql.size() + 2;
@@ -347,7 +354,7 @@ void Session::parse_named(const pgwire::ParseView& parse, const Effects& effects
       workspace_.statements.get(*wanted_, parse.sql, types, effects, changes);
   SessionMemory::Prepared prepared{{}, effects, std::move(changes), statement};
   if (existing != nullptr && tracker_.transaction() == TransactionStatus::kFailed &&
-      !tracker_.in_flight() && !effects.ends_failed) {
+      !tracker_.in_flight() && surely_refused(effects)) {
     // Fails in any case, before the name counts.
     known.parse_sent(tracker_.sent_count(), parse.statement, std::move(prepared),
                      SessionMemory::NameIs::kTaken);
