@@ -220,8 +220,9 @@ def write_page(result):
     packages = ", ".join(f"{name} {version}" for name, version in a["versions"].items())
     text = (f"Measured {a['date']}, commit {a['commit']}; {a['machine']}; load of other work before: "
             f"{a['load_before']:.1f}; {packages}.\n\n{tables(result)}\n")
-    page = PAGE.read_text()
-    PAGE.write_text(re.sub(r"(<!-- figures -->\n).*(<!-- end -->)", lambda m: m[1] + "\n" + text + "\n" + m[2], page,
+    alone = not any(name.startswith("patroni") for name in result["systems"])
+    begin = "<!-- figures of Bascule alone -->" if alone else "<!-- figures -->"
+    PAGE.write_text(re.sub(rf"({begin}\n).*?(<!-- end -->)", lambda m: m[1] + "\n" + text + "\n" + m[2], PAGE.read_text(),
                            flags=re.S))
 
 
@@ -262,7 +263,8 @@ def main():
     parser.add_argument("--faults", default="", help="regular expression: only these of " + ", ".join(FAULTS))
     parser.add_argument("--idle", type=int, default=30, metavar="SECONDS", help="of measuring idle daemons (default 30)")
     parser.add_argument("--json", metavar="FILE", help="write every sample there")
-    parser.add_argument("--page", action="store_true", help=f"write the tables to {PAGE.relative_to(rigs.ROOT)}")
+    parser.add_argument("--page", action="store_true", help=f"write the tables to {PAGE.relative_to(rigs.ROOT)}; those of "
+                        "Bascule alone have a place of their own there")
     options = parser.parse_args()
     if reason := netns.not_allowed():
         raise SystemExit(f"bench: {reason}")

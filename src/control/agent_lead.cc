@@ -153,6 +153,8 @@ void Agent::Impl::adopt_revision() {
     return;
   }
   if (view_.leader_revision < held_->revision) return;  // an old view, or a store that went back
+  // It has been said, and PostgreSQL takes its time to die (a disk that hangs).
+  if (phase_ == Phase::kStandingDown && !release_on_down_) return;
   const std::string why =
       fmt::format("the record is not ours any more: {} epoch {}",
                   seen.vacant() ? "vacant" : seen.holder.str(), seen.epoch.value);

@@ -96,8 +96,10 @@ def test_09_hosts_a_disk_that_hangs_is_found_and_failed_over():
         cluster.freeze(old)  # writes and fsyncs wait, in a state that not even SIGKILL ends
         cluster.wait_primary(timeout=60, other_than=old, epoch_above=epoch)
         ledger.wait_acks(50)
+        found = [n["why"] for n in cluster.noted(old, "detected")]
+        assert any("storage does not take writes" in why for why in found), f"not found by the write probe: {found}"
         cluster.thaw(old)
-        whole_again(cluster, ledger, "09")
+        whole_again(cluster, ledger, "09", found=found)
 
 
 def test_10_hosts_a_full_disk_of_the_primary_loses_nothing():
@@ -124,7 +126,9 @@ def test_11_hosts_a_data_directory_that_is_gone_is_replaced_by_a_clone():
         shutil.rmtree(cluster.data(old))
         cluster.wait_primary(timeout=120, other_than=old, epoch_above=epoch)
         ledger.wait_acks(50)
-        whole_again(cluster, ledger, "11", cloned=len(cluster.noted(old, "cloned")))
+        change = cluster.record(f"history/{epoch + 1:020}")
+        assert change["trigger"] == "vacant", f"the record was not released: {change}"
+        whole_again(cluster, ledger, "11", why=change["reason"], cloned=len(cluster.noted(old, "cloned")))
 
 
 class ClockCluster(HostCluster):
