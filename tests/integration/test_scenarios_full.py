@@ -336,3 +336,51 @@ def test_50_a_scheduled_switchover_is_refused_and_put_off_while_the_cluster_is_p
         cluster.wait_primary(timeout=20, other_than=old, epoch_above=epoch)
         assert time.time() > due
         whole_again(cluster, ledger, "50", errors_by_client_max=0)
+
+
+class Watch(threading.Thread):
+    """Notes who shows which max_connections first, as an application sees it."""
+
+    def __init__(self, cluster):
+        super().__init__(daemon=True)
+        self.cluster, self.seen, self.done = cluster, [], threading.Event()
+
+    def run(self):
+        while not self.done.is_set():
+            for member in self.cluster.members:
+                with contextlib.suppress(psycopg2.Error), \
+                        contextlib.closing(psycopg2.connect(self.cluster.dsn(member))) as session, session.cursor() as cursor:
+                    cursor.execute("SHOW max_connections")
+                    shown = (member, int(cursor.fetchone()[0]))
+                    if shown not in self.seen:
+                        self.seen.append(shown)
+            self.done.wait(0.05)
+
+
+def test_52_max_connections_is_lowered_on_the_primary_first():
+    """A replica that has less than its primary does not start."""
+    with Cluster() as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(30)
+        primary, epoch = cluster.primary(), cluster.epoch()
+        watch = Watch(cluster)
+        watch.start()
+        cluster.run_cli("config", "set", "parameters.max_connections=150")
+
+        def waiting():
+            return [m["name"] for m in cluster.status()["members"] if m["pendingRestart"]]
+        wait_for(lambda: waiting() == cluster.members, 20, "everybody waits for a restart")
+        ledger.wait_acks(30)
+        restarts = 0
+        while waiting():
+            restarts += 1
+            assert restarts <= 2, f"{waiting()} still wait"
+            cluster.run_cli("restart", "--pending", timeout=120)
+            cluster.wait_healthy()
+            ledger.wait_acks(30)
+            time.sleep(1.5)  # members publish what waits every second
+        watch.done.set()
+        watch.join()
+        lowered = [member for member, value in watch.seen if value == 150]
+        assert sorted(lowered) == cluster.members and lowered[0] == primary, watch.seen
+        assert (cluster.primary(), cluster.epoch()) == (primary, epoch)
+        whole_again(cluster, ledger, "52", order=lowered, restarts=restarts, errors_by_client_max=1)
