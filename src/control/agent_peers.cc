@@ -76,7 +76,8 @@ bool Agent::Impl::namesake_lives() {
 }
 
 void Agent::Impl::namesake_answered(const event::PeerAnswered& e) {
-  const bool is_one = e.outcome == PeerOutcome::kAnswered &&
+  // The same data directory: this member itself, whose host has got another name.
+  const bool is_one = e.outcome == PeerOutcome::kAnswered && e.reply.sync_name != sync_name() &&
                       e.reply.sync_name.starts_with(config_.name.str() + "_");
   namesake_absent_ = is_one ? 0 : namesake_absent_ + 1;
 }

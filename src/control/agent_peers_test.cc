@@ -27,6 +27,15 @@ TEST_F(NamesakeTest, AMemberThatHasMovedIsKnownByItsNewAddress) {
   EXPECT_NE(world.view().members.at(name("n2")).port, port);
 }
 
+TEST_F(NamesakeTest, AMemberIsNotItsOwnNamesake) {
+  start_three();
+  Member& n2 = world.at("n2");
+  n2.port += 100;  // as if its host had got another name: what answers at the old one is n2 itself
+  restart_agent(n2);
+  world.pass(5s);
+  EXPECT_EQ(world.view().members.at(name("n2")).port, n2.port);
+}
+
 class FailsafeTest : public AgentTest {
  protected:
   void store_outage(Nanos duration) {
