@@ -497,6 +497,14 @@ class Cluster:
             assert max(report.errors_by_client) <= errors_by_client_max, report.error_messages[:10]
         return report
 
+    def whole_again(self, ledger, scenario, **checks):
+        """The end of a test: everybody follows one primary, writes go on, and every row is where it should be."""
+        self.wait_healthy(timeout=120)
+        ledger.wait_acks(50)
+        self.finish(ledger, scenario, **checks)
+        self.assert_same_rows_everywhere()
+        assert self.writable_members() == [self.primary()]
+
     def assert_same_rows_everywhere(self, timeout=30):
         """Every replica ends with the primary's rows: nobody has diverged."""
         sql = "SELECT count(*), coalesce(sum(client * 1000003 + seq), 0) FROM ledger"

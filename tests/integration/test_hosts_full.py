@@ -30,14 +30,6 @@ def nothing_happens(cluster, seconds, ledger=None):
     assert (cluster.primary(), cluster.epoch()) == before
 
 
-def whole_again(cluster, ledger, scenario, **checks):
-    cluster.wait_healthy(timeout=90)
-    ledger.wait_acks(50)
-    ledger.stop()
-    cluster.finish(ledger, scenario, **checks)
-    cluster.assert_same_rows_everywhere()
-
-
 # ---------------------------------------------------------------------------------------- failure
 
 @pytest.mark.parametrize("early", [False, True])
@@ -52,7 +44,7 @@ def test_04_hosts_power_loss_of_the_primary(early):
         ledger.wait_acks(50)
         assert (cluster.record(f"history/{epoch + 1:020}")["trigger"] == "early") == early
         cluster.boot(old)
-        whole_again(cluster, ledger, f"04 power loss, early take-over: {early}", errors_by_client_max=1,
+        cluster.whole_again(ledger, f"04 power loss, early take-over: {early}", errors_by_client_max=1,
                     max_gap_ms=(BLIP_TOLERANCE_S if early else TTL_S) * 1000 + 1000 + SLACK_MS)
 
 
@@ -69,7 +61,7 @@ def test_08_hosts_a_suspended_primary_acknowledges_nothing_when_it_resumes():
         send(frozen, signal.SIGCONT)
         wait_for(lambda: old not in cluster.writable_members(), 10, f"{old} is fenced")
         assert len(ledger.locals[old].acked) == seen, f"{old} acknowledged after it was suspended"
-        whole_again(cluster, ledger, "08")
+        cluster.whole_again(ledger, "08")
 
 
 # ---------------------------------------------------------------------------------------- network
@@ -103,7 +95,7 @@ def test_17_hosts_primary_cut_from_the_store_only():
         time.sleep(2 * TTL_S)  # failsafe or hand-over: both leave one writer
         ledger.wait_acks(50)
         cluster.heal(old)
-        whole_again(cluster, ledger, "17", max_gap_ms=TTL_S * 1000 + 1500, kept=cluster.primary() == old)
+        cluster.whole_again(ledger, "17", max_gap_ms=TTL_S * 1000 + 1500, kept=cluster.primary() == old)
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -120,7 +112,7 @@ def test_18_hosts_replicas_cut_from_the_primary_all_see_the_store(strict):
         else:  # it goes on alone
             nothing_happens(cluster, 2 * TTL_S, ledger)
         cluster.heal(old)
-        whole_again(cluster, ledger, f"18 strict: {strict}", errors_by_client_max=0,
+        cluster.whole_again(ledger, f"18 strict: {strict}", errors_by_client_max=0,
                     max_gap_ms=2 * TTL_S * 1000 + 5000 if strict else 2500)
 
 
@@ -140,7 +132,7 @@ def test_19_hosts_the_stores_majority_side_wins(who):
             time.sleep(2 * TTL_S)
             assert cluster.epoch() == epoch
         cluster.heal(*minority)
-        whole_again(cluster, ledger, f"19 {who}")
+        cluster.whole_again(ledger, f"19 {who}")
 
 
 @pytest.mark.parametrize("way", ["out", "in"])
@@ -157,7 +149,7 @@ def test_20_hosts_one_way_loss_converges_to_one_writer(way):
         cluster.wait_primary(timeout=30, other_than=old, epoch_above=epoch)
         ledger.wait_acks(50)
         cluster.heal(old)
-        whole_again(cluster, ledger, f"20 {way}", max_gap_ms=TTL_S * 1000 + 2000)
+        cluster.whole_again(ledger, f"20 {way}", max_gap_ms=TTL_S * 1000 + 2000)
 
 
 def test_21_hosts_packet_loss_causes_no_flapping():
@@ -167,7 +159,7 @@ def test_21_hosts_packet_loss_causes_no_flapping():
         cluster.network.loss(3, *hosts)
         nothing_happens(cluster, 30)
         cluster.network.loss(0)
-        whole_again(cluster, ledger, "21 loss")
+        cluster.whole_again(ledger, "21 loss")
 
 
 def test_21_hosts_a_flapping_link_of_a_standby_causes_no_flapping():
@@ -178,7 +170,7 @@ def test_21_hosts_a_flapping_link_of_a_standby_causes_no_flapping():
         cluster.network.flap(cluster.host(standby), times=6, down_s=0.7, up_s=2.0)
         ledger.wait_acks(50)
         assert (cluster.primary(), cluster.epoch()) == before
-        whole_again(cluster, ledger, "21 link", max_gap_ms=2500)
+        cluster.whole_again(ledger, "21 link", max_gap_ms=2500)
 
 
 def test_23_hosts_a_client_that_reaches_only_the_old_primary_is_cut():
@@ -205,7 +197,7 @@ def test_23_hosts_a_client_that_reaches_only_the_old_primary_is_cut():
         first = min(ledger.locals[new].acked.values())
         assert ended["at"] < first, f"cut {(ended['at'] - first) * 1000:.0f} ms after {new} wrote"
         cluster.heal(old)
-        whole_again(cluster, ledger, "23")
+        cluster.whole_again(ledger, "23")
 
 
 def test_24_hosts_agents_ports_blocked_is_no_reason_for_a_failover():
@@ -216,7 +208,7 @@ def test_24_hosts_agents_ports_blocked_is_no_reason_for_a_failover():
         nothing_happens(cluster, 2 * TTL_S, ledger)
         for member in cluster.members:
             cluster.network.open_port(cluster.host(member), API_PORT)
-        whole_again(cluster, ledger, "24", max_gap_ms=500, errors_by_client_max=0)
+        cluster.whole_again(ledger, "24", max_gap_ms=500, errors_by_client_max=0)
 
 
 def test_23_hosts_proxy_cut_from_the_primary_resumes_without_a_failover():
@@ -228,7 +220,7 @@ def test_23_hosts_proxy_cut_from_the_primary_resumes_without_a_failover():
         cluster.heal("p1")
         ledger.wait_acks(50)
         assert (cluster.primary(), cluster.epoch()) == before
-        whole_again(cluster, ledger, "proxy cut from the primary", max_gap_ms=TTL_S * 1000 + 4000)
+        cluster.whole_again(ledger, "proxy cut from the primary", max_gap_ms=TTL_S * 1000 + 4000)
 
 
 # ------------------------------------------------------------------------------------------ store
@@ -240,7 +232,7 @@ def test_25_hosts_etcds_leader_is_cut_off():
         cluster.isolate(leader)
         nothing_happens(cluster, 2 * TTL_S, ledger)
         cluster.heal(leader)
-        whole_again(cluster, ledger, "25 leader of etcd cut off", max_gap_ms=500, errors_by_client_max=0)
+        cluster.whole_again(ledger, "25 leader of etcd cut off", max_gap_ms=500, errors_by_client_max=0)
 
 
 def test_27_hosts_store_away_then_the_primary_dies():
@@ -257,7 +249,7 @@ def test_27_hosts_store_away_then_the_primary_dies():
         cluster.wait_primary(timeout=40, other_than=old, epoch_above=epoch)
         ledger.wait_acks(50)
         cluster.boot(old)
-        whole_again(cluster, ledger, "27")
+        cluster.whole_again(ledger, "27")
 
 
 def test_29_hosts_rolling_restart_of_etcd():
@@ -269,7 +261,7 @@ def test_29_hosts_rolling_restart_of_etcd():
             cluster.host(name).boot()
             nothing_happens(cluster, TTL_S)
         assert (cluster.primary(), cluster.epoch()) == before
-        whole_again(cluster, ledger, "29", max_gap_ms=500, errors_by_client_max=0)
+        cluster.whole_again(ledger, "29", max_gap_ms=500, errors_by_client_max=0)
 
 
 # ------------------------------------------------------------------------------- durability, rejoin
@@ -292,7 +284,7 @@ def test_32_hosts_primary_and_a_standby_that_may_have_acknowledged_alone_are_los
         cluster.wait_primary(timeout=40, epoch_above=epoch)
         ledger.wait_acks(50)
         cluster.boot(old)
-        whole_again(cluster, ledger, f"32 {mode}", refused_because=reason)
+        cluster.whole_again(ledger, f"32 {mode}", refused_because=reason)
 
 
 def test_46_hosts_total_power_loss_then_boot_in_the_worst_order():
@@ -312,7 +304,7 @@ def test_46_hosts_total_power_loss_then_boot_in_the_worst_order():
             cluster.host(name).boot()
         cluster.wait_primary(timeout=60)
         ledger.wait_acks(50)
-        whole_again(cluster, ledger, "46")
+        cluster.whole_again(ledger, "46")
 
 
 # ------------------------------------------------------------------------------------- operations
@@ -352,7 +344,7 @@ def test_58_hosts_planned_swap_of_regions_loses_nothing():
             wait_for(lambda to=candidate: cluster.primary() == to, 20, f"{candidate} leads")
             ledger.wait_acks(50)
             cluster.wait_healthy(timeout=60)
-        whole_again(cluster, ledger, "58", max_gap_ms=4000, errors_by_client_max=0)
+        cluster.whole_again(ledger, "58", max_gap_ms=4000, errors_by_client_max=0)
 
 
 @pytest.mark.parametrize("lost", ["primary", "standby", "witness"])
@@ -371,7 +363,7 @@ def test_60_hosts_two_members_and_a_witness_each_lost(lost):
         assert lost == "primary" or cluster.epoch() == epoch
         for name in victims:
             cluster.host(name).power_on()
-        whole_again(cluster, ledger, f"60 {lost}")
+        cluster.whole_again(ledger, f"60 {lost}")
 
 
 # --------------------------------------------------------------------------------------- failsafe
@@ -389,7 +381,7 @@ def test_26_hosts_all_of_etcd_loses_power_and_the_primary_goes_on():
             cluster.host(name).power_on()
         wait_for(lambda: cluster.etcd.leader() and cluster.leader_renewed_by_now(), 30, "the record is renewed again")
         assert cluster.primary() == old
-        whole_again(cluster, ledger, "26 etcd without power", max_gap_ms=2000, errors_by_client_max=0)
+        cluster.whole_again(ledger, "26 etcd without power", max_gap_ms=2000, errors_by_client_max=0)
 
 
 def test_26_hosts_without_the_store_a_primary_that_nobody_pledges_to_is_fenced():
@@ -408,4 +400,4 @@ def test_26_hosts_without_the_store_a_primary_that_nobody_pledges_to_is_fenced()
         for name in cluster.etcd_names:
             cluster.host(name).power_on()
         cluster.wait_primary(timeout=60)
-        whole_again(cluster, ledger, "26 nobody pledges")
+        cluster.whole_again(ledger, "26 nobody pledges")

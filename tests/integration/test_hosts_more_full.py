@@ -20,14 +20,6 @@ FAST = {"timing": "fast"}
 FAST_TTL_S = 2.0
 
 
-def whole_again(cluster, ledger, scenario, **checks):
-    cluster.wait_healthy(timeout=90)
-    ledger.wait_acks(50)
-    ledger.stop()
-    cluster.finish(ledger, scenario, **checks)
-    cluster.assert_same_rows_everywhere()
-
-
 def switch_over(cluster, candidate):
     cluster.run_cli("switchover", "--candidate", candidate)
     wait_for(lambda: cluster.primary() == candidate, 20, f"{candidate} leads")
@@ -54,7 +46,7 @@ def test_03_hosts_a_crash_loop_ends_in_a_failover_without_ping_pong():
         settled = cluster.epoch()
         time.sleep(TTL_S)  # no ping-pong: absence has no event
         assert cluster.epoch() == settled
-        whole_again(cluster, ledger, "03", crashes=killed, epochs=settled - epoch)
+        cluster.whole_again(ledger, "03", crashes=killed, epochs=settled - epoch)
 
 
 def test_07_hosts_a_stopped_postmaster_is_found_and_failed_over():
@@ -65,7 +57,7 @@ def test_07_hosts_a_stopped_postmaster_is_found_and_failed_over():
         send(stopped, signal.SIGSTOP)
         cluster.wait_primary(timeout=30, other_than=old, epoch_above=epoch)
         ledger.wait_acks(50)
-        whole_again(cluster, ledger, "07", max_gap_ms=2 * FAST_TTL_S * 1000 + 1500)
+        cluster.whole_again(ledger, "07", max_gap_ms=2 * FAST_TTL_S * 1000 + 1500)
 
 
 def test_13_hosts_full_processor_load_causes_no_failover():
@@ -81,7 +73,7 @@ def test_13_hosts_full_processor_load_causes_no_failover():
                 burner.kill()
                 burner.wait()
         assert (cluster.primary(), cluster.epoch()) == before
-        whole_again(cluster, ledger, "13", errors_by_client_max=0)
+        cluster.whole_again(ledger, "13", errors_by_client_max=0)
 
 
 def test_15_hosts_a_killed_backend_exposes_no_commit_that_waits():
@@ -91,7 +83,7 @@ def test_15_hosts_a_killed_backend_exposes_no_commit_that_waits():
         victim = cluster.query(old, "SELECT pid FROM pg_stat_activity WHERE usename = 'app' LIMIT 1")[0][0]
         send([cluster.host(old).outer_pid(victim)], signal.SIGKILL)
         ledger.wait_acks(50, timeout=60)
-        whole_again(cluster, ledger, "15")
+        cluster.whole_again(ledger, "15")
 
 
 # ------------------------------------------------------------------------------------- durability
@@ -139,7 +131,7 @@ def test_42_hosts_a_member_whose_wal_is_gone_is_cloned():
             ledger.wait_acks(50)
             give_up_slot_of_the_absent(cluster, primary)
             cluster.boot(away)
-            whole_again(cluster, ledger, "42")
+            cluster.whole_again(ledger, "42")
             assert len(cluster.noted(away, "cloned")) >= 2, "it came back without a clone"
 
 
@@ -158,7 +150,7 @@ def test_42_hosts_a_member_whose_wal_is_in_the_archive_only_needs_no_clone(tmp_p
         give_up_slot_of_the_absent(cluster, primary)
         ledger.wait_acks(50)
         cluster.boot(away)
-        whole_again(cluster, ledger, "42 archive")
+        cluster.whole_again(ledger, "42 archive")
         assert len(cluster.noted(away, "cloned")) == cloned, "it was cloned although its WAL is in the archive"
 
 
@@ -171,7 +163,7 @@ def test_42_hosts_a_slot_that_somebody_dropped_is_made_again():
         dropped = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active"
         wait_for(lambda: cluster.query(primary, dropped), 90, "its slot is free and dropped", poll_s=0.5)
         cluster.boot(away)
-        whole_again(cluster, ledger, "42 slot dropped")
+        cluster.whole_again(ledger, "42 slot dropped")
 
 
 def test_43_hosts_there_and_back_again_is_followed_by_ancestry():
@@ -188,7 +180,7 @@ def test_43_hosts_there_and_back_again_is_followed_by_ancestry():
             if cluster.primary() != first:
                 switch_over(cluster, first)
                 cluster.wait_healthy(timeout=60)
-        whole_again(cluster, ledger, "43", epochs=cluster.epoch())
+        cluster.whole_again(ledger, "43", epochs=cluster.epoch())
 
 
 # ------------------------------------------------------------------------------------ adversarial
@@ -212,7 +204,7 @@ def test_69_hosts_pledge_and_ballot_of_one_member_race():
             outcomes[silent_s] = "another" if cluster.epoch() > epoch else "pledge"
             cluster.heal(old)
             cluster.wait_healthy(timeout=60)
-        whole_again(cluster, ledger, "69", outcomes=outcomes)
+        cluster.whole_again(ledger, "69", outcomes=outcomes)
 
 
 # ------------------------------------------------------------------------------------- operations
@@ -231,7 +223,7 @@ def test_48_hosts_the_candidate_dies_in_the_middle_of_a_switchover():
         cluster.wait_primary(timeout=40, other_than=candidate)
         ledger.wait_acks(50)
         cluster.boot(candidate)
-        whole_again(cluster, ledger, "48", said=said.strip()[-200:], leads=cluster.primary() == old)
+        cluster.whole_again(ledger, "48", said=said.strip()[-200:], leads=cluster.primary() == old)
 
 
 def test_49_hosts_a_broken_archive_command_does_not_stop_a_switchover():
@@ -242,7 +234,7 @@ def test_49_hosts_a_broken_archive_command_does_not_stop_a_switchover():
         cluster.run_cli("switchover", timeout=90)
         cluster.wait_primary(timeout=60, other_than=old)
         ledger.wait_acks(50)
-        whole_again(cluster, ledger, "49")
+        cluster.whole_again(ledger, "49")
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
@@ -259,7 +251,7 @@ def test_53_hosts_daemons_are_restarted_one_after_the_other(how):
             cluster.wait_healthy(timeout=60)
         if how == "SIGKILL":
             assert (cluster.primary(), cluster.epoch()) == before
-        whole_again(cluster, ledger, f"53 {how}", max_gap_ms=3500 if how == "SIGTERM" else 1500,
+        cluster.whole_again(ledger, f"53 {how}", max_gap_ms=3500 if how == "SIGTERM" else 1500,
                     errors_by_client_max=1 if how == "SIGTERM" else 0)
 
 
@@ -348,4 +340,4 @@ touch "$BASCULE_DATA_DIR/recovery.signal"
             restored.finish(own, "59 restored", errors_by_client_max=0)
         assert {name: data for name, data in archived.items() if (archive / name).read_bytes() != data} == {}
         assert what(source, primary) == ["after", "before"] and source.epoch() == epoch
-        whole_again(source, ledger, "59 source", errors_by_client_max=0)
+        source.whole_again(ledger, "59 source", errors_by_client_max=0)

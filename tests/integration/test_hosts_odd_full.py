@@ -67,14 +67,6 @@ class DiskCluster(HostCluster):
         super().destroy(keep)
 
 
-def whole_again(cluster, ledger, scenario, **checks):
-    cluster.wait_healthy(timeout=120)
-    ledger.wait_acks(50)
-    ledger.stop()
-    cluster.finish(ledger, scenario, **checks)
-    cluster.assert_same_rows_everywhere()
-
-
 def reason_by_its_api(cluster, host):
     """'': nobody answers there."""
     with contextlib.suppress(OSError), urllib.request.urlopen(
@@ -99,7 +91,7 @@ def test_09_hosts_a_disk_that_hangs_is_found_and_failed_over():
         found = [n["why"] for n in cluster.noted(old, "detected")]
         assert any("storage does not take writes" in why for why in found), f"not found by the write probe: {found}"
         cluster.thaw(old)
-        whole_again(cluster, ledger, "09", found=found)
+        cluster.whole_again(ledger, "09", found=found)
 
 
 def test_10_hosts_a_full_disk_of_the_primary_loses_nothing():
@@ -116,7 +108,7 @@ def test_10_hosts_a_full_disk_of_the_primary_loses_nothing():
         ledger.wait_acks(50)
         said = [n["why"] for n in cluster.notes(old) if "No space" in n["why"] or "disk" in n["why"]]
         ballast.unlink(missing_ok=True)
-        whole_again(cluster, ledger, "10", said=said[:1])
+        cluster.whole_again(ledger, "10", said=said[:1])
 
 
 def test_11_hosts_a_data_directory_that_is_gone_is_replaced_by_a_clone():
@@ -128,7 +120,7 @@ def test_11_hosts_a_data_directory_that_is_gone_is_replaced_by_a_clone():
         ledger.wait_acks(50)
         change = cluster.record(f"history/{epoch + 1:020}")
         assert change["trigger"] == "vacant", f"the record was not released: {change}"
-        whole_again(cluster, ledger, "11", why=change["reason"], cloned=len(cluster.noted(old, "cloned")))
+        cluster.whole_again(ledger, "11", why=change["reason"], cloned=len(cluster.noted(old, "cloned")))
 
 
 class ClockCluster(HostCluster):
@@ -189,7 +181,7 @@ def test_14_hosts_a_wall_clock_that_jumps_an_hour_changes_nothing():
                 time.sleep(0.1)
             ledger.wait_acks(50)
         assert cluster.status()["leader"]
-        whole_again(cluster, ledger, "14", max_gap_ms=1000, errors_by_client_max=0)
+        cluster.whole_again(ledger, "14", max_gap_ms=1000, errors_by_client_max=0)
 
 
 # ------------------------------------------------------------------------------------------ store
@@ -267,7 +259,7 @@ def test_41_hosts_the_source_of_a_rewind_dies_in_the_middle():
         cluster.wait_primary(timeout=30, other_than=second, epoch_above=epoch)
         ledger.wait_acks(50)
         cluster.boot(second)
-        whole_again(cluster, ledger, "41", done=[n["what"] for n in cluster.notes(old)][-4:])
+        cluster.whole_again(ledger, "41", done=[n["what"] for n in cluster.notes(old)][-4:])
 
 
 def test_45_hosts_a_foreign_data_directory_is_refused():
@@ -289,7 +281,7 @@ def test_45_hosts_a_foreign_data_directory_is_refused():
         shutil.rmtree(data)
         os.rename(own, data)
         cluster.boot(member)
-        whole_again(cluster, ledger, "45", max_gap_ms=2500)
+        cluster.whole_again(ledger, "45", max_gap_ms=2500)
 
 
 def boot_stranger(cluster, name):
@@ -324,7 +316,8 @@ def test_45_hosts_a_second_member_of_the_same_name_is_refused(whose):
         assert cluster.record(f"members/{name}")["host"] == cluster.host(name).address
         assert not (cluster.home("x1") / "data" / "PG_VERSION").exists(), "the stranger was given a copy"
         cluster.host("x1").kill()
-        whole_again(cluster, ledger, f"45 same name as the {whose}", max_gap_ms=1500, errors_by_client_max=0, refused_because=reason)
+        cluster.whole_again(ledger, f"45 same name as the {whose}", max_gap_ms=1500, errors_by_client_max=0,
+                            refused_because=reason)
 
 
 # ------------------------------------------------------------------------------------ adversarial
@@ -347,4 +340,4 @@ def test_71_hosts_a_second_receiver_of_the_same_name_in_other_case_is_ended():
         finally:
             stranger.kill()
         assert "terminat" in said, said
-        whole_again(cluster, ledger, "71", max_gap_ms=2500, said=said.strip()[-120:])
+        cluster.whole_again(ledger, "71", max_gap_ms=2500, said=said.strip()[-120:])

@@ -19,15 +19,6 @@ FAST = ["--timing", "fast"]
 FAST_TTL_S = 2.0
 
 
-def whole_again(cluster, ledger, scenario, **checks):
-    cluster.wait_healthy(timeout=90)
-    ledger.wait_acks(30)
-    ledger.stop()
-    cluster.finish(ledger, scenario, **checks)
-    cluster.assert_same_rows_everywhere()
-    assert cluster.writable_members() == [cluster.primary()]
-
-
 def reason_of(cluster, member):
     return (cluster.record(f"members/{member}") or {}).get("reason", "")
 
@@ -61,7 +52,7 @@ def test_35_a_new_standby_counts_only_once_it_has_flushed_beyond_the_change():
         cluster.release(before)
         cluster.wait_primary(timeout=30, epoch_above=epoch)
         cluster.release(primary)
-        whole_again(cluster, ledger, "35", refused_because=reason)
+        cluster.whole_again(ledger, "35", refused_because=reason)
 
 
 def commits_that_wait_are_not_shown(cluster, ledger, crash):
@@ -100,13 +91,13 @@ def test_15_waiting_commits_are_not_shown_after_a_backend_was_killed():
         backend = "SELECT pid FROM pg_stat_activity WHERE usename = %s AND wait_event = 'SyncRep' LIMIT 1"
         commits_that_wait_are_not_shown(
             cluster, ledger, lambda primary: cluster.kill(cluster.query(primary, backend, cluster.info["appUser"])[0][0]))
-        whole_again(cluster, ledger, "15", errors_by_client_max=1)
+        cluster.whole_again(ledger, "15", errors_by_client_max=1)
 
 
 def test_37_restarted_with_waiters_clients_are_kept_out_until_the_standby_has_what_was_recovered():
     with Cluster() as cluster, cluster.ledger() as ledger:
         commits_that_wait_are_not_shown(cluster, ledger, lambda primary: cluster.kill(cluster.postmaster(primary)))
-        whole_again(cluster, ledger, "37", errors_by_client_max=1)
+        cluster.whole_again(ledger, "37", errors_by_client_max=1)
 
 
 # ---------------------------------------------------------------------------------------- rejoin
@@ -131,7 +122,7 @@ def test_66_two_members_promoted_to_the_same_timeline_id():
         cluster.kill(cluster.postmaster(old), number=signal.SIGINT)
         wait_for(lambda: not cluster.backends(old, ""), 20, "the stray primary is stopped")
         cluster.release(old)
-        whole_again(cluster, ledger, "66", timeline=cluster.timeline(new),
+        cluster.whole_again(ledger, "66", timeline=cluster.timeline(new),
                     rejoined_by=[n["what"] for n in cluster.notes(old)][-20:])
         assert cluster.query(old, "SELECT count(*) FROM ledger WHERE client = 999",
                              database=cluster.info["database"])[0][0] == 0
@@ -198,7 +189,7 @@ def test_64_the_set_of_any_k_grows_and_shrinks_and_the_primary_dies_between_any_
             ledger.wait_acks(30)
             count(1)
             cluster.wait_for_voters(2, timeout=90)
-        whole_again(cluster, ledger, "64", steps=found)
+        cluster.whole_again(ledger, "64", steps=found)
 
 
 def test_65_a_ballot_from_before_a_renewal_elects_nobody():
@@ -228,7 +219,7 @@ def test_65_a_ballot_from_before_a_renewal_elects_nobody():
         cluster.release(voter)
         cluster.wait_primary(timeout=30, epoch_above=epoch)
         cluster.release(old)
-        whole_again(cluster, ledger, "65 stale ballot", refused_because=reason)
+        cluster.whole_again(ledger, "65 stale ballot", refused_because=reason)
 
 
 def test_65_a_take_over_that_arrives_when_another_leads_changes_nothing():
@@ -257,7 +248,7 @@ def test_65_a_take_over_that_arrives_when_another_leads_changes_nothing():
             ledger.wait_acks(30)
             assert (cluster.primary(), cluster.epoch()) == (other, taken)
             cluster.release(old)
-            whole_again(cluster, ledger, "65 late take-over")
+            cluster.whole_again(ledger, "65 late take-over")
 
 
 def restore_etcd(cluster, change):
@@ -296,7 +287,7 @@ def test_68_a_store_restored_from_an_older_backup_is_filled_again_by_the_leader(
         cluster.start_etcd()
         wait_for(lambda: cluster.epoch() >= 2 and cluster.leader_renewed_by_now(), 60, "the store has today's record again")
         assert cluster.wait_primary(timeout=20) == primary
-        whole_again(cluster, ledger, "68 leader alive", epochs=cluster.epoch())
+        cluster.whole_again(ledger, "68 leader alive", epochs=cluster.epoch())
 
 
 def test_68_a_store_restored_from_an_older_backup_elects_nobody_without_the_leader():
@@ -335,7 +326,7 @@ def test_50_a_scheduled_switchover_is_refused_and_put_off_while_the_cluster_is_p
         cluster.run_cli("resume")
         cluster.wait_primary(timeout=20, other_than=old, epoch_above=epoch)
         assert time.time() > due
-        whole_again(cluster, ledger, "50", errors_by_client_max=0)
+        cluster.whole_again(ledger, "50", errors_by_client_max=0)
 
 
 class Watch(threading.Thread):
@@ -383,4 +374,4 @@ def test_52_max_connections_is_lowered_on_the_primary_first():
         lowered = [member for member, value in watch.seen if value == 150]
         assert sorted(lowered) == cluster.members and lowered[0] == primary, watch.seen
         assert (cluster.primary(), cluster.epoch()) == (primary, epoch)
-        whole_again(cluster, ledger, "52", order=lowered, restarts=restarts, errors_by_client_max=1)
+        cluster.whole_again(ledger, "52", order=lowered, restarts=restarts, errors_by_client_max=1)
