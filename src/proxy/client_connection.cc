@@ -170,6 +170,7 @@ void ClientConnection::on_authenticated(std::string reply) {
   if (rule == nullptr && !worker_.config().databases.empty()) {
     return fail("3D000", "database \"" + database + "\" does not exist (proxy)");
   }
+  if (!admit(user, database)) return;
   PoolMode mode = replication ? PoolMode::kSession : pool_mode(worker_.config(), user, database);
   if (port_ == PortKind::kSplit && !replication && (rule == nullptr || rule->hosts.empty())) {
     // Each statement has a server of its own; what a session can't share pins it to the primary.
@@ -187,6 +188,8 @@ void ClientConnection::on_authenticated(std::string reply) {
     session_ = std::make_unique<Session>(port_, mode, worker_.shared().limits, worker_.workspace(),
                                          table.settings(std::move(split.settings)));
   }
+  if (pool_->user != user) login_user_ = std::make_unique<std::string>(user);
+  counted_ = true;
   session_->set_pool(pool_->traffic.now, worker_.shared().parsed.of(pool_->user, pool_->database));
   ++pool_->clients;
   ++pool_->traffic.now.logins;
@@ -198,6 +201,27 @@ void ClientConnection::on_authenticated(std::string reply) {
   // The first client of its kind: what to tell it only a server knows.
   phase_ = Phase::kWaitingForParameters;
   worker_.dispatcher().acquire(*this);
+}
+
+bool ClientConnection::admit(const std::string& user, const std::string& database) {
+  Shared& shared = worker_.shared();
+  const ProxyConfig& config = worker_.config();
+  if (!shared.clients_of_database.enter(database, max_db_clients(config, database))) {
+    fail("53300", "too many connections for database \"" + database + "\" (proxy)");
+    return false;
+  }
+  if (!shared.clients_of_user.enter(user, max_user_clients(config, user, database))) {
+    shared.clients_of_database.leave(database);
+    fail("53300", "too many connections for role \"" + user + "\" (proxy)");
+    return false;
+  }
+  return true;
+}
+
+void ClientConnection::uncount() {
+  if (!std::exchange(counted_, false)) return;
+  worker_.shared().clients_of_database.leave(pool_->database);
+  worker_.shared().clients_of_user.leave(login_user_ ? *login_user_ : pool_->user);
 }
 
 // `reply`: what is still to be said of the authentication. One message less for both kernels.
@@ -545,6 +569,7 @@ void ClientConnection::leave() {
     session_->detach();
     count_active();
   }
+  uncount();
   if (pool_ != nullptr) --pool_->clients;
   worker_.remove_client(self_);
 }

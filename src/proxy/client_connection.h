@@ -107,6 +107,8 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void look_up(std::string& reply);
   void login_timed_out();
   void end_login();
+  bool admit(const std::string& user, const std::string& database);
+  void uncount();
   void on_authenticated(std::string reply);
   void welcome(ParametersRef parameters, std::string reply);
   void release();
@@ -141,6 +143,8 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   std::unique_ptr<ClientLogin> login_;
   env::TimerId login_timer_ = env::TimerId::kNone;
   Pool* pool_ = nullptr;
+  bool counted_ = false;                     // among the clients of its database and user
+  std::unique_ptr<std::string> login_user_;  // where its pool is another user's
   std::unique_ptr<Session> session_;
   std::string member_;
   std::unique_ptr<SplitClient> split_;  // splitting ports

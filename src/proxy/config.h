@@ -34,6 +34,7 @@ struct PoolRule {
   std::optional<int> pool_size;          // instead of default_pool_size
   std::optional<int> reserve_pool_size;  // instead of the general one
   std::optional<int> max_connections;    // instead of max_user_connections
+  std::optional<int> max_clients;        // instead of max_user_client_connections
 };
 
 // What the console asks of the process that the proxy is a part of. Called on a worker's thread: to
@@ -72,9 +73,11 @@ struct ProxyConfig {
   Nanos reserve_pool_timeout = 5s;
   // Opened ahead, where a pool has clients: of one user to one database, all workers together.
   int min_pool_size = 0;
-  int max_db_connections = 0;     // to one database, 0: no limit
-  int max_user_connections = 0;   // of one user
-  Nanos server_lifetime = 3600s;  // then it is closed when it is free; 0: never
+  int max_db_connections = 0;           // to one database, 0: no limit
+  int max_user_connections = 0;         // of one user
+  int max_db_client_connections = 0;    // clients that are logged in, to one database; 0: no limit
+  int max_user_client_connections = 0;  // of one user
+  Nanos server_lifetime = 3600s;        // then it is closed when it is free; 0: never
   // What makes a server that a session has used fit for others. Where clients share servers between
   // transactions, DISCARD ALL follows it; kAlways: after each of their transactions.
   std::string server_reset_query = "DISCARD ALL";

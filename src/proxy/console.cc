@@ -155,9 +155,6 @@ void Console::change(const ConsoleCommand& command) {
 // ---- SHOW --------------------------------------------------------------------------------------
 
 void Console::show(ConsoleShow what) {
-  if (what == ConsoleShow::kFds) {
-    return refuse("0A000", "SHOW FDS is not supported: connections are not handed over by it");
-  }
   if (what == ConsoleShow::kHelp) {
     ConsoleAnswer answer;
     answer.tag = "SHOW";

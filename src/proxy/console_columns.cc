@@ -1,4 +1,7 @@
 // PgBouncer's columns, in its order, and ours behind them.
+#include <algorithm>
+#include <array>
+
 #include "proxy/console_tables.h"
 
 namespace bascule::proxy {
@@ -31,45 +34,24 @@ constexpr Column kSocketColumns[] = {
     {"application_name"},
     {"prepared_statements", kInt4},
     {"id", kInt8},
-    // Ours:
-    {"worker", kInt4},
-    {"pinned"},
-    {"member"},
 };
-// With what PgBouncer adds for itself; ours are behind that.
-constexpr Column kDebugColumns[] = {
-    {"type"},
-    {"user"},
-    {"database"},
-    {"replication"},
-    {"state"},
-    {"addr"},
-    {"port", kInt4},
-    {"local_addr"},
-    {"local_port", kInt4},
-    {"connect_time"},
-    {"request_time"},
-    {"wait", kInt4},
-    {"wait_us", kInt4},
-    {"close_needed", kInt4},
-    {"ptr"},
-    {"link"},
-    {"remote_pid", kInt4},
-    {"tls"},
-    {"application_name"},
-    {"prepared_statements", kInt4},
-    {"id", kInt8},
-    {"recv_pos", kInt4},
-    {"pkt_pos", kInt4},
-    {"pkt_remain", kInt4},
-    {"send_pos", kInt4},
-    {"send_remain", kInt4},
-    {"pkt_avail", kInt4},
-    {"send_avail", kInt4},
-    {"worker", kInt4},
-    {"pinned"},
-    {"member"},
+// Of the buffers that PgBouncer has.
+constexpr Column kBufferColumns[] = {
+    {"recv_pos", kInt4},    {"pkt_pos", kInt4},   {"pkt_remain", kInt4}, {"send_pos", kInt4},
+    {"send_remain", kInt4}, {"pkt_avail", kInt4}, {"send_avail", kInt4},
 };
+constexpr Column kOurSocketColumns[] = {{"worker", kInt4}, {"pinned"}, {"member"}};
+
+template <size_t... N>
+constexpr auto join(const Column (&... parts)[N]) {
+  std::array<Column, (N + ...)> all{};
+  auto end = all.begin();
+  ((end = std::copy(parts, parts + N, end)), ...);
+  return all;
+}
+constexpr auto kPlainSocketColumns = join(kSocketColumns, kOurSocketColumns);
+constexpr auto kDebugColumns = join(kSocketColumns, kBufferColumns, kOurSocketColumns);
+
 constexpr Column kPoolColumns[] = {
     {"database"},
     {"user"},
@@ -194,6 +176,11 @@ constexpr Column kPeerPoolsColumns[] = {{"peer_id", kInt4},
                                         {"cl_waiting_cancel_req", kInt4},
                                         {"sv_active_cancel", kInt4},
                                         {"sv_login", kInt4}};
+constexpr Column kFdsColumns[] = {
+    {"fd", kInt4},   {"task"},          {"user"},        {"database"},         {"addr"},
+    {"port", kInt4}, {"cancel", kInt8}, {"link", kInt4}, {"client_encoding"},  {"std_strings"},
+    {"datestyle"},   {"timezone"},      {"password"},    {"scram_client_key"}, {"scram_server_key"},
+};
 constexpr Column kPreparedColumns[] = {
     {"type"}, {"user"}, {"database"}, {"id", kInt8}, {"prepared_statements", kInt4}};
 
@@ -203,7 +190,7 @@ std::span<const ConsoleColumn> columns_of(ConsoleShow show) {
   switch (show) {
     case ConsoleShow::kClients:
     case ConsoleShow::kServers:
-      return kSocketColumns;
+      return kPlainSocketColumns;
     case ConsoleShow::kSockets:
     case ConsoleShow::kActiveSockets:
       return kDebugColumns;
@@ -241,8 +228,9 @@ std::span<const ConsoleColumn> columns_of(ConsoleShow show) {
       return kPeerPoolsColumns;
     case ConsoleShow::kPreparedStatements:
       return kPreparedColumns;
-    case ConsoleShow::kHelp:
     case ConsoleShow::kFds:
+      return kFdsColumns;
+    case ConsoleShow::kHelp:
       return {};
   }
   return {};

@@ -100,6 +100,22 @@ void sockets(const ConsoleView& view, ConsoleShow show, ConsoleTable& table) {
   }
 }
 
+// Who has a descriptor. It is not told itself, nor what a session could be taken over with: another
+// process gets the listening sockets by proxy.handover_socket.
+void descriptors(const ConsoleView& view, ConsoleTable& table) {
+  for (const SocketView& s : view.snapshot.sockets) {
+    const auto [host, port] = address_of(s.address);
+    Row row(columns_of(ConsoleShow::kFds).size(), std::nullopt);
+    row[1] = s.is_server() ? "server" : "client";
+    row[2] = s.user;
+    row[3] = s.database;
+    row[4] = host;
+    row[5] = port;
+    if (s.link != 0) row[7] = number(s.link);
+    table.rows.push_back(std::move(row));
+  }
+}
+
 void prepared(const ConsoleView& view, ConsoleTable& table) {
   for (const SocketView& s : view.snapshot.sockets) {
     if (s.prepared == 0) continue;
@@ -180,7 +196,7 @@ Row database_row(const ConsoleView& view, const std::string& name, const Connect
                                 : std::nullopt,
           number(rule.max_connections.value_or(config.max_db_connections)),
           number(connections.servers),
-          "0",
+          number(max_db_clients(config, name)),
           number(connections.clients),
           view.controls.of(name) == Halt::kPaused ? "1" : "0",
           view.controls.disabled.contains(name) ? "1" : "0"};
@@ -210,9 +226,10 @@ void users(const ConsoleView& view, ConsoleTable& table) {
     }
     std::optional<std::string> mode;
     if (rule != nullptr && rule->mode) mode = describe(*rule->mode);
-    table.rows.push_back({name, rule != nullptr && rule->pool_size ? number(*rule->pool_size) : "",
-                          "", mode, number(view.config.max_user_connections),
-                          number(connections.servers), "0", number(connections.clients)});
+    table.rows.push_back(
+        {name, rule != nullptr && rule->pool_size ? number(*rule->pool_size) : "", "", mode,
+         number(view.config.max_user_connections), number(connections.servers),
+         number(max_user_clients(view.config, name, "")), number(connections.clients)});
   }
 }
 
@@ -365,7 +382,7 @@ std::string_view describe(PoolMode mode) {
 bool needs_sockets(ConsoleShow show) {
   return show == ConsoleShow::kClients || show == ConsoleShow::kServers ||
          show == ConsoleShow::kSockets || show == ConsoleShow::kActiveSockets ||
-         show == ConsoleShow::kPreparedStatements;
+         show == ConsoleShow::kPreparedStatements || show == ConsoleShow::kFds;
 }
 
 ConsoleTable table_of(ConsoleShow show, const ConsoleView& view) {
@@ -412,12 +429,14 @@ ConsoleTable table_of(ConsoleShow show, const ConsoleView& view) {
     case ConsoleShow::kState:
       state(view, table);
       break;
+    case ConsoleShow::kFds:
+      descriptors(view, table);
+      break;
     case ConsoleShow::kDnsHosts:
     case ConsoleShow::kDnsZones:
     case ConsoleShow::kPeers:
     case ConsoleShow::kPeerPools:
     case ConsoleShow::kHelp:
-    case ConsoleShow::kFds:
       break;
   }
   return table;

@@ -33,6 +33,7 @@ struct DatabaseRule {
   std::optional<PoolMode> mode;
   std::optional<int> pool_size, min_pool_size, reserve_pool_size;
   std::optional<int> max_connections;  // server connections of all its users
+  std::optional<int> max_clients;
   std::optional<Nanos> server_lifetime;
   std::string connect_query;  // run on each new server connection before it is used
   // Start-up parameters of its servers where a client gives none: application_name, timezone, ...

@@ -31,6 +31,16 @@ bool is_copy(char type) { return type == 'd' || type == 'c' || type == 'f'; }
 
 std::string_view until_nul(std::string_view text) { return text.substr(0, text.find('\0')); }
 
+// The functions of libpq's lo_open() and its kin; others are hardly called by FunctionCall.
+bool calls_large_object(std::string_view call) {
+  if (call.size() < 4) return false;
+  uint32_t oid = 0;
+  for (const char c : call.substr(0, 4)) oid = oid << 8 | static_cast<unsigned char>(c);
+  constexpr uint32_t kCalled[] = {715, 767, 952, 953,  954,  955,  956,
+                                  957, 958, 964, 1004, 3170, 3171, 3172};
+  return std::find(std::begin(kCalled), std::end(kCalled), oid) != std::end(kCalled);
+}
+
 bool names_unnamed_statement(std::string_view bind) {
   const auto view = pgwire::parse_bind(bind);
   return !view || view->statement.empty();
@@ -233,6 +243,7 @@ void Session::live_message(const Scan& piece) {
       Batch& batch = open_batch();
       batch.ended = true;
       batch.effects.may_write = batch.effects.has_effect = true;
+      if (pin_ == Pin::kNone && !calls_large_object(piece.payload())) pin_ = Pin::kUnclear;
       break;
     }
     case 'S':
@@ -298,7 +309,7 @@ bool Session::must_follow(const Effects& effects, Of of) const {
 // What a text changes; it pins if that can't be told.
 std::vector<StateChange> Session::changes_of(Effects& effects, std::optional<std::string_view> sql,
                                              Of of) {
-  if (!must_follow(effects, of)) return {};
+  if (!must_follow(effects, of) || effects.pin == Pin::kUnclear) return {};
   if (sql && sql->size() <= kFollowedMax) {
     if (auto parsed = parse_state_changes(*sql)) {
       effects.pin = Pin::kNone;

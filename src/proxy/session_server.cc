@@ -197,8 +197,11 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
     on_notice(piece);
     return std::nullopt;
   }
-  // It comes by the connection that listens for all, too.
-  if (piece.type == 'A' && server_listens_) reply_ = Reply::kSwallow;
+  // It comes by the connection that listens for all, too; or by what a function of another client
+  // has left.
+  if (piece.type == 'A' && (server_listens_ || (shares() && movable()))) {
+    reply_ = Reply::kSwallow;
+  }
   if (piece.type == 'E') {
     if (auto loss = server_error(piece, writable)) return loss;
   }

@@ -110,6 +110,20 @@ int min_pool_size(const ProxyConfig& config, const DatabaseRule* rule) {
   return rule != nullptr && rule->min_pool_size ? *rule->min_pool_size : config.min_pool_size;
 }
 
+int max_db_clients(const ProxyConfig& config, const std::string& database) {
+  const DatabaseRule* known = find_database(config.databases, database);
+  return known != nullptr && known->max_clients ? *known->max_clients
+                                                : config.max_db_client_connections;
+}
+
+int max_user_clients(const ProxyConfig& config, const std::string& user,
+                     const std::string& database) {
+  for (const PoolRule& rule : config.pools) {
+    if (rule.max_clients && fits(rule, user, database)) return *rule.max_clients;
+  }
+  return config.max_user_client_connections;
+}
+
 std::vector<Cap*> Caps::of(const ProxyConfig& config, const std::string& user,
                            const std::string& database) {
   const std::lock_guard lock(mutex_);

@@ -13,10 +13,10 @@
 #include <tuple>
 #include <vector>
 
-#include "proxy/address_limit.h"
 #include "proxy/catalogs.h"
 #include "proxy/config.h"
 #include "proxy/controls.h"
+#include "proxy/name_counts.h"
 #include "proxy/route_table.h"
 #include "proxy/server_login.h"
 #include "proxy/server_passwords.h"
@@ -132,6 +132,10 @@ class ReportedParameters {
 // Of the clients of a user to a database. A rule for pools counts before one for the database.
 PoolMode pool_mode(const ProxyConfig& config, const std::string& user, const std::string& database);
 int min_pool_size(const ProxyConfig& config, const DatabaseRule* rule);
+// How many clients a database, and a user of it, may have; 0: no limit.
+int max_db_clients(const ProxyConfig& config, const std::string& database);
+int max_user_clients(const ProxyConfig& config, const std::string& user,
+                     const std::string& database);
 
 struct Shared {
   Shared(ProxyConfig c)
@@ -147,7 +151,8 @@ struct Shared {
   const Session::Limits limits;
   ServerLimit servers;
   ServerPasswords server_passwords;
-  AddressLimit logging_in{config.logins_per_address_max};
+  NameCounts logging_in;                            // by address
+  NameCounts clients_of_database, clients_of_user;  // logged in; as they call it
   Caps caps;
   ReportedParameters reported;
   ParsedTextsTable parsed;

@@ -41,6 +41,90 @@ TEST(ServerLimit, WithdrawnClaimIsForgotten) {
   EXPECT_TRUE(limit.acquire(2, at(5)));
 }
 
+ProxyConfig pools_of(int each, int of_database, int of_user) {
+  ProxyConfig config;
+  config.default_pool_size = each;
+  config.max_db_connections = of_database;
+  config.max_user_connections = of_user;
+  return config;
+}
+
+TEST(Caps, APlaceIsTakenBelowEachLimitOrBelowNone) {
+  Caps caps;
+  const ProxyConfig config = pools_of(2, 3, 0);
+  const auto a = caps.of(config, "a", "shop"), b = caps.of(config, "b", "shop");
+  EXPECT_EQ(Caps::take(a, Caps::Reserve::kKeep, 0), nullptr);
+  EXPECT_EQ(Caps::take(a, Caps::Reserve::kKeep, 0), nullptr);
+  const Cap* full = Caps::take(a, Caps::Reserve::kKeep, 0);
+  ASSERT_NE(full, nullptr);
+  EXPECT_EQ(full->what, "pool \"a\"/\"shop\"");
+  EXPECT_EQ(Caps::take(b, Caps::Reserve::kKeep, 1), nullptr);
+  full = Caps::take(b, Caps::Reserve::kKeep, 1);
+  ASSERT_NE(full, nullptr);
+  EXPECT_EQ(full->what, "database \"shop\"");
+  EXPECT_EQ(b.front()->used.load(), 1);  // the place below the other limit was given back
+  EXPECT_EQ(Caps::give(a), Caps::bit(0) | Caps::bit(1));
+  EXPECT_EQ(Caps::give(a), 0u);  // whoever waited has been told
+}
+
+TEST(Caps, TheReserveIsOnlyForThoseWhoMayUseIt) {
+  Caps caps;
+  ProxyConfig config = pools_of(1, 0, 0);
+  config.reserve_pool_size = 1;
+  const auto pool = caps.of(config, "a", "shop");
+  EXPECT_EQ(Caps::take(pool, Caps::Reserve::kKeep, 0), nullptr);
+  EXPECT_NE(Caps::take(pool, Caps::Reserve::kKeep, 0), nullptr);
+  EXPECT_EQ(Caps::take(pool, Caps::Reserve::kUse, 0), nullptr);
+  EXPECT_NE(Caps::take(pool, Caps::Reserve::kUse, 0), nullptr);
+}
+
+TEST(Caps, AChangedConfigurationChangesTheLimitsThatAreInUse) {
+  Caps caps;
+  const auto before = caps.of(pools_of(1, 0, 0), "a", "shop");
+  EXPECT_EQ(Caps::take(before, Caps::Reserve::kKeep, 0), nullptr);
+  ProxyConfig config = pools_of(1, 0, 0);
+  config.pools.emplace_back().user = "a";
+  config.pools.back().pool_size = 2;
+  EXPECT_EQ(caps.of(config, "a", "shop"), before);
+  EXPECT_EQ(Caps::take(before, Caps::Reserve::kKeep, 0), nullptr);
+}
+
+TEST(ClientLimits, AnEntryForADatabaseOrUserCountsBeforeTheGeneralOne) {
+  ProxyConfig config;
+  config.max_db_client_connections = 10;
+  config.max_user_client_connections = 20;
+  config.databases.emplace_back().name = "shop";
+  config.databases.back().max_clients = 1;
+  config.pools.emplace_back().user = "a";
+  config.pools.back().max_clients = 0;
+  EXPECT_EQ(max_db_clients(config, "shop"), 1);
+  EXPECT_EQ(max_db_clients(config, "other"), 10);
+  EXPECT_EQ(max_user_clients(config, "a", "shop"), 0);
+  EXPECT_EQ(max_user_clients(config, "b", "shop"), 20);
+}
+
+TEST(NameCounts, PlacesAreCountedByName) {
+  NameCounts counts;
+  EXPECT_TRUE(counts.enter("a", 1));
+  EXPECT_FALSE(counts.enter("a", 1));
+  EXPECT_TRUE(counts.enter("b", 1));
+  EXPECT_TRUE(counts.enter("a", 0));  // no limit
+  counts.leave("a");
+  counts.leave("a");
+  EXPECT_TRUE(counts.enter("a", 1));
+}
+
+TEST(ParsedTexts, ATextIsKnownUntilATableMayHaveChanged) {
+  ParsedTexts texts;
+  const uint64_t key = ParsedTexts::key(1, "select 1", "");
+  EXPECT_NE(key, ParsedTexts::key(2, "select 1", ""));
+  EXPECT_NE(key, ParsedTexts::key(1, "select 1", "x"));
+  EXPECT_FALSE(texts.has(key, 7));
+  texts.add(key, 7);
+  EXPECT_TRUE(texts.has(key, 7));
+  EXPECT_FALSE(texts.has(key, 8));
+}
+
 struct Thing {
   Thing(int v, Handle h) : value(v), self(h) {}
   int value;

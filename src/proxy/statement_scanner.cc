@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace bascule::proxy {
 namespace {
@@ -42,6 +43,8 @@ std::string_view describe(Pin pin) {
       return "it has settings that the proxy could not follow";
     case Pin::kPrepared:
       return "it has more prepared statements than the proxy remembers";
+    case Pin::kUnclear:
+      return "it ran what may have left something behind";
   }
   return "";
 }
@@ -67,7 +70,7 @@ void StatementScanner::begin() {
   previous_ = 0;
   word_size_ = 0;
   word_index_ = 0;
-  after_into_ = after_with_ = after_no_ = chain_ = to_savepoint_ = create_prefix_ = false;
+  after_into_ = after_with_ = after_no_ = chain_ = to_savepoint_ = create_prefix_ = do_ = false;
   effects_ = Effects{};
 }
 
@@ -101,6 +104,7 @@ void StatementScanner::normal(char c) {
   if (word_size_ > 0) end_word();
   switch (c) {
     case '\'':
+      if (do_) pin(Pin::kUnclear);
       mode_ = escape ? Mode::kEscapeQuote : Mode::kQuote;
       escaped_ = false;
       break;
@@ -152,8 +156,12 @@ void StatementScanner::quoted(char c) {
       }
       break;
     case Mode::kIdentifier:
-      if (c == '"') {
+      if (c != '"') {
+        if (word_size_ < kWordMax) word_[word_size_] = c;
+        if (word_size_ <= kWordMax) ++word_size_;
+      } else {
         mode_ = Mode::kNormal;
+        quoted_name();
         if (word_index_ < 65535) ++word_index_;
         after_into_ = after_with_ = create_prefix_ = false;
       }
@@ -190,11 +198,13 @@ void StatementScanner::dollar(char c) {
     }
     return;
   }
+  if (do_) body(c);
   // tag_matched_: 0, or 1 + the number of tag bytes seen after a '$'.
   if (c == '$') {
     if (tag_matched_ == tag_size_ + 1) {
       mode_ = Mode::kNormal;
       previous_ = 0;
+      word_size_ = 0;
     } else {
       tag_matched_ = 1;
     }
@@ -203,6 +213,43 @@ void StatementScanner::dollar(char c) {
   } else {
     tag_matched_ = 0;
   }
+}
+
+// Of a DO statement. What is put together at run time begins with EXECUTE.
+void StatementScanner::body(char c) {
+  if (is_word(c)) {
+    if (word_size_ < kWordMax) {
+      word_[word_size_] = c >= 'A' && c <= 'Z' ? static_cast<char>(c | 32) : c;
+    }
+    if (word_size_ <= kWordMax) ++word_size_;
+    return;
+  }
+  const std::string_view word(word_, word_size_ <= kWordMax ? word_size_ : 0);
+  word_size_ = 0;
+  if (word.starts_with("pg_advisory_") || word.starts_with("pg_try_advisory_") ||
+      one_of(word, std::to_array<std::string_view>({"set", "set_config", "reset", "execute",
+                                                    "prepare", "listen", "load", "temp",
+                                                    "temporary", "pg_temp", "discard"}))) {
+    pin(Pin::kUnclear);
+  }
+}
+
+// What can't be told for sure stays so.
+void StatementScanner::pin(Pin why) {
+  if (effects_.pin != Pin::kUnclear) effects_.pin = why;
+}
+
+void StatementScanner::quoted_name() {
+  const std::string_view name(word_, word_size_ <= kWordMax ? word_size_ : 0);
+  word_size_ = 0;
+  const Pin before = std::exchange(effects_.pin, Pin::kNone);
+  const bool undoes = effects_.undoes, may_write = effects_.may_write;
+  if (!name.empty()) anywhere(name);
+  const bool pins = effects_.pin != Pin::kNone;
+  effects_.pin = before;
+  effects_.undoes = undoes;
+  effects_.may_write = may_write;
+  if (pins) pin(Pin::kUnclear);
 }
 
 void StatementScanner::end_word() {
@@ -259,6 +306,7 @@ void StatementScanner::first_word(std::string_view word) {
       Entry{"execute", First::kNotAtomic, &Effects::executes},
       Entry{"listen", First::kNotAtomic, nullptr, Pin::kListen},
       Entry{"load", First::kNotAtomic, nullptr, Pin::kLoad},
+      Entry{"do", First::kNotAtomic},
   };
   ++effects_.statements;
   const auto* it =
@@ -267,7 +315,8 @@ void StatementScanner::first_word(std::string_view word) {
   if (it != kWords.end()) {
     first_ = it->first;
     if (it->flag != nullptr) effects_.*it->flag = true;
-    if (it->pin != Pin::kNone) effects_.pin = it->pin;
+    if (it->pin != Pin::kNone) pin(it->pin);
+    do_ = word == "do";
   }
   switch (first_) {
     case First::kHarmless:
@@ -309,7 +358,7 @@ void StatementScanner::later_word(std::string_view word) {
   switch (first_) {
     case First::kCreate:
       if ((create_prefix_ && (word == "temp" || word == "temporary")) || word == "pg_temp") {
-        effects_.pin = Pin::kTemporary;
+        pin(Pin::kTemporary);
       }
       if (word == "execute") effects_.executes = true;
       create_prefix_ =
@@ -323,9 +372,12 @@ void StatementScanner::later_word(std::string_view word) {
         effects_.may_write = true;
       }
       if (word == "execute") effects_.executes = true;
+      if (first_ == First::kExplain && (word == "temp" || word == "temporary")) {
+        pin(Pin::kUnclear);
+      }
       break;
     case First::kDeclare:
-      if (after_with_ && word == "hold") effects_.pin = Pin::kHoldCursor;
+      if (after_with_ && word == "hold") pin(Pin::kHoldCursor);
       after_with_ = word == "with";
       break;
     case First::kPrepare:
@@ -333,7 +385,7 @@ void StatementScanner::later_word(std::string_view word) {
         if (word == "transaction") {
           effects_.commits = true;
         } else {
-          effects_.pin = Pin::kPrepare;
+          pin(Pin::kPrepare);
           first_ = First::kOther;
         }
       }
@@ -357,21 +409,24 @@ void StatementScanner::anywhere(std::string_view word) {
       if (after_into_ && first_ == First::kRead) effects_.may_write = true;
       return;
     case 't':
-      if (after_into_ && (word == "temp" || word == "temporary")) effects_.pin = Pin::kTemporary;
+      if (after_into_ && (word == "temp" || word == "temporary")) pin(Pin::kTemporary);
       break;
     case 'l':
       if (word == "local" && after_into_) return;
       break;
     case 's':
-      if (word == "set_config") effects_.pin = Pin::kSetConfig;
+      if (word == "set_config") pin(Pin::kSetConfig);
       break;
     case 'p':
       if (one_of(word, std::to_array<std::string_view>(
                            {"pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock",
                             "pg_try_advisory_lock_shared"}))) {
-        effects_.pin = Pin::kAdvisoryLock;
+        pin(Pin::kAdvisoryLock);
       }
       if (word.starts_with("pg_advisory_unlock")) effects_.undoes = true;
+      // A rule of that view sets.
+      if (word == "pg_settings" && effects_.may_write) pin(Pin::kUnclear);
+      if (word == "pg_temp" && after_into_) pin(Pin::kUnclear);
       break;
     default:
       break;
@@ -404,7 +459,7 @@ void StatementScanner::end_statement() {
   }
   first_ = First::kNone;
   word_index_ = 0;
-  after_into_ = after_with_ = after_no_ = chain_ = to_savepoint_ = create_prefix_ = false;
+  after_into_ = after_with_ = after_no_ = chain_ = to_savepoint_ = create_prefix_ = do_ = false;
 }
 
 Effects StatementScanner::finish() {

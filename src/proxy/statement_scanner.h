@@ -1,7 +1,7 @@
 // What a piece of SQL does to session and transaction, as far as its words tell: no parser, no
 // catalog. It reads text as it streams by, keeps no copy, and knows comments, quotes and dollar
 // quotes. It errs on the careful side ("may write") except for one thing that no proxy can see:
-// what functions and DO blocks do inside.
+// what functions do inside.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,7 @@ enum class Pin : uint8_t {
   kLoad,          // LOAD
   kSettings,      // SET in a form or number that is not followed
   kPrepared,      // more prepared statements than are remembered
+  kUnclear,       // DO, or something else whose words do not tell what it leaves behind
 };
 std::string_view describe(Pin pin);  // "it has temporary tables"
 
@@ -86,6 +87,9 @@ class StatementScanner {
   void normal(char c);
   void quoted(char c);
   void dollar(char c);
+  void body(char c);
+  void pin(Pin why);
+  void quoted_name();
   void end_word();
   void end_statement();
   void first_word(std::string_view word);
@@ -99,6 +103,7 @@ class StatementScanner {
   bool escaped_ = false;        // kEscapeQuote
   bool create_prefix_ = false;  // so far only CREATE [OR REPLACE] [LOCAL | GLOBAL]
   bool after_into_ = false;
+  bool do_ = false;  // a DO statement: its body is looked through
   bool after_with_ = false;
   bool after_no_ = false;
   bool chain_ = false;

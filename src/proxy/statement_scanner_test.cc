@@ -43,7 +43,7 @@ TEST(StatementScanner, DoesNotPinForWordsInQuotesCommentsAndNames) {
   EXPECT_EQ(scan("select e'\\' pg_advisory_lock '").pin, Pin::kNone);
   EXPECT_EQ(scan("select 1 -- ; listen a").pin, Pin::kNone);
   EXPECT_EQ(scan("select /* ; listen a /* nested */ ; listen b */ 1").pin, Pin::kNone);
-  EXPECT_EQ(scan("select \"pg_advisory_lock\" from t").pin, Pin::kNone);
+  EXPECT_EQ(scan("select \"pg_advisory_locks\" from t").pin, Pin::kNone);
   EXPECT_EQ(scan("select pg_advisory_xact_lock(1)").pin, Pin::kNone);
   EXPECT_EQ(scan("DECLARE c CURSOR FOR SELECT 1").pin, Pin::kNone);
   EXPECT_EQ(scan("PREPARE TRANSACTION 'a'").pin, Pin::kNone);
@@ -102,6 +102,24 @@ TEST(StatementScanner, OneStatementThatEndsAFailedTransaction) {
   EXPECT_FALSE(scan("rollback to a").ends_failed);
   EXPECT_FALSE(scan("rollback and chain").ends_failed);
   EXPECT_FALSE(scan("rollback; select 1").ends_failed);
+}
+
+TEST(StatementScanner, WhatItsWordsDoNotTellIsUnclear) {
+  for (const char* sql :
+       {"do $$ begin set work_mem = 1; end $$", "DO $a$ begin EXECUTE f(); end $a$",
+        "do 'begin listen x; end'", "do $$ begin perform pg_try_advisory_lock(1); end $$",
+        "do $$ create TEMP table t () $$; create temp table u ()",
+        "select \"set_config\"('a', 'b', false)", "select pg_catalog.\"pg_advisory_lock\"(1)",
+        "update pg_settings set setting = 1", "explain analyze create temp table t as select 1",
+        "select 1 into pg_temp.t"}) {
+    EXPECT_EQ(scan(sql).pin, Pin::kUnclear) << sql;
+  }
+  for (const char* sql :
+       {"do $$ begin perform 1; end $$", "select * from pg_settings", "select \"temp\" from t",
+        "create function f() returns int as $$ set work_mem = 1 $$ language sql",
+        "do $$ begin null; end $$; set work_mem = 1"}) {
+    EXPECT_EQ(scan(sql).pin, Pin::kNone) << sql;
+  }
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT / "bench"))
 
-import rig  # noqa: E402  (bench/rig.py: a cluster of one node, proxies on it)
+import rig  # noqa: E402  (bench/rig.py: one PostgreSQL, proxies on it)
 from programs import PROGRAMS  # noqa: E402
 import report  # noqa: E402
 
@@ -35,8 +35,8 @@ HANG_S = 60
 def proxy_of(bench, target):
     """Transaction mode gets fewer server connections than any program has clients at once."""
     if target == "session":
-        return bench.bascule("session", pool=SESSION_POOL, workers=2).port
-    few = "  pool_mode: transaction\n  hold_timeout: 10s\n"  # who waits that long waits for ever
+        return bench.bascule("session", pool=SESSION_POOL, workers=2, mode="session").port
+    few = "  hold_timeout: 10s\n"  # who waits that long waits for ever
     if target == "transaction":
         return bench.bascule("transaction", pool=TRANSACTION_POOL, workers=2, more=few).port
     if target == "tls":
@@ -176,7 +176,6 @@ def run_all(options):
             versions[program.name] = program.version()
         with rig.Rig() as bench:
             (bench.dir / "scratch").mkdir()
-            as_superuser(bench, "grant pg_monitor to app")  # a role that a client can set
             for target in options.targets.split(","):
                 port = proxy_of(bench, target)
                 for program, variant in chosen:
@@ -201,13 +200,6 @@ def main():
         print(line)
     print(f"drivers: {outcome.summary()} in {time.monotonic() - started:.0f} s")
     return 1 if outcome.proxy_failures or outcome.broken else 0
-
-
-def as_superuser(bench, sql):
-    """Over the local socket, where the cluster's own user gets in as the superuser."""
-    command = [str(rig.PG_BIN / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-p", str(bench.pg_port),
-               "-h", str(bench.cluster / "nodes/n1/run"), "-U", "postgres", "-d", bench.database, "-c", sql]
-    subprocess.run(rig.demoted(command), check=True, cwd="/")
 
 
 def server_version():

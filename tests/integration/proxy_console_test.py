@@ -194,6 +194,15 @@ def test_stats_count_what_clients_did(pooled):
     assert grown["total_sent"] > 10_000 and grown["total_received"] > 300
     assert 100_000 <= grown["total_query_time"] <= grown["total_xact_time"] < 5_000_000
     assert after["avg_query_count"] >= 1
+    assert after["total_client_parse_count"] == after["total_bind_count"] == 0
+    w, v = pw.connect(pooled.port), pw.connect(pooled.port)
+    for client in (w, v):
+        client.prepare("p", "select 1")
+        for _ in range(3):
+            client.call("p")
+    after = stats()
+    assert after["total_client_parse_count"] == 2 and after["total_bind_count"] == 6
+    assert 1 <= after["total_server_parse_count"] <= 2  # of one worker or two
     totals = {r["name"]: r["value"] for r in rows(a, "show totals")}
     assert totals["total_query_count"] == after["total_query_count"]
 
@@ -211,6 +220,42 @@ def test_databases_users_lists_and_configuration(pooled, server):
     config = {r["key"]: r for r in rows(a, "show config")}
     assert config["max_client_conn"]["value"] == "10000"
     assert config["listen_port"]["value"] == str(pooled.port)
+
+
+@pytest.mark.parametrize("limit, column, message", [
+    ("db_clients=2", ("databases", "max_client_connections"), 'too many connections for database "postgres"'),
+    ("user_clients=2", ("users", "max_user_client_connections"), 'too many connections for role "app"'),
+])
+def test_clients_of_a_database_or_user_are_limited(make_proxy, server, limit, column, message):
+    proxy = make_proxy("mode=transaction", "workers=2", limit)
+    clients = [proxy.connect() for _ in range(2)]
+    with pytest.raises(psycopg2.OperationalError, match=message):
+        proxy.connect()
+    a = console(proxy)
+    other = {"dbname": "other"} if "db" in limit else {"user": "watcher", "password": "w"}
+    assert run(proxy.connect(**other), "select 1") == [(1,)]
+    name = "postgres" if "db" in limit else "app"
+
+    def shown(what):
+        return [r[what] for r in rows(a, f"show {column[0]}") if r["name"] == name]
+    assert shown(column[1]) == [2]
+    clients[0].close()
+    wait_for(lambda: shown("current_client_connections") == [1], what="its place is free")
+    clients[0] = proxy.connect()
+    with pytest.raises(psycopg2.OperationalError, match=message):
+        proxy.connect()
+    run(a, f"set {'max_db_client_connections' if 'db' in limit else 'max_user_client_connections'} = 0")
+    assert run(proxy.connect(), "select 1") == [(1,)]
+
+
+def test_descriptors_are_listed_without_themselves(pooled):
+    c = pooled.connect()
+    run(c, "select 1")
+    a = console(pooled)
+    assert {(r["task"], r["database"]) for r in rows(a, "show fds")} >= {("client", "postgres"), ("server", "postgres")}
+    assert all(r["fd"] is None and r["password"] is None for r in rows(a, "show fds"))
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        run(console(pooled, user="watcher", password="w"), "show fds")
 
 
 def test_settings_of_a_session_are_answered_for_drivers(pooled):

@@ -122,6 +122,10 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
     if (key == "reserve_ms") config.reserve_pool_timeout = Millis(number(value));
     if (key == "db_max") config.max_db_connections = static_cast<int>(number(value));
     if (key == "user_max") config.max_user_connections = static_cast<int>(number(value));
+    if (key == "db_clients") config.max_db_client_connections = static_cast<int>(number(value));
+    if (key == "user_clients") {
+      config.max_user_client_connections = static_cast<int>(number(value));
+    }
     if (key == "lifetime_ms") config.server_lifetime = Millis(number(value));
     if (key == "query_ms") config.query_timeout = Millis(number(value));
     if (key == "transaction_ms") config.transaction_timeout = Millis(number(value));

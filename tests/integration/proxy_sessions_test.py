@@ -201,6 +201,55 @@ def test_protocol_3_2_has_long_cancel_keys(proxy):
         assert "E(57014)" in codes(w.until_ready())
 
 
+# ---- Nothing that a client leaves meets another --------------------------------------------------
+
+STATE = """select (select json_agg(array[name, setting] order by name) from pg_settings where name !~ '^plpgsql'),
+  current_user, session_user, (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),
+  (select count(*) from pg_listening_channels()),
+  (select count(*) from pg_prepared_statements where name !~ '^_bascule_'), (select count(*) from pg_cursors),
+  (select count(*) from pg_class where relnamespace = pg_my_temp_schema())"""
+# Fastpath: pg_advisory_lock(7).
+ADVISORY_LOCK = pw.message("F", b"\0\0\x0b\x40" + b"\0\0" + b"\0\1" + b"\0\0\0\1" + b"7" + b"\0\0")
+
+
+@pytest.mark.parametrize("sent", [
+    ["set role pg_monitor"], ["begin", "set role pg_monitor", "rollback"], ["set session authorization pg_monitor"],
+    ["begin", "set local work_mem = '9MB'", "select 1/0", "rollback"],
+    ["begin", "set local work_mem = '9MB'", "select 1/0", "commit"],
+    ["begin", "set work_mem = '9MB'", "savepoint a", "set work_mem = '8MB'; select 1/0", "rollback to a", "commit"],
+    ["set schema 'nowhere'"], ["set names 'latin1'"], ["set time zone interval '-08:00' hour to minute"],
+    ["set session characteristics as transaction read only"], ["begin", "set transaction read only", "commit"],
+    ["set xml option document"], ["set work_mem = '9MB'", "reset all"], ["set work_mem = '9MB'", "discard all"],
+    ["alter role app set work_mem = '9MB'", "alter role app reset work_mem"],
+    ["prepare z as select 1"], ["begin", "declare h cursor with hold for select 1", "commit"], ["listen x"],
+    ["create temp table mine (a int)"], ["select 1 as a into temp mine"], ["select 1 as a into pg_temp.mine"],
+    ["create table pg_temp.mine (a int)"], ["explain analyze create temp table mine as select 1"],
+    ["select pg_advisory_lock(7)"], ['select "pg_advisory_lock"(7)'], [ADVISORY_LOCK],
+    ["select set_config('work_mem', '9MB', false)"], ["select \"set_config\"('work_mem', '9MB', false)"],
+    ["update pg_settings set setting = '9999' where name = 'work_mem'"],
+    ["do $$ begin set work_mem = '9MB'; end $$"], ["do 'begin listen y; end'"],
+    ["do $$ begin execute 'prepare z as select 1'; end $$"],
+    ["do $$ begin perform pg_advisory_lock(7); end $$"],
+    ["do language plpgsql $x$ begin create temp table mine (a int); end $x$"],
+], ids=lambda sent: str(sent[-1])[:40])
+def test_nothing_that_a_client_leaves_meets_another(server, sent):
+    with proxies(server) as make:
+        proxy = make("mode=transaction", "pool=2", "workers=1")
+        c, d, e = (connect(proxy.port) for _ in range(3))
+        before = d.run(STATE)
+        for message in sent:
+            c.send(query(message) if isinstance(message, str) else message)
+            c.until_ready()
+        left = c.run(STATE)
+        assert d.run(STATE) == before
+        if sent[-1] not in ("rollback", "commit") and c.run(STATE) != before:
+            assert c.run(STATE) == left, "the client itself has lost it"
+        c.socket.close()
+        d.run("begin")
+        e.run("begin")  # each has a server now
+        assert d.run(STATE) == before and e.run(STATE) == before
+
+
 # ---- Commits that did not wait for their standby -------------------------------------------------
 
 @pytest.fixture
