@@ -89,6 +89,7 @@ const std::vector<Mutation>& mutations() {
       {"failsafe_unpledged", &UnsafeMutations::failsafe_unpledged},
       {"pledge_with_ballot", &UnsafeMutations::pledge_with_ballot},
       {"ballot_despite_pledge", &UnsafeMutations::ballot_despite_pledge},
+      {"force_despite_pledges", &UnsafeMutations::force_despite_pledges},
       {"trust_leaders_clock", &UnsafeMutations::trust_leaders_clock},
   };
   return all;
@@ -327,18 +328,19 @@ RunResult Cluster::run_standard() {
   return finish();
 }
 
-bool Cluster::request(RequestKind kind, const NodeName& candidate, bool force) {
-  const std::string* text = store_.value(keys_.request());
-  if (text != nullptr) {
-    const auto open = decode_request(*text);
-    if (open && open->outcome.empty()) return false;
-  }
+bool Cluster::request(RequestKind kind, const NodeName& candidate, bool force,
+                      bool old_primary_dead) {
   RequestRecord record;
   record.id = fmt::format("req-{}", ++requests_);
   record.kind = kind;
   record.candidate = candidate;
   record.force = force;
+  record.old_primary_dead = old_primary_dead;
   record.by = "operator";
+  if (const std::string* text = store_.value(keys_.request())) {
+    const auto open = decode_request(*text);
+    if (open && open->outcome.empty() && !record.confirms(*open)) return false;
+  }
   ++truth_.disturbances;
   world_.trace("operator asks for {} {} {}",
                kind == RequestKind::kSwitchover ? "switchover" : "failover", candidate.str(),

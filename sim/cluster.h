@@ -82,7 +82,8 @@ class Cluster {
   Member* leader();
   Observers& observers() { return observers_; }
   // What an operator does through the API; false if another request is open.
-  bool request(control::RequestKind kind, const NodeName& candidate, bool force);
+  bool request(control::RequestKind kind, const NodeName& candidate, bool force,
+               bool old_primary_dead = false);
   void task(control::TaskRecord record);
   void pause(bool on);
   void change_config(const std::function<void(control::ClusterConfig&)>& change);

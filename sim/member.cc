@@ -45,7 +45,7 @@ void Member::start_agent() {
   if (!guard_alive_) start_guard();
   store_.watch(host_, agent_process_, [this] { deliver(event::StoreChanged{}); });
   stepping_ = true;
-  agent_->set_wall_time(WallTime(std::chrono::duration_cast<Millis>(world_.now())));
+  agent_->set_wall_time(wall());
   carry_out(agent_->start(world_.local(host_)));
   stepping_ = false;
   observer_.agent_stepped(*this);
@@ -69,7 +69,7 @@ void Member::handle(const Event& event) {
   if (!agent_) return;
   const Phase before = agent_->phase();
   stepping_ = true;
-  agent_->set_wall_time(WallTime(std::chrono::duration_cast<Millis>(world_.now())));
+  agent_->set_wall_time(wall());
   Effects effects = agent_->step(event, world_.local(host_));
   if (world_.tracing() && agent_->phase() != before) {
     world_.trace("{} phase {} -> {}: {}", name().str(), to_string(before),

@@ -37,6 +37,7 @@ class Member {
   void stop_guard();  // SIGSTOP: the agent's shell notices and replaces it
   void power_loss();
   void kill_processes(Nanos restart_after);  // all of them; the kernel lives, and refuses
+  void jump_wall_clock(Millis by) { wall_offset_ += by; }
   void terminate_agent();  // SIGTERM: leave in order; restarts a while after it has exited
   ShellFaults& faults() { return faults_; }
 
@@ -61,6 +62,9 @@ class Member {
 
   // agent
   void start_agent();
+  WallTime wall() const {
+    return WallTime(std::chrono::duration_cast<Millis>(world_.now()) + wall_offset_);
+  }
   void deliver(control::Event event);
   void handle(const control::Event& event);
   void carry_out(control::Effects effects);
@@ -139,6 +143,7 @@ class Member {
   uint64_t sampling_token_ = 0;
   control::LocalState persisted_;
   bool restart_on_exit_ = false;
+  Millis wall_offset_{0};
 
   struct Answer {
     std::function<void(control::PeerReply)> send;

@@ -98,6 +98,7 @@ TEST(StandardRun, ReachesEveryFaultEveryOperationAndEveryPhase) {
                             "lag_then_primary",
                             "switchover",
                             "failover",
+                            "forced_in_failsafe",
                             "pause",
                             "configuration"}) {
     EXPECT_GT(counts[std::string("fault.") + fault], 0u) << fault;

@@ -56,6 +56,7 @@ const std::vector<Nemesis::Fault>& Nemesis::faults() {
       {"lag_then_primary", 7, &Nemesis::lag_then_primary, false},
       {"switchover", 8, &Nemesis::switchover, false},
       {"failover", 3, &Nemesis::failover, false},
+      {"forced_in_failsafe", 2, &Nemesis::forced_in_failsafe, false},
       {"pause", 2, &Nemesis::pause, false},
       {"configuration", 3, &Nemesis::configuration, false},
       {"task", 4, &Nemesis::task, false},

@@ -73,6 +73,7 @@ class Nemesis : public Checker {
   void lag_then_primary(Nanos d);
   void switchover(Nanos d);
   void failover(Nanos d);
+  void forced_in_failsafe(Nanos d);
   void pause(Nanos d);
   void configuration(Nanos d);
   void task(Nanos d);

@@ -319,6 +319,41 @@ void Nemesis::failover(Nanos) {
   cluster_.request(RequestKind::kFailover, any_member().name(), random_.chance(0.25));
 }
 
+// The leader and those it waits for lose the store and the others; there, somebody forces.
+void Nemesis::forced_in_failsafe(Nanos) {
+  Member* l = cluster_.leader();
+  if (l == nullptr) return;
+  std::vector<Endpoint> inside;
+  std::vector<Endpoint> outside;
+  NodeName forced;
+  const auto& waited_for = l->pg().sync_setting();
+  for (const auto& m : cluster_.members()) {
+    const bool voter = std::ranges::any_of(
+        waited_for, [&](const std::string& s) { return s.starts_with(m->name().str() + "_"); });
+    (m.get() == l || voter ? inside : outside).push_back(m->host());
+    if (m.get() != l && !voter) forced = m->name();
+  }
+  if (forced.empty()) return;
+  outside.push_back(kStoreEndpoint);
+  for (const Endpoint a : inside) {
+    for (const Endpoint b : outside) {
+      world().cut(a, b);
+      world().cut(b, a);
+    }
+  }
+  undo_after(random_ms(random_, 8000, 20000), [this, inside, outside] {
+    for (const Endpoint a : inside) {
+      for (const Endpoint b : outside) {
+        world().heal(a, b);
+        world().heal(b, a);
+      }
+    }
+  });
+  world().after(random_ms(random_, 100, 6000), ProcessId::kWorld, [this, forced] {
+    if (!healing_) cluster_.request(RequestKind::kFailover, forced, /*force=*/true);
+  });
+}
+
 void Nemesis::pause(Nanos d) {
   cluster_.pause(true);
   undo_after(d, [this] { cluster_.pause(false); });

@@ -131,6 +131,35 @@ void lag_over_the_limit(Script& s) {
   s.expect(s.count("promotions.forced") == 1, "the history does not say that it was forced");
 }
 
+// What is forced waits until somebody says that the old primary is off: it can't be told from one
+// that goes on with its standby, cut from the store.
+void forced_after_two_deaths(Script& s) {
+  Member& left = s.other();
+  s.strikes("the primary and the standby that has everything die for good");
+  s.primary().power_loss();
+  s.standby().power_loss();
+  s.wait(millis(8000));
+  s.cluster().request(RequestKind::kFailover, left.name(), /*force=*/true);
+  s.wait(millis(15000));
+  s.expect_nobody_because("--old-primary-is-dead");
+  s.expect_changes(0, 0);
+  s.cluster().request(RequestKind::kFailover, left.name(), /*force=*/true, /*dead=*/true);
+  s.expect_writable_within(millis(6000));
+  s.expect_leader(left);
+}
+
+void forced_in_failsafe(Script& s) {
+  Member& left = s.other();
+  s.strikes("the primary and its standby lose the store, and the third member is forced");
+  for (Member* m : {&s.primary(), &s.standby()}) s.cut(*m, {kStoreEndpoint, left.host()});
+  s.wait(millis(500), millis(8000));
+  s.cluster().request(RequestKind::kFailover, left.name(), /*force=*/true);
+  s.wait(millis(20000));
+  s.expect_leader(s.primary());
+  s.expect_changes(0, 0);
+  s.expect_gap_below(millis(2000));
+}
+
 // ---- rejoin -------------------------------------------------------------------------------------
 
 void diverged_primary_is_rewound(Script& s) {
@@ -288,6 +317,32 @@ void paused(Script& s) {
   s.expect_writable_within(kRestart);
 }
 
+// The wall clock of the leader says when; what nobody may begin waits, and is begun afterwards.
+void scheduled_switchover(Script& s) {
+  const bool paused = s.random().chance(0.5);
+  TaskRecord task;
+  task.kind = TaskKind::kSwitchover;
+  task.candidate = s.standby().name();
+  const Nanos ahead = millis(6000);
+  task.at = WallTime(std::chrono::duration_cast<Millis>(s.world().now() + ahead));
+  if (paused) s.cluster().pause(true);
+  s.strikes(paused ? "a scheduled switchover comes due while the cluster is paused"
+                   : "a scheduled switchover comes due");
+  s.cluster().task(task);
+  s.wait(ahead - millis(200));
+  s.expect_changes(0, 0);
+  if (paused) {
+    s.wait(millis(8000));
+    s.expect_changes(0, 0);
+    s.cluster().pause(false);
+  }
+  s.cluster().run_until([&] { return s.leader() == &s.standby(); }, millis(6000));
+  s.expect_leader(s.standby());
+  s.expect_changes(1, 1);
+  s.expect_gap_below(millis(2500));
+  s.expect_together();
+}
+
 void daemons_restart(Script& s) {
   s.strikes("every agent is restarted, one after another");
   for (auto& m : s.cluster().members()) {
@@ -399,6 +454,18 @@ void late_confirmation(Script& s) {
   s.expect_writable_within(millis(20000));
 }
 
+// The leader asks for pledges while those whom it asks begin to suspect it.
+void pledge_races_ballot(Script& s) {
+  s.wait(millis(5500));  // early evidence counts once the agents have run for a ttl
+  s.strikes("the primary loses the store for long, and the others for about the tolerance");
+  s.cut(s.primary(), {kStoreEndpoint});
+  s.cut(s.primary(), s.members());
+  s.wait(millis(900), millis(2900));
+  s.heal(s.primary(), s.members());
+  s.expect_writable_within(kSilence + millis(5000));
+  s.expect_changes(0, 1);
+}
+
 void agent_and_guard_killed(Script& s) {
   const bool agent_first = s.random().chance(0.5);
   s.strikes(agent_first ? "agent, then guard" : "guard, then agent");
@@ -429,6 +496,8 @@ constexpr Scenario kScenarios[] = {
        asynchronous(p);
        p.config.maximum_lag_bytes = 16 << 10;
      }},
+    {"39b", "forced after the primary and its standby have died", forced_after_two_deaths},
+    {"39c", "forced while the primary goes on without the store", forced_in_failsafe},
     {"40", "diverged primary", diverged_primary_is_rewound},
     {"41", "the source of a rewind dies", source_dies_during_rewind},
     {"42", "WAL missing", wal_is_missing},
@@ -439,6 +508,7 @@ constexpr Scenario kScenarios[] = {
     {"47", "switchover under load", switchover},
     {"48", "candidate dies in the middle", candidate_dies},
     {"49", "clean stop hangs in archiving", slow_shutdown},
+    {"50", "scheduled switchover, also while paused", scheduled_switchover},
     {"51", "paused, then the primary is killed", paused},
     {"53", "rolling restart of the daemons", daemons_restart},
     {"57", "region lost", region_lost, two_regions},
@@ -450,6 +520,7 @@ constexpr Scenario kScenarios[] = {
     {"64", "ANY k changes, the primary dies", quorum_changes_race_crash, any_two},
     {"65", "late requests", late_requests},
     {"67", "late confirmation", late_confirmation},
+    {"69", "pledge and ballot race", pledge_races_ballot, early},
     {"72", "agent and guard killed", agent_and_guard_killed},
 };
 

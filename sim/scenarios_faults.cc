@@ -147,6 +147,18 @@ void data_directory_gone(Script& s) {
   s.expect(s.count("op.init_db") == 1, "another cluster was made");
 }
 
+void wall_clock_jumps(Script& s) {
+  s.strikes("wall clocks jump by an hour, forth and back");
+  for (int i = 0; i < 6; ++i) {
+    Member& m = *s.cluster().members()[s.random().below(s.cluster().members().size())];
+    m.jump_wall_clock(Millis(s.random().chance(0.5) ? 3600000 : -3600000));
+    s.wait(millis(500), millis(2000));
+  }
+  s.expect_leader(s.primary());
+  s.expect_changes(0, 0);
+  s.expect_gap_below(millis(600));
+}
+
 void clients_wait_for_recovered_commits(Script& s) {
   s.strikes("commits wait for the standby when all backends die");
   s.standby().pg().set_receive_delay(millis(300));
@@ -375,6 +387,7 @@ constexpr Scenario kScenarios[] = {
      asynchronous},
     {"9", "a flush of WAL hangs", flush_hangs},
     {"11", "data directory gone", data_directory_gone},
+    {"14", "wall clocks jump by an hour", wall_clock_jumps},
     {"15", "a backend is killed while commits wait", clients_wait_for_recovered_commits,
      on_crash_restart},
     {"16", "primary cut from everything", primary_cut_from_everything},

@@ -37,8 +37,10 @@ class Requests : public Checker {
           world().count(request->outcome == "done" ? "requests.done"
                                                    : "requests.refused_or_failed");
         } else {
+          if (request->confirms(last_)) open_.erase(last_.id);  // it goes on under this one
           open_.insert(request->id);
         }
+        last_ = *request;
       }
     }
   }
@@ -53,6 +55,7 @@ class Requests : public Checker {
   std::map<std::string, std::set<uint64_t>> handed_over_;
   std::map<std::string, std::string> ended_;
   std::set<std::string> open_;
+  control::RequestRecord last_;
 };
 
 }  // namespace

@@ -139,6 +139,7 @@ Status check_fields(const json& body, Kind kind) {
       {"scheduled_at", {Kind::kSwitchover, Kind::kRestart}},
       {"schedule", {Kind::kRestart}},
       {"force", {Kind::kFailover, Kind::kReinit}},
+      {"old_primary_is_dead", {Kind::kFailover}},
       {"member", {Kind::kRestart, Kind::kReload, Kind::kReinit}},
       {"members", {Kind::kRestart, Kind::kReload, Kind::kReinit}},
       {"restart_pending", {Kind::kRestart}},
@@ -191,6 +192,7 @@ Status parse_fields(const json& body, const NodeName& local, ParsedCommand& pars
   for (const Status& step :
        {take_name(body, "leader", parsed.leader), take_name(body, candidate, c.candidate),
         take_text(body, "reason", c.reason), take_flag(body, "force", c.force),
+        take_flag(body, "old_primary_is_dead", c.old_primary_dead),
         take_text(body, "region", c.region), take_time(body, at, c.at),
         take_flag(body, "restart_pending", c.only_pending),
         take_flag(body, "by_switchover", c.by_switchover), take_timeout(body, c.timeout),

@@ -49,8 +49,9 @@ struct Command {
     kAudit,   // reads, as kConfigHistory
   };
   Kind kind = Kind::kSwitchover;
-  NodeName candidate;  // empty: the best one
-  bool force = false;  // failover: accept losing acknowledged commits
+  NodeName candidate;             // empty: the best one
+  bool force = false;             // failover: accept losing acknowledged commits
+  bool old_primary_dead = false;  // forced: somebody has made sure that it is off
   std::string reason;
   std::map<std::string, std::string> changes;  // kConfig: key and value as `bascule config set`
   bool replace = false;                        // kConfig: what is not named gets its default

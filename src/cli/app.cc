@@ -250,6 +250,10 @@ class Commands {
     if (kind == control::RequestKind::kFailover) {
       sub->add_flag("--force", o->force,
                     "Accept a member that lacks acknowledged commits: they are lost");
+      sub->add_flag("--old-primary-is-dead", o->old_primary_dead,
+                    "With --force: the host of the old primary is off for sure; without the store "
+                    "it might go on beside the new one")
+          ->needs("--force");
       sub->add_flag("--yes", o->yes, "Don't ask whether that is meant");
     }
   }

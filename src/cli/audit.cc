@@ -49,6 +49,7 @@ std::string describe(const api::Command& command) {
   if (!command.candidate.empty()) out += " candidate=" + command.candidate.str();
   if (!command.region.empty()) out += " region=" + command.region;
   if (command.force) out += " force";
+  if (command.old_primary_dead) out += " old-primary-is-dead";
   if (command.only_pending) out += " pending";
   if (command.by_switchover) out += " by-switchover";
   if (command.replace) out += " replace";

@@ -195,6 +195,7 @@ Result<std::string> ApiAccess::ask(const api::Command& command) {
       path = command.kind == Kind::kSwitchover ? "/switchover" : "/failover";
       if (!command.candidate.empty()) body["candidate"] = command.candidate.str();
       if (command.force) body["force"] = true;
+      if (command.old_primary_dead) body["old_primary_is_dead"] = true;
       if (!command.region.empty()) body["region"] = command.region;
       if (command.at != WallTime{}) body["scheduled_at"] = to_iso8601(command.at);
       break;
@@ -394,6 +395,7 @@ Result<std::string> decide_and_commit(const Platform& platform, StoreSession& se
                                                    : control::RequestKind::kSwitchover;
     request.candidate = command.candidate;
     request.force = command.force;
+    request.old_primary_dead = command.old_primary_dead;
     request.by = command.by;
     if (!command.region.empty()) {
       const auto candidate = candidate_of_region(*view, command.region);

@@ -28,7 +28,7 @@ int config_set_command(const Platform& platform, const ClusterOptions& options,
 
 struct RequestOptions : ClusterOptions {
   std::string candidate;
-  bool force = false, yes = false;
+  bool force = false, old_primary_dead = false, yes = false;
   std::string at, region;
   std::string wait = "60s";  // "0s": don't
 };

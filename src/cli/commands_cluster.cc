@@ -74,6 +74,14 @@ bool confirm_loss(ClusterAccess& access, const RequestOptions& options) {
     const bool named = options.candidate.empty() || options.candidate == bound.member.str();
     if (named) fmt::print(stderr, "  {}: {}\n", bound.member.str(), bound.text);
   }
+  if (view->leader && !view->leader->value.vacant() && !options.old_primary_dead) {
+    fmt::print(
+        stderr,
+        "{} has not released the leader record: should it go on without the store, by what the "
+        "others have pledged, nobody is forced beside it. Is its host off? --old-primary-is-dead "
+        "says so.\n",
+        view->leader->value.holder.str());
+  }
   return options.yes || confirm("force the failover");
 }
 
@@ -192,6 +200,7 @@ int request_command(const Platform& platform, const RequestOptions& options,
     command.candidate = *candidate;
   }
   command.force = options.force;
+  command.old_primary_dead = options.old_primary_dead;
   command.region = options.region;
   command.by = who(platform);
   if (!options.at.empty()) {

@@ -58,7 +58,8 @@ Result<store::Txn> open_request(const ClusterView& view, const control::Keys& ke
   if (!view.leader) {
     return refuse("the cluster has no leader record yet", "Wait until it is bootstrapped");
   }
-  if (view.request && view.request->value.outcome.empty()) {
+  if (view.request && view.request->value.outcome.empty() &&
+      !request.confirms(view.request->value)) {
     const RequestRecord& open = view.request->value;
     return refuse(fmt::format("request {} (by {}) is still being carried out: {}", open.id, open.by,
                               describe_progress(open)),

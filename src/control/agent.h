@@ -48,7 +48,8 @@ struct UnsafeMutations {
   bool failsafe_unpledged = false;    // leads on in a store outage without asking anybody
   bool pledge_with_ballot = false;    // pledges while its own ballot may count
   bool ballot_despite_pledge = false;
-  bool trust_leaders_clock = false;  // of the simulated proxies: what the leader says is believed
+  bool force_despite_pledges = false;  // forced over a leader that may go on by pledges
+  bool trust_leaders_clock = false;    // of the simulated proxies: what the leader says is believed
 };
 
 // What the member does, for status and for checkers. Names are shown to people.

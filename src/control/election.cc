@@ -59,8 +59,9 @@ class Count {
  private:
   // Empty: may take over.
   std::string obstacle_of(const Voter& v) const {
-    if (forced_ && (forced_->candidate.empty() || forced_->candidate == v.ballot->member))
-      return "";
+    if (forced_ && (forced_->candidate.empty() || forced_->candidate == v.ballot->member)) {
+      return force_obstacle();
+    }
     if (unsafe_.ignore_ballots) return "";
     if (v.member && v.member->nofailover) return "is tagged nofailover";
     const auto& roster = view_.roster ? view_.roster->value.members : std::vector<NodeName>{};
@@ -77,6 +78,34 @@ class Count {
       if (std::string why = generation_obstacle(v, g); !why.empty()) return why;
     }
     return "";
+  }
+
+  // The same numbers as in Agent::Impl::bound_since(): who is bound has no ballot.
+  std::string force_obstacle() const {
+    if (record_.vacant() || forced_->old_primary_dead || unsafe_.force_despite_pledges) return "";
+    std::string who;
+    const Generation* newest = view_.sync && !view_.sync->value.generations.empty()
+                                   ? &view_.sync->value.generations.back()
+                                   : nullptr;
+    if (newest && newest->quorum > 0 && newest->epoch == record_.epoch) {
+      const auto balloted = std::ranges::count_if(voters_, [&](const Voter& v) {
+        return std::ranges::find(newest->voters, v.ballot->sync_name) != newest->voters.end();
+      });
+      if (static_cast<size_t>(balloted) >= newest->quorum) return "";
+      who = fmt::format("{}", fmt::join(newest->voters, ", "));
+    } else {
+      const auto roster = view_.roster ? view_.roster->value.members : std::vector<NodeName>{};
+      const bool free = std::ranges::any_of(voters_, [&](const Voter& v) {
+        return v.ballot->member != record_.holder &&
+               std::ranges::find(roster, v.ballot->member) != roster.end();
+      });
+      if (free) return "";
+      who = "the roster";
+    }
+    return fmt::format(
+        "is not forced: {} has not released the record and may go on without the store, by pledges "
+        "of [{}]; if its host is off for sure, say --old-primary-is-dead",
+        record_.holder.str(), who);
   }
 
   std::string lag_obstacle(const Voter& v) const {

@@ -10,6 +10,10 @@
 //     or (c) it has everything up to the fork of a later epoch on the line: that fork was made by a
 //         member that was safe for g and had no more, or
 //     (d) the last leader stopped cleanly and it has everything up to that final position.
+//
+// Force sets this aside, but not that the last leader must be over: where it has not released the
+// record it may go on without the store, by pledges (ADR 0025), until so many who could pledge have
+// ballots that the rest are too few, or until a person says that it is off.
 #pragma once
 
 #include <string>

@@ -182,5 +182,60 @@ TEST(HistoryTest, LineSkipsEpochsThatNobodyDescendsFrom) {
   EXPECT_FALSE(place(line, Position{}));
 }
 
+// ---- forced ------------------------------------------------------------------------------------
+
+class ForcedTest : public ElectionTest {
+ protected:
+  ForcedTest() {
+    view.leader->value.holder = name("a");  // not vacant: silent, and perhaps in failsafe
+    force({});
+  }
+  void force(std::string_view confirmed) {
+    RequestRecord r{"r", RequestKind::kFailover, name("c"), true, !confirmed.empty(), "", "", ""};
+    view.request = Versioned<RequestRecord>{r, 12};
+  }
+};
+
+TEST_F(ForcedTest, WaitsWhileTheVoterMayHavePledgedToTheOldLeader) {
+  generation(1, "a", {"b_1"});
+  ballot("c", at(1, 50));
+  EXPECT_FALSE(safe("c"));
+  EXPECT_NE(elect(view).summary.find("--old-primary-is-dead"), std::string::npos);
+  ballot("b", at(1, 100));  // who is bound has no ballot
+  EXPECT_TRUE(safe("c"));
+}
+
+TEST_F(ForcedTest, NeedsBallotsOfAsManyVotersAsAnElection) {
+  generation(1, "a", {"b_1", "c_1", "d_1"});
+  view.sync->value.generations[0].quorum = 2;
+  ballot("c", at(1, 50));
+  EXPECT_FALSE(safe("c"));
+  ballot("d", at(1, 10));
+  EXPECT_TRUE(safe("c"));
+}
+
+TEST_F(ForcedTest, GoesOnWhenAPersonSaysThatTheOldPrimaryIsDead) {
+  generation(1, "a", {"b_1"});
+  ballot("c", at(1, 50));
+  force("dead");
+  EXPECT_TRUE(safe("c"));
+}
+
+TEST_F(ForcedTest, GoesOnWhenTheOldLeaderHasReleasedTheRecord) {
+  generation(1, "a", {"b_1"});
+  ballot("c", at(1, 50));
+  view.leader->value.holder = {};
+  EXPECT_TRUE(safe("c"));
+}
+
+TEST_F(ForcedTest, AsynchronousOneBallotOfTheRosterIsEnough) {
+  view.config->value.maximum_lag_bytes = 0;
+  view.leader->value.flush_lsn = Lsn{1000};
+  ballot("c", at(1, 50));
+  EXPECT_TRUE(safe("c"));
+  view.roster->value.members = {name("a"), name("b")};
+  EXPECT_FALSE(safe("c"));  // nobody asks for its pledge
+}
+
 }  // namespace
 }  // namespace bascule::control

@@ -216,6 +216,7 @@ static void fields(auto& f, Of<RequestRecord> auto& q) {
   f.required_choice("kind", kRequestKinds, q.kind);
   f.name("candidate", q.candidate);
   f.boolean("force", q.force);
+  f.boolean("oldPrimaryDead", q.old_primary_dead);
   f.text("by", q.by);
   f.text("progress", q.progress);
   f.text("outcome", q.outcome);

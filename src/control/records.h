@@ -187,11 +187,16 @@ enum class RequestKind { kSwitchover, kFailover };
 struct RequestRecord {
   std::string id;
   RequestKind kind = RequestKind::kSwitchover;
-  NodeName candidate;    // empty: the best one
-  bool force = false;    // failover: accept losing acknowledged commits
-  std::string by;        // who asked, for the audit
-  std::string progress;  // "" (new), "checking", "draining", "stopping", "handed over"
-  std::string outcome;   // "" while open, else "done" or "refused: ..." / "failed: ..."
+  NodeName candidate;             // empty: the best one
+  bool force = false;             // failover: accept losing acknowledged commits
+  bool old_primary_dead = false;  // forced: somebody has made sure that it is off
+  std::string by;                 // who asked, for the audit
+  std::string progress;           // "" (new), "checking", "draining", "stopping", "handed over"
+  std::string outcome;            // "" while open, else "done" or "refused: ..." / "failed: ..."
+  // Forces what `open` forces, and says what that one may be waiting for.
+  bool confirms(const RequestRecord& open) const {
+    return old_primary_dead && force && open.force && !open.old_primary_dead;
+  }
   bool operator==(const RequestRecord&) const = default;
 };
 struct InitRecord {

@@ -89,7 +89,7 @@ TEST(RecordsTest, HistoryAndVotersAreReadBackInFull) {
   expect_same(HistoryRecord{Epoch{7}, name("n2"), Epoch{6}, Timeline{4}, at(3, 77), "expired",
                             "expired", wall(1'700'000'000'000), 350},
               decode_history);
-  expect_same(RequestRecord{"r1", RequestKind::kFailover, name("n3"), true, "eve", "checking",
+  expect_same(RequestRecord{"r1", RequestKind::kFailover, name("n3"), true, true, "eve", "checking",
                             "refused: no"},
               decode_request);
   expect_same(InitRecord{~0ULL, name("n1")}, decode_init);
