@@ -319,10 +319,11 @@ void paused(Script& s) {
 
 // The wall clock of the leader says when; what nobody may begin waits, and is begun afterwards.
 void scheduled_switchover(Script& s) {
+  Member& candidate = s.standby();
   const bool paused = s.random().chance(0.5);
   TaskRecord task;
   task.kind = TaskKind::kSwitchover;
-  task.candidate = s.standby().name();
+  task.candidate = candidate.name();
   const Nanos ahead = millis(6000);
   task.at = WallTime(std::chrono::duration_cast<Millis>(s.world().now() + ahead));
   if (paused) s.cluster().pause(true);
@@ -336,8 +337,8 @@ void scheduled_switchover(Script& s) {
     s.expect_changes(0, 0);
     s.cluster().pause(false);
   }
-  s.cluster().run_until([&] { return s.leader() == &s.standby(); }, millis(6000));
-  s.expect_leader(s.standby());
+  s.cluster().run_until([&] { return s.leader() == &candidate; }, millis(6000));
+  s.expect_leader(candidate);
   s.expect_changes(1, 1);
   s.expect_gap_below(millis(2500));
   s.expect_together();
