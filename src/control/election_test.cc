@@ -187,7 +187,8 @@ TEST(HistoryTest, LineSkipsEpochsThatNobodyDescendsFrom) {
 class ForcedTest : public ElectionTest {
  protected:
   ForcedTest() {
-    view.leader->value.holder = name("a");  // not vacant: silent, and perhaps in failsafe
+    view.leader->value.holder = name("a");
+    view.leader->value.phase = LeaderPhase::kRunning;  // silent, and perhaps in failsafe
     force({});
   }
   void force(std::string_view confirmed) {
@@ -224,7 +225,7 @@ TEST_F(ForcedTest, GoesOnWhenAPersonSaysThatTheOldPrimaryIsDead) {
 TEST_F(ForcedTest, GoesOnWhenTheOldLeaderHasReleasedTheRecord) {
   generation(1, "a", {"b_1"});
   ballot("c", at(1, 50));
-  view.leader->value.holder = {};
+  view.leader->value.phase = LeaderPhase::kVacant;
   EXPECT_TRUE(safe("c"));
 }
 
