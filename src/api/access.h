@@ -22,6 +22,7 @@ struct Token {
   std::string name;  // for the audit
   Role role = Role::kViewer;
   std::string sha256;  // of the token, 64 hexadecimal digits
+  bool operator==(const Token&) const = default;
 };
 
 enum class Anonymous { kHealth, kRead };  // what callers without a token may

@@ -35,11 +35,12 @@ constexpr CommandRoute kCommandRoutes[] = {
     {"/restart", Kind::kCancel, "DELETE"},
     {"/reload", Kind::kReload},
     {"/reinitialize", Kind::kReinit},
+    {kMembers, Kind::kRemove, "DELETE"},     // and a name
     {kOperations, Kind::kCancel, "DELETE"},  // and an id
 };
 
 std::string_view route_of(std::string_view path) {
-  for (const std::string_view prefix : {kRegionFailover, kOperations}) {
+  for (const std::string_view prefix : {kRegionFailover, kMembers, kOperations}) {
     if (path.starts_with(prefix) && path.size() > prefix.size()) return prefix;
   }
   return path;
@@ -170,7 +171,9 @@ Result<ParsedCommand> parse_changes(const json& body, ParsedCommand parsed) {
         }
         changes[name + "." + inner] = v.is_null() ? "" : plain(v);
       }
-    } else if (!value.is_primitive() || value.is_null() || value.is_binary()) {
+    } else if (value.is_null()) {
+      changes[name] = "";
+    } else if (!value.is_primitive() || value.is_binary()) {
       return invalid(fmt::format("{}: not a text, number or true/false", name));
     } else {
       changes[name] = plain(value);
@@ -223,6 +226,7 @@ std::vector<std::pair<std::string, std::string>> command_routes() {
   for (const CommandRoute& route : kCommandRoutes) {
     std::string path(route.path);
     if (route.path == kRegionFailover) path += "{region}";
+    if (route.path == kMembers) path += "{name}";
     if (route.path == kOperations) path += "{id}";
     out.emplace_back(route.method, path);
   }
@@ -248,6 +252,12 @@ Result<ParsedCommand> parse_command(const Request& request, Kind kind, const Cal
   if (kind == Kind::kCancel) {
     if (request.path.starts_with(kOperations)) command.id = request.path.substr(kOperations.size());
     if (request.path == "/restart") command.cancels = Kind::kRestart;
+    return parsed;
+  }
+  if (kind == Kind::kRemove) {
+    const auto name = NodeName::parse(std::string_view(request.path).substr(kMembers.size()));
+    if (!name) return invalid("not a member's name");
+    command.members = {*name};
     return parsed;
   }
   const bool config = kind == Kind::kConfig;

@@ -118,7 +118,9 @@ Json patroni_json(const Snapshot& snapshot, MonoTime now) {
     const auto* member = snapshot.view.member(local.name);
     const bool primary = is_primary(snapshot, now);
     out["state"] = run_name(local.postgres.run);
-    out["role"] = primary ? "primary" : "replica";
+    out["role"] = primary                            ? "primary"
+                  : is_standby_leader(snapshot, now) ? "standby_leader"
+                                                     : "replica";
     out["xlog"] = positions_json(local.postgres);
     out["timeline"] = local.postgres.timeline.value;
     if (primary) {

@@ -36,6 +36,9 @@ std::vector<NodeName> expected_members(const ClusterView& view) {
 ClusterHealth running_health(const Snapshot& snapshot, const LeaderRecord& leader) {
   const auto& view = snapshot.view;
   ClusterHealth health{FailoverState::kHealthy, "", true};
+  const bool following = leader.phase == LeaderPhase::kFollowing;
+  const std::string leads =
+      leader.holder.str() + (following ? " is standby leader" : " is primary");
   std::string missing;
   bool rejoining = false;
   for (const auto& name : expected_members(view)) {
@@ -47,10 +50,10 @@ ClusterHealth running_health(const Snapshot& snapshot, const LeaderRecord& leade
     missing += fmt::format("{}{} ({})", missing.empty() ? "" : ", ", name.str(), state);
   }
   if (missing.empty()) {
-    health.reason = fmt::format("{} is primary, every standby follows", leader.holder.str());
+    health.reason = leads + ", every standby follows";
     return health;
   }
-  health.reason = fmt::format("{} is primary; not following: {}", leader.holder.str(), missing);
+  health.reason = fmt::format("{}; not following: {}", leads, missing);
   health.state = FailoverState::kDegraded;
   if (rejoining) {
     health.state = FailoverState::kRecoveryInProgress;
@@ -108,6 +111,15 @@ bool is_primary(const Snapshot& snapshot, MonoTime now) {
   const bool leading = local.phase == Phase::kLeading || local.phase == Phase::kDraining;
   return open && leading && leader->holder == local.name && leader->epoch == local.leading_epoch &&
          now < local.deadline && local.postgres.run == PgRun::kPrimary;
+}
+
+bool is_standby_leader(const Snapshot& snapshot, MonoTime now) {
+  const auto* leader = leader_of(snapshot.view);
+  if (!snapshot.local || !leader) return false;
+  const auto& local = *snapshot.local;
+  return leader->phase == LeaderPhase::kFollowing && local.phase == Phase::kStandbyLeading &&
+         leader->holder == local.name && leader->epoch == local.leading_epoch &&
+         now < local.deadline && local.postgres.run == PgRun::kStandby;
 }
 
 bool is_replica(const Snapshot& snapshot, MonoTime now) {
@@ -214,6 +226,7 @@ ClusterHealth cluster_health(const Snapshot& snapshot, MonoTime now) {
                           leader.why),
               leader.phase == LeaderPhase::kDraining};
     case LeaderPhase::kRunning:
+    case LeaderPhase::kFollowing:
       break;
   }
   return running_health(snapshot, leader);

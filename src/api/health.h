@@ -19,6 +19,7 @@ bool agent_is_alive(const Snapshot& snapshot, MonoTime now);
 
 // The local member: writable and holding the leader record at `now`.
 bool is_primary(const Snapshot& snapshot, MonoTime now);
+bool is_standby_leader(const Snapshot& snapshot, MonoTime now);
 // Follows the leader and answers queries. A diverged, rewinding or isolated member does not.
 bool is_replica(const Snapshot& snapshot, MonoTime now);
 // A replica whose acknowledgement the leader waits for.

@@ -66,6 +66,7 @@ class HttpServer {
   // kInvalid: certificate or key can't be used.
   Result<int> start();
   void publish(Snapshot snapshot);  // thread-safe
+  void set_tokens(std::vector<Token> tokens) { routes_.set_tokens(std::move(tokens)); }  // likewise
 
  private:
   struct Listener;
@@ -78,7 +79,7 @@ class HttpServer {
   const HttpOptions options_;
   const env::Clock& clock_;
   env::BlockingPool& pool_;
-  const Routes routes_;
+  Routes routes_;
   // Shared with the job that listens, which the pool may start only after this object is gone.
   std::shared_ptr<Listener> listener_;
   mutable std::mutex mutex_;

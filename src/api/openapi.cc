@@ -106,6 +106,7 @@ const std::vector<Route>& routes() {
        "Copies a replica anew",
        {},
        {"member:string", "members:array", "timeout:integer", "reason:string"}},
+      {"delete", "/members/{name}", kOperation, "Takes a member out of the cluster"},
       {"post", "/pause", kOperation, "No automatic failover"},
       {"post", "/resume", kOperation, "Automatic failover again"},
       {"get", "/failover/status", kFailover, "State, primary, standbys"},

@@ -85,10 +85,14 @@ Result<bool> replica(const Context& c) {
 
 Result<bool> primary(const Context& c) { return is_primary(c.snapshot, c.now) && tags_match(c); }
 
+Result<bool> leader(const Context& c) {
+  return (is_primary(c.snapshot, c.now) || is_standby_leader(c.snapshot, c.now)) && tags_match(c);
+}
+
 Result<bool> read_only(const Context& c) {
   auto as_replica = replica(c);
   if (!as_replica || *as_replica) return as_replica;
-  return primary(c);
+  return leader(c);
 }
 
 Result<bool> synchronous(const Context& c) {
@@ -108,7 +112,7 @@ Result<bool> asynchronous(const Context& c) {
 Result<bool> liveness(const Context& c) { return agent_is_alive(c.snapshot, c.now); }
 
 Result<bool> readiness(const Context& c) {
-  if (is_primary(c.snapshot, c.now)) return true;
+  if (is_primary(c.snapshot, c.now) || is_standby_leader(c.snapshot, c.now)) return true;
   if (!c.snapshot.local) return store_is_fresh(c.snapshot, c.now);
   return replica(c);
 }
@@ -120,7 +124,9 @@ Result<bool> everything_connected(const Context& c) {
   return local && document["db_primary"] == "connected" && document["db_replica"] != "disconnected";
 }
 
-Result<bool> never(const Context&) { return false; }  // standby clusters: not built
+Result<bool> standby_leader(const Context& c) {
+  return is_standby_leader(c.snapshot, c.now) && tags_match(c);
+}
 
 struct HealthRoute {
   std::string_view path;
@@ -131,8 +137,8 @@ constexpr HealthRoute kHealthRoutes[] = {
     {"/primary", primary},
     {"/master", primary},
     {"/read-write", primary},
-    {"/leader", primary},
-    {"/standby-leader", never},
+    {"/leader", leader},
+    {"/standby-leader", standby_leader},
     {"/replica", replica},
     {"/read-only", read_only},
     {"/synchronous", synchronous},
@@ -324,9 +330,19 @@ bool Routes::takes_body(std::string_view method, std::string_view path) {
   return method != "DELETE" && find_command(method, path) != nullptr;
 }
 
+AccessRules Routes::access() const {
+  const std::lock_guard lock(mutex_);
+  return access_;
+}
+
+void Routes::set_tokens(std::vector<Token> tokens) {
+  const std::lock_guard lock(mutex_);
+  access_.tokens = std::move(tokens);
+}
+
 Response Routes::handle(const Request& request, const Snapshot& snapshot, MonoTime now) const {
   const auto& method = request.method;
-  const auto caller = identify(access_, request.authorization);
+  const auto caller = identify(access(), request.authorization);
   if (!caller) {
     return error_response(401, "unauthorized", caller.error().message, caller.error().hint);
   }
@@ -361,7 +377,7 @@ Response Routes::stored(Command::Kind kind) const {
 
 Response Routes::command(const Request& request, const Snapshot& snapshot,
                          const Caller& caller) const {
-  if (caller.role != Role::kAdmin && caller.name.empty() && !access_.tokens.empty()) {
+  if (caller.role != Role::kAdmin && caller.name.empty() && !access().tokens.empty()) {
     return error_response(401, "unauthorized", "Commands need an admin's token",
                           "Authorization: Bearer TOKEN, one of api.tokens");
   }

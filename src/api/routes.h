@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -45,6 +46,7 @@ struct Command {
     kRestart,
     kReload,
     kReinit,
+    kRemove,  // takes a member out of the cluster
     kCancel,  // of what is scheduled or under way
     kAudit,   // reads, as kConfigHistory
   };
@@ -55,13 +57,14 @@ struct Command {
   std::string reason;
   std::map<std::string, std::string> changes;  // kConfig: key and value as `bascule config set`
   bool replace = false;                        // kConfig: what is not named gets its default
-  std::vector<NodeName> members;  // kRestart, kReload, kReinit: empty: all, one after the other
-  WallTime at{};                  // kSwitchover, kRestart: not before; {}: at once
-  bool only_pending = false;      // kRestart: those that wait for one
-  bool by_switchover = false;     // kRestart: instead of restarting the primary in place
-  Millis timeout{0};              // a member that takes longer has failed; 0: the default
-  std::string region;             // kSwitchover: to the best of that region
-  std::string id;                 // kCancel: empty: scheduled ones of `cancels`
+  // kRestart, kReload, kReinit: empty: all, one after the other. kRemove: one.
+  std::vector<NodeName> members;
+  WallTime at{};               // kSwitchover, kRestart: not before; {}: at once
+  bool only_pending = false;   // kRestart: those that wait for one
+  bool by_switchover = false;  // kRestart: instead of restarting the primary in place
+  Millis timeout{0};           // a member that takes longer has failed; 0: the default
+  std::string region;          // kSwitchover: to the best of that region
+  std::string id;              // kCancel: empty: scheduled ones of `cancels`
   Kind cancels = Kind::kSwitchover;
   std::string by;  // "api ops 127.0.0.1"
 };
@@ -77,6 +80,7 @@ class Routes {
 
   // Thread-safe as far as the handler is.
   Response handle(const Request& request, const Snapshot& snapshot, MonoTime now) const;
+  void set_tokens(std::vector<Token> tokens);  // thread-safe
 
   // Method and path of every route, as in the OpenAPI document.
   static std::vector<std::pair<std::string, std::string>> all();
@@ -88,7 +92,9 @@ class Routes {
   Response command(const Request& request, const Snapshot& snapshot, const Caller& caller) const;
 
   CommandHandler handler_;
-  AccessRules access_;
+  AccessRules access() const;
+  mutable std::mutex mutex_;
+  AccessRules access_;  // guarded by mutex_
 };
 
 // {"error": {"code", "message", "hint"}} with the status that fits the code.

@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include "base/log_level.h"
+
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -90,6 +92,10 @@ void configure_logging(const LogOptions& options) {
                             : "%Y-%m-%dT%H:%M:%S.%e %L %v");
   s.logger->set_level(to_spdlog(options.level));
   s.logger->flush_on(spdlog::level::debug);
+}
+
+void set_log_level(LogLevel level) {
+  if (sink().logger) sink().logger->set_level(to_spdlog(level));
 }
 
 void log(LogLevel level, std::string_view component, std::string_view event,

@@ -166,6 +166,8 @@ class Commands {
     sub->add_option("--user", o->user, "Started as root, run as this user (default: postgres)");
     sub->add_option("--wait", o->wait, "How long to wait until it is ready")->capture_default_str();
     sub->add_flag("--foreground", o->foreground, "Stay, and stop the cluster at Ctrl-C");
+    sub->add_option("--standby-of", o->cluster.standby_of,
+                    "Directory of another local cluster that this one follows as a whole");
     add_store(sub, o->store);
     add_cluster_config(sub, o->timing, o->ttl, o->sync);
   }
@@ -307,6 +309,11 @@ class Commands {
                    api::Command::Kind::kReinit);
     sub->add_option("member", reinit->members, "Which")->required()->expected(1);
     sub->add_flag("--yes", reinit->yes, "Don't ask whether that is meant");
+    const auto remove = options<TaskOptions>();
+    sub =
+        add_task("remove", "Take a member out of the cluster", remove, api::Command::Kind::kRemove);
+    sub->add_option("member", remove->members, "Which")->required()->expected(1);
+    sub->add_flag("--yes", remove->yes, "Don't ask whether that is meant");
     const auto tasks = options<ClusterOptions>();
     sub = add("tasks", "What was asked for, is scheduled, or under way",
               [this, tasks] { return tasks_command(platform_, *tasks); });

@@ -34,6 +34,8 @@ std::string_view name_of(Kind kind) {
       return "reload";
     case Kind::kReinit:
       return "reinit";
+    case Kind::kRemove:
+      return "remove";
     case Kind::kCancel:
       return "cancel";
     case Kind::kAudit:

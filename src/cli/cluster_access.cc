@@ -211,6 +211,11 @@ Result<std::string> ApiAccess::ask(const api::Command& command) {
       path = "/reinitialize";
       body = task_body(command);
       break;
+    case Kind::kRemove:
+      if (command.members.size() != 1) return fail(ErrorCode::kInternal, "not one member");
+      path = "/members/" + command.members.front().str();
+      method = "DELETE";
+      break;
     case Kind::kCancel:
       path = !command.id.empty()                 ? "/operations/" + command.id
              : command.cancels == Kind::kRestart ? "/restart"
@@ -326,7 +331,7 @@ namespace {
 bool is_task(const api::Command& command) {
   using Kind = api::Command::Kind;
   return command.kind == Kind::kRestart || command.kind == Kind::kReload ||
-         command.kind == Kind::kReinit ||
+         command.kind == Kind::kReinit || command.kind == Kind::kRemove ||
          (command.kind == Kind::kSwitchover && command.at != WallTime{});
 }
 

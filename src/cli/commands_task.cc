@@ -88,6 +88,9 @@ int task_command(const Platform& platform, const TaskOptions& options, Kind kind
                options.members.empty() ? "?" : options.members.front());
     if (!options.yes && !confirm("reinitialise it")) return kExitUsage;
   }
+  if (kind == Kind::kRemove && !options.yes && !confirm("take it out of the cluster")) {
+    return kExitUsage;
+  }
   auto access = ClusterAccess::open(platform, options);
   if (!access) return report(access.error());
   const auto id = (*access)->ask(*command);
@@ -100,7 +103,13 @@ int task_command(const Platform& platform, const TaskOptions& options, Kind kind
   if (!options.json) fmt::print("asked for ({})\n", *id);
   std::fflush(stdout);
   if (*wait == 0ms) return kExitOk;
-  return follow_task(**access, *id, *wait, options.json);
+  const int result = follow_task(**access, *id, *wait, options.json);
+  if (kind == Kind::kRemove && result == kExitOk && !options.json) {
+    fmt::print(
+        "On its host: stop the daemon (systemctl disable --now bascule), then delete the "
+        "data directory.\n");
+  }
+  return result;
 }
 
 int tasks_command(const Platform& platform, const ClusterOptions& options) {

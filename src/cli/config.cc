@@ -8,8 +8,6 @@
 #include <set>
 #include <sstream>
 
-#include "node/pg_files.h"
-
 namespace bascule::cli {
 namespace {
 
@@ -151,6 +149,8 @@ class Parser {
     read_command(hooks, "on_role_change", node.hooks.on_role_change);
     read_command(hooks, "on_start", node.hooks.on_start);
     read_command(hooks, "on_stop", node.hooks.on_stop);
+    read_command(hooks, "on_restart", node.hooks.on_restart);
+    read_command(hooks, "on_reload", node.hooks.on_reload);
     hooks.duration("timeout", node.hooks.timeout, {.min = 100ms, .max = 1h});
     hooks.finish();
     if (reader.has("bootstrap")) {
@@ -300,6 +300,7 @@ class Parser {
     read_access(
         reader, problems_, [this](const std::string& path) { return resolve(path, file_); },
         proxy.access);
+    read_durability(reader, problems_, proxy.durability);
     read_databases(
         reader, problems_, [this](const std::string& path) { return resolve(path, file_); },
         proxy.databases);
@@ -361,145 +362,6 @@ class Parser {
 
 }  // namespace
 
-const std::vector<std::string> kTimingPresets = {"fast", "default", "wide"};
-
-void apply_timing(std::string_view preset, control::ClusterConfig& config) {
-  if (preset == "fast") {
-    config.ttl = 2s;
-    config.ballot_window = 200ms;
-    config.sync_degrade_after = 300ms;
-  } else if (preset == "wide") {
-    config.ttl = 30s;
-    config.ballot_window = 2s;
-    config.sync_degrade_after = 2s;
-    config.promote_timeout = 60s;
-    config.rejoin_timeout = 120s;
-  }
-}
-
-namespace {
-
-void set_parameters(MapReader& reader, const std::map<std::string, std::string>& wanted,
-                    control::ClusterConfig& config) {
-  for (const auto& [name, value] : wanted) {
-    if (value.empty()) {
-      config.parameters.erase(name);
-    } else {
-      config.parameters[name] = value;
-    }
-  }
-  if (auto good = node::check_dynamic(config.parameters); !good) {
-    reader.problem("parameters", good.error().message);
-  }
-}
-
-// "physical", or "logical:DATABASE:PLUGIN".
-void set_slots(MapReader& reader, const std::map<std::string, std::string>& wanted,
-               control::ClusterConfig& config) {
-  constexpr std::string_view kLogical = "logical:";
-  for (const auto& [name, value] : wanted) {
-    const bool good_name =
-        !name.empty() && name.size() <= 63 && !name.starts_with("bascule_") &&
-        name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == std::string::npos;
-    if (!good_name) {
-      reader.problem("slots",
-                     fmt::format("\"{}\" is not a slot's name, or one of Bascule's", name));
-      continue;
-    }
-    if (value.empty()) {
-      config.slots.erase(name);
-      continue;
-    }
-    control::PermanentSlot slot;
-    if (value != "physical") {
-      const size_t colon = value.find(':', kLogical.size());
-      if (!value.starts_with(kLogical) || colon == std::string::npos || colon == kLogical.size() ||
-          colon + 1 == value.size()) {
-        reader.problem("slots",
-                       fmt::format("{}: expected physical or logical:DATABASE:PLUGIN", name));
-        continue;
-      }
-      slot.database = value.substr(kLogical.size(), colon - kLogical.size());
-      slot.plugin = value.substr(colon + 1);
-    }
-    config.slots[name] = slot;
-  }
-}
-
-std::string yaml_quoted(std::string_view value) {
-  std::string out = "\"";
-  for (const char c : value) {
-    if (c == '"' || c == '\\') out += '\\';
-    out += c;
-  }
-  return out + "\"";
-}
-
-}  // namespace
-
-void read_cluster_config(MapReader& reader, control::ClusterConfig& config) {
-  int timing = 1;
-  if (reader.choice("timing", timing, kTimingPresets)) apply_timing(kTimingPresets[timing], config);
-  reader.duration("ttl", config.ttl, {.min = 500ms, .max = 10min});
-  int sync = static_cast<int>(config.sync_mode);
-  using enum control::SyncMode;
-  constexpr control::SyncMode kMeant[] = {kOff, kOn, kQuorum, kOff, kOn};
-  reader.choice("sync", sync, {"off", "on", "quorum", "false", "true"});
-  config.sync_mode = kMeant[sync];
-  int count = static_cast<int>(config.sync_count);
-  reader.integer("sync_count", count, {.min = 1, .max = 8});
-  config.sync_count = static_cast<size_t>(count);
-  reader.flag("sync_strict", config.sync_strict);
-  reader.duration("sync_degrade_after", config.sync_degrade_after, {.min = 50ms, .max = 10min});
-  int on_crash = static_cast<int>(config.on_crash);
-  reader.choice("on_crash", on_crash, {"failover", "restart", "restart_then_failover"});
-  config.on_crash = static_cast<control::OnCrash>(on_crash);
-  reader.size("maximum_lag", config.maximum_lag_bytes, 0);
-  reader.duration("ballot_window", config.ballot_window, {.min = 10ms, .max = 1min});
-  reader.duration("drain_timeout", config.drain_timeout, {.min = 0ms, .max = 1h});
-  reader.duration("promote_timeout", config.promote_timeout, {.min = 1s, .max = 1h});
-  reader.duration("rejoin_timeout", config.rejoin_timeout, {.min = 1s, .max = 24h});
-  reader.text("primary_region", config.primary_region);
-  std::map<std::string, std::string> parameters;
-  if (reader.text_map("parameters", parameters)) set_parameters(reader, parameters, config);
-  std::map<std::string, std::string> slots;
-  if (reader.text_map("slots", slots)) set_slots(reader, slots, config);
-  reader.flag("failsafe", config.failsafe);
-  reader.flag("early_takeover", config.early_takeover);
-  reader.duration("blip_tolerance", config.blip_tolerance, {.min = 200ms, .max = 10min});
-}
-
-std::string render_cluster_config(const control::ClusterConfig& config) {
-  constexpr std::string_view kOnCrash[] = {"failover", "restart", "restart_then_failover"};
-  std::string out;
-  const auto line = [&](std::string_view key, std::string_view value) {
-    out += fmt::format("{}: {}\n", key, value);
-  };
-  line("ttl", format_duration(config.ttl));
-  line("sync", to_string(config.sync_mode));
-  line("sync_count", fmt::format("{}", config.sync_count));
-  line("sync_strict", config.sync_strict ? "true" : "false");
-  line("sync_degrade_after", format_duration(config.sync_degrade_after));
-  line("on_crash", kOnCrash[static_cast<int>(config.on_crash)]);
-  line("maximum_lag", format_size(config.maximum_lag_bytes));
-  line("ballot_window", format_duration(config.ballot_window));
-  line("drain_timeout", format_duration(config.drain_timeout));
-  line("promote_timeout", format_duration(config.promote_timeout));
-  line("rejoin_timeout", format_duration(config.rejoin_timeout));
-  if (!config.primary_region.empty()) line("primary_region", yaml_quoted(config.primary_region));
-  if (!config.parameters.empty()) out += "parameters:\n";
-  for (const auto& [name, value] : config.parameters) line("  " + name, yaml_quoted(value));
-  if (!config.slots.empty()) out += "slots:\n";
-  for (const auto& [name, slot] : config.slots) {
-    line("  " + name, slot.logical() ? fmt::format("\"logical:{}:{}\"", slot.database, slot.plugin)
-                                     : "physical");
-  }
-  line("failsafe", config.failsafe ? "true" : "false");
-  line("early_takeover", config.early_takeover ? "true" : "false");
-  line("blip_tolerance", format_duration(config.blip_tolerance));
-  return out;
-}
-
 Result<DaemonConfig> parse_config(std::string_view yaml, const std::string& file) {
   // yaml-cpp throws at syntax errors: the exception ends here.
   try {
@@ -513,9 +375,11 @@ Result<DaemonConfig> parse_config(std::string_view yaml, const std::string& file
 std::vector<KeyFact> config_keys() {
   // Three files that nobody could run, but that lead the readers into each of their corners.
   const char* const kEveryCorner[] = {
-      "{store: {}, node: {client_users: [{}], bootstrap: {}, replica_methods: [{}]}, monitor: "
+      "{store: {}, node: {client_users: [{}], bootstrap: {}, replica_methods: [{}]}, "
+      "defaults: {standby_cluster: {}}, monitor: "
       "{endpoints: [{}]}, api: {tls: {}, tokens: "
-      "[{}]}, proxy: {pools: [{}], databases: [{}], password_commands: [{}], auth_query: {}}}",
+      "[{}]}, proxy: {pools: [{}], databases: [{}], durability: [{}], password_commands: [{}], "
+      "auth_query: {}}}",
       "{proxy: {servers: [{}]}}", "{}"};
   std::vector<KeyFact> all, out;
   for (const char* yaml : kEveryCorner) {

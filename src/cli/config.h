@@ -14,6 +14,7 @@
 #include "cli/access_section.h"
 #include "cli/api_section.h"
 #include "cli/databases_section.h"
+#include "cli/durability_section.h"
 #include "cli/monitor_config.h"
 #include "cli/routing_section.h"
 #include "cli/store_at.h"
@@ -75,6 +76,7 @@ struct ProxySection {
   int pool_mode = 0;  // proxy::PoolMode
   std::vector<PoolSection> pools;
   std::vector<DatabaseSection> databases;
+  std::vector<proxy::DurabilityRule> durability;
   int default_pool_size = 0, reserve_pool_size = 0, min_pool_size = 0;  // of one user and database
   Millis reserve_pool_timeout{5000};
   int max_db_connections = 0, max_user_connections = 0;

@@ -15,7 +15,8 @@ Result<control::ClusterConfig> with_changes(control::ClusterConfig config,
                                             const std::map<std::string, std::string>& wanted) {
   YAML::Node node(YAML::NodeType::Map);
   for (const auto& [key, value] : wanted) {
-    const bool nested = key.starts_with("parameters.") || key.starts_with("slots.");
+    const bool nested = key.starts_with("parameters.") || key.starts_with("slots.") ||
+                        key.starts_with("standby_cluster.");
     if (!nested) {
       node[key] = value;
       continue;
@@ -109,6 +110,10 @@ Result<store::Txn> change_config(const control::ClusterView& view, const ConfigR
   const auto after =
       with_changes(request.replace ? control::ClusterConfig{} : before, request.wanted);
   if (!after) return std::unexpected(after.error());
+  if (after->standby_cluster && !before.standby_cluster) {
+    return fail(ErrorCode::kInvalid, "standby_cluster: this cluster leads itself",
+                "Only a cluster that is made with it (defaults) follows another one");
+  }
   if (*after == before) return fail(ErrorCode::kConflict, "nothing changes: it is so already");
   const std::string key = control::Keys(request.cluster).config();
   store::Txn txn;

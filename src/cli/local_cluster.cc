@@ -174,8 +174,27 @@ control::ClusterConfig with_parameters(control::ClusterConfig config) {
   return config;
 }
 
+// Everything comes from there, passwords and users too. It is followed wherever it is led.
+Status follow(const Platform& platform, const std::string& dir, const LocalCluster& cluster,
+              control::ClusterConfig& defaults) {
+  const auto other = load_cluster(platform, dir);
+  if (!other) return std::unexpected(other.error());
+  for (const char* name : {"replication", "app", "app.scram", "users", "pgpass"}) {
+    const auto secret = platform.disk.read(other->layout().secret(name), kFileBytesMax);
+    if (!secret) return std::unexpected(secret.error());
+    auto s =
+        platform.disk.write(cluster.layout().secret(name), *secret, env::Durability::kFsync, 0600);
+    if (!s) return s;
+  }
+  auto& to = defaults.standby_cluster.emplace();
+  for (const LocalNode& node : other->nodes) {
+    to.host += (to.host.empty() ? "" : ",") + node.address.to_string();
+  }
+  return {};
+}
+
 Status write_files(const Platform& platform, const LocalCluster& cluster,
-                   const control::ClusterConfig& defaults) {
+                   const std::string& standby_of, control::ClusterConfig defaults) {
   const Layout at = cluster.layout();
   for (const std::string& process : cluster.processes()) {
     if (auto s = platform.disk.make_directory(at.home(process)); !s) return s;
@@ -186,7 +205,9 @@ Status write_files(const Platform& platform, const LocalCluster& cluster,
   for (const std::string& dir : {at.secrets(), at.log_dir()}) {
     if (auto s = platform.disk.make_directory(dir); !s) return s;
   }
-  if (auto s = write_secrets(platform, cluster); !s) return s;
+  auto secrets = standby_of.empty() ? write_secrets(platform, cluster)
+                                    : follow(platform, standby_of, cluster, defaults);
+  if (!secrets) return secrets;
   const auto write = [&](const std::string& path, const std::string& text) {
     return platform.disk.write(path, text, env::Durability::kFsync, 0600);
   };
@@ -261,7 +282,7 @@ Result<LocalCluster> create_cluster(const Platform& platform, const NewCluster& 
   if (!bin_dir) return std::unexpected(bin_dir.error());
   cluster.bin_dir = std::move(*bin_dir);
   if (auto s = choose_ports(cluster, wanted); !s) return std::unexpected(s.error());
-  if (auto s = write_files(platform, cluster, wanted.defaults); !s) {
+  if (auto s = write_files(platform, cluster, wanted.standby_of, wanted.defaults); !s) {
     return std::unexpected(s.error());
   }
   return cluster;

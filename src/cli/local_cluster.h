@@ -21,8 +21,9 @@ struct NewCluster {
   int base_port = 0;   // 0: free ports from kBasePort on
   int proxy_port = 0;  // 0: the one after the nodes'; the reader's is the next
   int api_port = 0;
-  int pg_version = 0;    // 0: newest installed
-  int etcd_members = 0;  // 0: the store is a file
+  int pg_version = 0;      // 0: newest installed
+  int etcd_members = 0;    // 0: the store is a file
+  std::string standby_of;  // directory of the cluster to follow; empty: none
   control::ClusterConfig defaults;
 };
 inline constexpr int kBasePort = 15430;

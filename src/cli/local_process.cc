@@ -204,9 +204,11 @@ std::map<std::string, std::string> progress_lines(const control::ClusterView& vi
 }  // namespace
 
 bool records_are_ready(const control::ClusterView& view, const LocalCluster& cluster) {
-  if (!view.leader || view.leader->value.phase != control::LeaderPhase::kRunning) return false;
+  if (!view.leader) return false;
+  const bool following = view.leader->value.phase == control::LeaderPhase::kFollowing;
+  if (!following && view.leader->value.phase != control::LeaderPhase::kRunning) return false;
   const bool synchronous =
-      view.config && view.config->value.synchronous() && cluster.nodes.size() > 1;
+      !following && view.config && view.config->value.synchronous() && cluster.nodes.size() > 1;
   // Until a standby is recorded only the primary has everything, and nobody could replace it.
   if (synchronous && (!view.sync || view.sync->value.generations.empty() ||
                       view.sync->value.generations.back().voters.empty())) {
@@ -292,7 +294,9 @@ Status wait_until_ready(const Platform& platform, const LocalCluster& cluster, M
   auto session = StoreSession::open(platform, at);
   if (!session) return std::unexpected(session.error());
   std::set<std::string> shown;  // what is tried again and again is said once
+  bool following = false;
   const bool ready = (*session)->follow(left(), [&](const control::ClusterView& view) {
+    following = view.leader && view.leader->value.phase == control::LeaderPhase::kFollowing;
     for (const auto& [name, text] : progress_lines(view)) {
       const std::string line = fmt::format("{}: {}", name, text);
       if (shown.insert(line).second) say(line);
@@ -318,7 +322,7 @@ Status wait_until_ready(const Platform& platform, const LocalCluster& cluster, M
     const auto answer =
         client ? client->query("SELECT pg_is_in_recovery()") : std::unexpected(client.error());
     if (!answer) reason = answer.error().to_string();
-    return (answer && (*answer)[0][0] == "f") || interrupted();
+    return (answer && (*answer)[0][0] == (following ? "t" : "f")) || interrupted();
   });
   if (writable) return {};
   return fail(ErrorCode::kTimeout,

@@ -37,7 +37,8 @@ bool same_routes(const proxy::RouteTable& a, const proxy::RouteTable& b) {
            time(x.lag_time) == time(y.lag_time);
   };
   return a.epoch == b.epoch && a.primary == b.primary && a.state == b.state &&
-         a.reason == b.reason && std::ranges::equal(a.replicas, b.replicas, same_members);
+         a.reason == b.reason && a.read_only == b.read_only && a.sync_strict == b.sync_strict &&
+         std::ranges::equal(a.replicas, b.replicas, same_members);
 }
 
 void set_primary(const ClusterView& view, const LeaderRecord& leader, proxy::RouteTable& table) {
@@ -59,9 +60,17 @@ proxy::RouteTable make_route_table(const ClusterView& view) {
   }
   const LeaderRecord& leader = view.leader->value;
   table.epoch = leader.epoch;
+  const auto& config = view.config;
+  table.sync_strict =
+      !view.monitor && (!config || (config->value.sync_strict && config->value.synchronous()));
   switch (leader.phase) {
     case LeaderPhase::kRunning:
       set_primary(view, leader, table);
+      break;
+    // The standby leader refuses what writes itself (25006), and answers what reads.
+    case LeaderPhase::kFollowing:
+      set_primary(view, leader, table);
+      table.read_only = true;
       break;
     case LeaderPhase::kDraining:
       set_primary(view, leader, table);

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/log.h"
+#include "base/log_level.h"
 #include "cli/api_glue.h"
 #include "cli/app.h"
 #include "cli/cluster_watch.h"
@@ -18,6 +19,7 @@
 #include "cli/password_commands.h"
 #include "cli/peer_port.h"
 #include "cli/pid_file.h"
+#include "cli/reload.h"
 #include "cli/route_tracker.h"
 #include "cli/secrets.h"
 #include "cli/signals.h"
@@ -134,6 +136,7 @@ Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platfo
   auto databases = load_databases(section.databases, platform.disk);
   if (!databases) return std::unexpected(databases.error());
   out.databases = std::move(*databases);
+  out.durability = section.durability;
   out.clients_max = section.clients_max;
   out.hold_count_max = section.held_max;
   out.hold_timeout = section.hold_timeout;
@@ -221,7 +224,7 @@ class Daemon {
 
   // Returns when everything has ended in order.
   Status run() {
-    StopSignals signals(*loop_, [this] { on_signal(); }, [this] { on_reload(); });
+    StopSignals signals(*loop_, [this] { on_signal(); }, [this] { (void)reload(); });
     loop_->run();
     return outcome_;
   }
@@ -442,26 +445,35 @@ class Daemon {
     node_pool_->submit([this] { notes_.write_pending(); });
   }
 
-  // SIGHUP, and RELOAD at the console: the proxy's part of the file and the files that it names.
-  // See Proxy::reload() for what stays as it was.
-  void on_reload() {
-    if (proxy_) (void)reload();
-  }
-
+  // SIGHUP, and RELOAD at the console: the file and the files that it names. What stays as it was
+  // is named; of the proxy's part see Proxy::reload().
   Status reload() {
     const auto config = load_config(config_.file);
     const Status status = [&]() -> Status {
       if (!config) return std::unexpected(config.error());
+      if (!proxy_) return {};
       if (!config->proxy) return fail(ErrorCode::kInvalid, "the section proxy is gone");
       auto next = proxy_config(*config, platform_);
       if (!next) return std::unexpected(next.error());
       return proxy_->reload(std::move(*next));
     }();
+    if (status) take_over_settings(*config);
     if (!status) {
       log(LogLevel::kError, who_, "not reloaded: everything stays as it was",
           {{"error", status.error().to_string()}});
     }
     return status;
+  }
+
+  void take_over_settings(const DaemonConfig& wanted) {
+    set_log_level(wanted.log.level);
+    if (api_ && wanted.api) api_->set_tokens(wanted.api->options().tokens);
+    if (node_ && wanted.node) {
+      if (const auto next = node_config(wanted, platform_.disk)) {
+        node_->retag(next->agent, next->hooks);
+      }
+    }
+    tell_of_reload(who_, config_, wanted);
   }
 
   void fetch_passwords() {

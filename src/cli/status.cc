@@ -37,7 +37,9 @@ std::vector<std::string> voters_of(const ClusterView& view) {
 
 std::string role_of(const ClusterView& view, const MemberRecord& member) {
   const LeaderRecord* leader = leader_of(view);
-  if (leader != nullptr && leader->holder == member.name) return "leader";
+  if (leader != nullptr && leader->holder == member.name) {
+    return leader->phase == control::LeaderPhase::kFollowing ? "standby leader" : "leader";
+  }
   if (member.role == "replica" && std::ranges::count(voters_of(view), member.name.str()) > 0)
     return "sync replica";
   return member.role.empty() ? "none" : member.role;
@@ -46,6 +48,11 @@ std::string role_of(const ClusterView& view, const MemberRecord& member) {
 std::string sync_line(const ClusterView& view) {
   if (!view.config) return "";
   const control::ClusterConfig& config = view.config->value;
+  if (const LeaderRecord* leader = leader_of(view);
+      leader != nullptr && leader->phase == control::LeaderPhase::kFollowing) {
+    const auto& from = config.standby_cluster;
+    return "standby cluster" + (from ? " of " + from->host : ", about to lead itself");
+  }
   if (config.sync_mode == control::SyncMode::kOff) return "sync off";
   std::string text =
       fmt::format("sync {}{}", to_string(config.sync_mode), config.sync_strict ? ", strict" : "");
@@ -141,7 +148,7 @@ std::string render_status(const ClusterView& view, const std::string& cluster,
                {"Reason"}});
   for (const auto& [name, member] : view.members) {
     const int64_t lag = lag_bytes(view, member);
-    const bool is_leader = role_of(view, member) == "leader";
+    const bool is_leader = role_of(view, member).ends_with("leader");
     std::string reason = member.reason;
     if (member.pending_restart) reason += reason.empty() ? "pending restart" : ", pending restart";
     for (const std::string& tag : tags_of(member)) reason += (reason.empty() ? "" : ", ") + tag;
@@ -171,6 +178,10 @@ ordered_json status_json(const ClusterView& view, const std::string& cluster) {
   out["timeline"] = leader != nullptr ? leader->timeline.value : 0;
   out["why"] = leader != nullptr ? leader->why : "";
   out["paused"] = view.paused;
+  if (view.config && view.config->value.standby_cluster) {
+    const auto& from = *view.config->value.standby_cluster;
+    out["standbyCluster"] = {{"host", from.host}, {"port", from.port}};
+  }
   ordered_json sync = {{"mode", "unknown"}, {"strict", false}};
   if (view.config) {
     sync["mode"] = to_string(view.config->value.sync_mode);

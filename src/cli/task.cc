@@ -6,6 +6,7 @@
 
 #include "base/time_text.h"
 #include "cli/units.h"
+#include "control/removal.h"
 
 namespace bascule::cli {
 namespace {
@@ -30,6 +31,8 @@ TaskKind kind_of(Command::Kind kind) {
       return TaskKind::kReload;
     case Command::Kind::kReinit:
       return TaskKind::kReinit;
+    case Command::Kind::kRemove:
+      return TaskKind::kRemove;
     case Command::Kind::kSwitchover:
       return TaskKind::kSwitchover;
     default:
@@ -52,6 +55,11 @@ Status check_time(WallTime at, WallTime now) {
 
 Status check_members(const ClusterView& view, const TaskRecord& task) {
   for (const control::TaskStep& step : task.steps) {
+    if (task.kind == TaskKind::kRemove) {
+      const std::string why = control::removal_obstacle(view, step.member);
+      if (why.empty()) continue;
+      return refuse(fmt::format("{}: {}", step.member.str(), why), "");
+    }
     if (view.member(step.member) == nullptr) {
       return refuse(fmt::format("there is no member \"{}\"", step.member.str()),
                     "`bascule status` lists them");

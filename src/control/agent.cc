@@ -57,6 +57,8 @@ std::string_view to_string(Phase phase) {
       return "draining";
     case Phase::kHandingOver:
       return "handing over";
+    case Phase::kStandbyLeading:
+      return "standby leading";
     case Phase::kStandingDown:
       return "standing down";
     case Phase::kRefused:
@@ -118,7 +120,7 @@ void Agent::Impl::decide() {
   if (exited_) return;
   expire_requests();
   if (have_view_) {
-    keep_failsafe();
+    if (!leads_standbys()) keep_failsafe();  // nothing is acknowledged that would have to be fenced
     keep_seed();
   }
   enforce_deadline();
@@ -323,12 +325,21 @@ void Agent::Impl::on(const event::PgExited& e) {
   pg_ignored_until_ = now_;
   located_.reset();
   note(LogLevel::kWarn, "detected", "PostgreSQL is gone: " + e.how);
-  if (held_ && stage_ == Stage::kRunning && crash_.empty()) crashed(e.how);
+  if (held_ && stage_ == Stage::kRunning && crash_.empty() && !leads_standbys()) crashed(e.how);
+}
+
+void Agent::Impl::on(const event::Retagged& e) {
+  config_.priority = e.priority;
+  config_.nofailover = e.nofailover;
+  config_.tags = e.tags;
+  relays_avoided_.clear();
 }
 
 void Agent::Impl::on(const event::GuardLost& e) {
   note(LogLevel::kError, "detected", "the guard is gone: " + e.how);
-  if (held_ && stage_ == Stage::kRunning && crash_.empty()) crashed("the guard died");
+  if (held_ && stage_ == Stage::kRunning && crash_.empty() && !leads_standbys()) {
+    crashed("the guard died");
+  }
   if (!kill_) run(op::Kill{});
 }
 
@@ -387,7 +398,9 @@ void Agent::Impl::op_error(const Op& op, const Error& error) {
     }
     return;
   }
-  if (std::holds_alternative<op::Promote>(op)) {
+  if (leads_standbys()) {
+    if (std::holds_alternative<op::CleanStop>(op)) run(op::Kill{});
+  } else if (std::holds_alternative<op::Promote>(op)) {
     stand_down("promotion failed: " + error.message, Release::kYes);
   } else if (std::holds_alternative<op::InitDb>(op) ||
              std::holds_alternative<op::StartPrimary>(op)) {
@@ -447,6 +460,7 @@ void Agent::Impl::set_phase(Phase phase, std::string reason) {
   reason_ = std::move(reason);
   switch (phase) {
     case Phase::kLeading:
+    case Phase::kStandbyLeading:
       sample_every(100ms);
       break;
     case Phase::kFollowing:
@@ -473,9 +487,12 @@ MemberRecord Agent::Impl::own_record() const {
   MemberRecord m;
   m.name = config_.name;
   const bool primary = held_ && pg_.run == PgRun::kPrimary;
-  m.role = primary ? "primary" : pg_.run == PgRun::kStandby ? "replica" : "none";
-  m.state = phase_ == Phase::kFollowing && pg_.receiver_streaming ? "streaming"
-                                                                  : std::string(to_string(phase_));
+  m.role = primary                            ? "primary"
+           : pg_.run != PgRun::kStandby       ? "none"
+           : phase_ == Phase::kStandbyLeading ? "standby leader"
+                                              : "replica";
+  const bool follows = phase_ == Phase::kFollowing || phase_ == Phase::kStandbyLeading;
+  m.state = follows && pg_.receiver_streaming ? "streaming" : std::string(to_string(phase_));
   m.reason = reason_;
   m.epoch = view_.leader ? view_.leader->value.epoch : Epoch{};
   m.timeline = pg_.timeline;
@@ -496,6 +513,7 @@ MemberRecord Agent::Impl::own_record() const {
   m.sync_name = sync_name();
   m.system_id = pg_.system_id;
   m.pending_restart = pg_.pending_restart;
+  m.restart_first = pg_.pending_restart && pg_.pending_lowers;
   return m;
 }
 
@@ -503,6 +521,7 @@ MemberRecord Agent::Impl::own_record() const {
 void Agent::Impl::publish() {
   if (!have_view_ || !have_pg_ || !doubt_.empty() || txn_pending(TxnKind::kPublish)) return;
   if (!name_is_ours_) return;  // the record may be another's
+  if (removed_here()) return;
   MemberRecord m = own_record();
   MemberRecord urgent = m;
   urgent.flush_lsn = published_record_.flush_lsn;
@@ -516,7 +535,11 @@ void Agent::Impl::publish() {
   published_at_ = now_;
   m.written_at = wall_;
   if (local_.high_water.known() && now_ >= persisted_at_ + kHighWaterEvery) persist({});
-  commit(TxnKind::kPublish, {{}, {{keys_.member(config_.name), encode(m)}}});
+  // A member that is removed at this moment does not come back by this.
+  const auto removed = view_.removed.find(config_.name);
+  const Revision known = removed == view_.removed.end() ? 0 : removed->second.revision;
+  commit(TxnKind::kPublish,
+         {{{keys_.removed(config_.name), known}}, {{keys_.member(config_.name), encode(m)}}});
 }
 
 }  // namespace bascule::control

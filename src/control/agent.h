@@ -68,10 +68,11 @@ enum class Phase {
   kPromoting,   // holds the record; renewing once more, then pg_promote
   kRestarting,  // holds the record: start in place after a crash or of the agent
   kLeading,
-  kDraining,      // switchover: waiting for running transactions
-  kHandingOver,   // switchover: clean stop, verification, release
-  kStandingDown,  // killing PostgreSQL, then releasing the record
-  kRefused,       // wrong system identifier, duplicate name: needs a person
+  kDraining,        // switchover: waiting for running transactions
+  kHandingOver,     // switchover: clean stop, verification, release
+  kStandbyLeading,  // holds the record of a standby cluster
+  kStandingDown,    // killing PostgreSQL, then releasing the record
+  kRefused,         // wrong system identifier, duplicate name: needs a person
 };
 std::string_view to_string(Phase phase);
 

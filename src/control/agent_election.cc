@@ -165,7 +165,9 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
   const RequestRecord* request = view_.request ? &view_.request->value : nullptr;
   const bool forced = request && request->kind == RequestKind::kFailover && request->force &&
                       request->outcome.empty();
-  Timeline timeline = next_timeline(view_.history, located_->timeline);
+  const bool following = follows_another() && following_epoch(last.epoch);
+  Timeline timeline =
+      following ? located_->timeline : next_timeline(view_.history, located_->timeline);
   if (unsafe_.reuse_timeline) timeline = Timeline{located_->timeline.value + 1};
   // A diverged member gets here only when forced: its parent is the epoch that reserved its
   // timeline.
@@ -177,7 +179,9 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
   SyncRecord sync = sync_record();
   if (forced) sync.generations.clear();
   const Leader self{config_.name, sync_name()};
-  if (config().sync_mode != SyncMode::kOff) {
+  if (following) {
+    sync.generations.clear();
+  } else if (config().sync_mode != SyncMode::kOff) {
     sync.generations.push_back(
         make_generation(epoch, self, first_standbys(election, line), unsafe_));
   } else if (!sync.generations.empty()) {
@@ -204,7 +208,8 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
                         .reason = why,
                         .trigger = forced ? "forced" : std::move(trigger),
                         .at = wall_,
-                        .gap_ms = to_ms(now_ - contest_since_)};
+                        .gap_ms = to_ms(now_ - contest_since_),
+                        .following = following};
   store::Txn txn;
   txn.compares = {{keys_.leader(), view_.leader_revision},
                   {keys_.sync(), view_.sync_revision()},
@@ -217,7 +222,7 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
                 {keys_.history(epoch), encode(history)},
                 {keys_.ballot(config_.name), std::nullopt}};
   set_phase(Phase::kTakingOver, election.summary);
-  held_for_ = HeldFor::kPromotion;
+  held_for_ = following ? HeldFor::kFollowing : HeldFor::kPromotion;
   commit(TxnKind::kTakeOver, std::move(txn), std::move(leader));
 }
 
@@ -263,7 +268,9 @@ SyncSetting Agent::Impl::first_standbys(const Election& election, const Lineage&
 
 // The record is ours (bootstrap, take-over) or again ours (resume), or was released by us.
 void Agent::Impl::took_over(const PendingTxn& txn, Revision revision) {
-  if (txn.kind == TxnKind::kBootstrap) held_for_ = HeldFor::kBootstrap;
+  if (txn.kind == TxnKind::kBootstrap) {
+    held_for_ = follows_another() ? HeldFor::kFollowing : HeldFor::kBootstrap;
+  }
   if (txn.record.vacant()) {
     released_by_us_ = revision;
     note(LogLevel::kInfo, "vacated", txn.record.why);
@@ -283,7 +290,8 @@ void Agent::Impl::took_over(const PendingTxn& txn, Revision revision) {
   request_.reset();
   known_slots_.clear();
   sync_was_healthy_ = false;
-  if (!unsafe_.skip_fence && now_ < held_->deadline) {
+  followed_in_force_.reset();
+  if (!unsafe_.skip_fence && !leads_standbys() && now_ < held_->deadline) {
     out_.push_back(effect::ArmGuard{held_->deadline});
   }
   const char* what = txn.kind == TxnKind::kResume ? "resumed" : "elected";
@@ -292,6 +300,7 @@ void Agent::Impl::took_over(const PendingTxn& txn, Revision revision) {
         {"timeline", std::to_string(txn.record.timeline.value)}});
   set_phase(held_for_ == HeldFor::kPromotion   ? Phase::kPromoting
             : held_for_ == HeldFor::kBootstrap ? Phase::kBootstrapping
+            : held_for_ == HeldFor::kFollowing ? Phase::kStandbyLeading
                                                : Phase::kRestarting,
             txn.record.why);
 }

@@ -62,6 +62,7 @@ void Agent::Impl::follow() {
   }
   fence_stray_primary();
   if (kill_) return;
+  if (removed_here()) return stay_away();
   if (!view_.leader || !initialised) return bootstrap();
   if (pledged()) return rejoin();
   if (leader_live() && !suspected()) watch_leader(view_.leader->value);
@@ -150,7 +151,7 @@ void Agent::Impl::bootstrap() {
                       .request_id = "",
                       .flush_lsn = {}};
   SyncRecord sync;
-  if (config().sync_mode != SyncMode::kOff) {
+  if (!follows_another() && config().sync_mode != SyncMode::kOff) {
     sync.generations.push_back(make_generation(epoch, {config_.name, sync_name()}, {}));
   }
   HistoryRecord history{.epoch = epoch,
@@ -161,7 +162,8 @@ void Agent::Impl::bootstrap() {
                         .reason = "new cluster",
                         .trigger = "bootstrap",
                         .at = wall_,
-                        .gap_ms = -1};
+                        .gap_ms = -1,
+                        .following = follows_another()};
   store::Txn txn;
   txn.compares = {{keys_.init(), view_.init ? view_.init->revision : 0},
                   {keys_.leader(), view_.leader_revision},
@@ -196,7 +198,10 @@ void Agent::Impl::resume_record() {
   const LeaderRecord& mine = view_.leader->value;
   const auto history = view_.history.find(mine.epoch);
   const bool led = local_.led_epoch == mine.epoch && pg_.data == DataDir::kReady;
-  const bool in_place = led && (pg_.run == PgRun::kPrimary || pg_down()) && !op_running();
+  const bool following = following_epoch(mine.epoch);
+  const PgRun goes_on_as = following ? PgRun::kStandby : PgRun::kPrimary;
+  const bool in_place = led && history != view_.history.end() && !op_running() &&
+                        (pg_.run == goes_on_as || pg_down());
   const bool promotable = !led && located_ && history != view_.history.end() &&
                           history->second.fork == *located_ && pg_.run == PgRun::kStandby &&
                           local_.ballot_intent && !op_running();
@@ -204,10 +209,12 @@ void Agent::Impl::resume_record() {
   ++next.counter;
   next.ttl = config().ttl;
   if (in_place || promotable) {
-    if (pg_.run != PgRun::kPrimary) next.phase = LeaderPhase::kPreparing;
+    if (pg_.run != goes_on_as) next.phase = LeaderPhase::kPreparing;
     next.why = in_place ? "the agent came back" : "the answer to the take-over was lost";
     next.handover_to = {};
-    held_for_ = in_place ? HeldFor::kRestart : HeldFor::kPromotion;
+    held_for_ = following  ? HeldFor::kFollowing
+                : in_place ? HeldFor::kRestart
+                           : HeldFor::kPromotion;
   } else {
     if (op_running()) return;
     if (!pg_down()) {
@@ -339,7 +346,8 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
     }
     const Nanos waited = now_ - not_streaming_since_;
     if (!direct && !pg_.receiver_streaming && waited > kRelayPatience) {
-      relay_avoided_until_ = now_ + kRelayAvoided;
+      const MemberRecord* relay = view_.member(source);
+      relays_avoided_[source] = {now_ + kRelayAvoided, relay ? relay->written_at : WallTime{}};
       note(LogLevel::kWarn, "following", source.str() + " does not serve: back to the leader");
       return;
     }
@@ -384,12 +392,14 @@ void Agent::Impl::locate(std::string why) {
 bool Agent::Impl::leader_writes() const {
   const LeaderRecord& leader = view_.leader->value;
   const MemberRecord* m = view_.member(leader.holder);
-  return m && m->role == "primary" && m->epoch == leader.epoch && m->timeline == leader.timeline;
+  const bool serves = m && (m->role == "primary" || m->role == "standby leader");
+  return serves && m->epoch == leader.epoch && m->timeline == leader.timeline;
 }
 
 // pg_rewind, and a clone where that fails twice.
 void Agent::Impl::resync(const LeaderRecord& leader, std::string why) {
   if (rewinds_tried_ >= 2) return clone(leader, why + "; pg_rewind failed");
+  if (following_epoch(leader.epoch)) return clone(leader, why);
   const MemberRecord* source = view_.member(leader.holder);
   if (!leader_writes() || source->checkpoint_timeline != leader.timeline) {
     // Before its first checkpoint pg_rewind takes the source for being on the old timeline.
@@ -450,7 +460,8 @@ void Agent::Impl::clone(const LeaderRecord& leader, std::string why) {
   persist([this, copy] { replace_data(copy); });
 }
 
-void Agent::Impl::op_done(const op::StartStandby&, const OpData&) {
+void Agent::Impl::op_done(const op::StartStandby& o, const OpData&) {
+  if (leads_standbys()) followed_in_force_ = o.upstream;
   renamed_ = false;
   starts_failed_ = 0;
   pg_.run = PgRun::kStandby;
@@ -461,6 +472,7 @@ void Agent::Impl::op_done(const op::StartStandby&, const OpData&) {
 void Agent::Impl::op_done(const op::SetUpstream& o, const OpData&) {
   renamed_ = false;
   if (o.upstream) pg_.upstream = o.upstream->member;
+  if (leads_standbys()) followed_in_force_ = o.upstream;
   not_streaming_since_ = now_;
 }
 
@@ -475,8 +487,9 @@ void Agent::Impl::op_done(const op::Rewind&, const OpData&) {
 
 void Agent::Impl::op_done(const op::Clone&, const OpData& data) {
   note(LogLevel::kInfo, "cloned", data.problem.empty() ? "a copy of the leader" : data.problem);
-  if (!data.problem.empty()) copied_from_ = {};                 // looked at once it runs
-  if (std::exchange(local_.bootstrapping, false)) persist({});  // before it is started
+  if (!data.problem.empty()) copied_from_ = {};  // looked at once it runs
+  // Before it is started; the first copy of a standby cluster is an attempt until it is announced.
+  if (!held_ && std::exchange(local_.bootstrapping, false)) persist({});
   if (turn_ == TurnStage::kCopy) turn_ = TurnStage::kStart;
   rewinds_tried_ = 0;
   pg_.run = PgRun::kStopped;

@@ -6,6 +6,8 @@
 //   agent_tasks.cc operators' tasks (restart, reload, reinit); parameters of PostgreSQL
 //   agent_lead.cc       holding the record: renewals, promotion, crash policy, roster, synchronous
 //   set agent_switchover.cc planned switchover and orderly shutdown
+//   agent_removal.cc    taking a member out of the cluster
+//   agent_standby.cc    leading a cluster that follows another one
 //   agent_reseed.cc     what is believed of the store; filling it again
 //   agent_peers.cc      failsafe by pledges, evidence for an early take-over
 #pragma once
@@ -82,6 +84,7 @@ class Agent::Impl {
   void on(const event::GuardLost& e);
   void on(const event::PeerAnswered& e);
   void on(const event::PeerAsked& e);
+  void on(const event::Retagged& e);
   void on(const event::ShutdownRequested&) { shutdown_ = true; }
   void decide();
   void request_read();
@@ -194,13 +197,35 @@ class Agent::Impl {
   static SyncRecord sync_of(const ClusterView& v) { return v.sync ? v.sync->value : SyncRecord{}; }
   SyncRecord sync_record() const { return sync_of(view_); }
 
+  // -- agent_standby.cc
+  bool follows_another() const { return config().standby_cluster.has_value(); }
+  bool leads_standbys() const { return held_ && held_for_ == HeldFor::kFollowing; }
+  bool following_epoch(Epoch epoch) const;
+  Upstream followed() const;
+  void lead_following();
+  void start_following();
+  void join_followed();
+  void announce_following();
+  void run_standby_cluster();
+  void stop_following();
+  void switch_standby_leader();
+  void vacate_following(LeaderRecord record, store::Txn extras, std::string why);
+
   // -- agent_sources.cc: where standbys stream and are copied from
   NodeName source_of(const LeaderRecord& leader) const;
-  bool reaches_leader(const MemberRecord& relay, const LeaderRecord& leader) const;
+  NodeName wanted_relay(const LeaderRecord& leader) const;
+  bool is_avoided(const MemberRecord& relay) const;
   op::Clone copy_of(const LeaderRecord& leader) const;
   std::vector<SyncCandidate> voters() const;
   std::vector<std::string> slots() const;
   std::vector<std::string> stale_slots() const;
+
+  // -- agent_removal.cc
+  bool removed_here() const;
+  void stay_away();
+  void remove_member(const Versioned<TaskRecord>& task);
+  bool being_removed(const NodeName& member) const;
+  bool belongs(const MemberRecord& m) const;
 
   // -- agent_tasks.cc
   // What PostgreSQL here goes through in this member's turn.
@@ -251,6 +276,7 @@ class Agent::Impl {
   void handle_request();
   void begin_switchover(const RequestRecord& request);
   void finish_request(const RequestRecord& request, std::string outcome);
+  void end_request_by_take_over(LeaderRecord& record, store::Txn& extras) const;
   void drain();
   void hand_over();
   void shut_down();
@@ -328,8 +354,14 @@ class Agent::Impl {
   // leading
   std::optional<Held> held_;
   enum class Stage { kNone, kStart, kWritable, kRunning } stage_ = Stage::kNone;
-  enum class HeldFor { kPromotion, kRestart, kBootstrap } held_for_ = HeldFor::kPromotion;
+  enum class HeldFor {
+    kPromotion,
+    kRestart,
+    kBootstrap,
+    kFollowing
+  } held_for_ = HeldFor::kPromotion;
   bool promote_started_ = false;
+  std::optional<Upstream> followed_in_force_;  // of a standby leader
   SyncSet sync_set_;
   std::string crash_;  // PostgreSQL is gone while leading: how
   int crashes_ = 0;
@@ -358,7 +390,11 @@ class Agent::Impl {
   std::string parameters_problem_;
   MonoTime reload_retry_at_{};
   std::map<std::string, PermanentSlot> known_permanent_;
-  MonoTime relay_avoided_until_{};  // it did not serve us
+  struct Avoided {  // a relay that did not serve us
+    MonoTime until{};
+    WallTime written_at{};  // of its record then
+  };
+  std::map<NodeName, Avoided> relays_avoided_;
   MonoTime copies_avoided_until_{};
   // agent to agent
   struct Pledge {  // given by this member

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include "control/agent_impl.h"
+#include "control/relays.h"
 
 namespace bascule::control {
 namespace {
@@ -27,6 +28,7 @@ void Agent::Impl::lead() {
   if (phase_ == Phase::kStandingDown && now_ >= held_->deadline) return;
   renew(/*force=*/false);
   if (!held_ || phase_ == Phase::kStandingDown) return;
+  if (leads_standbys()) return lead_following();
   if (stage_ == Stage::kRunning) return run_cluster();
   if (stage_ == Stage::kWritable) return finish_start();
   switch (held_for_) {
@@ -36,6 +38,8 @@ void Agent::Impl::lead() {
       return restart_in_place();
     case HeldFor::kBootstrap:
       return start_bootstrap();
+    case HeldFor::kFollowing:
+      return;
   }
 }
 
@@ -48,7 +52,9 @@ void Agent::Impl::enforce_deadline() {
   if (unsafe_.skip_fence || phase_ == Phase::kStandingDown) return;
   const std::string why =
       fmt::format("could not renew the record for {} ms", to_ms(now_ - held_->renewed_at));
-  if (held_for_ == HeldFor::kPromotion && stage_ == Stage::kStart && !promote_started_) {
+  const bool still_standby =
+      held_for_ == HeldFor::kPromotion && stage_ == Stage::kStart && !promote_started_;
+  if (still_standby || leads_standbys()) {
     return drop_record(why);  // still a standby: nothing to fence
   }
   note(LogLevel::kError, "fenced", why);
@@ -67,6 +73,7 @@ void Agent::Impl::renew(bool force) {
   }
   LeaderRecord record = held_->record;
   record.ttl = config().ttl;
+  if (leads_standbys() && pg_.timeline.value != 0) record.timeline = pg_.timeline;
   leader_commit(std::move(record), {});
 }
 
@@ -76,7 +83,8 @@ bool Agent::Impl::leader_commit(LeaderRecord record, store::Txn extras,
   if (txn_pending(TxnKind::kLeader)) return false;
   records_in_doubt_ = records_in_doubt_ || !extras.writes.empty();  // until a view settles it
   record.counter = held_->record.counter + 1;
-  if (pg_.run == PgRun::kPrimary) record.flush_lsn = std::max(record.flush_lsn, pg_.flush_lsn);
+  if (pg_.run == PgRun::kPrimary || leads_standbys())
+    record.flush_lsn = std::max(record.flush_lsn, pg_.flush_lsn);
   extras.compares.push_back({keys_.leader(), held_->revision});
   extras.writes.push_back({keys_.leader(), encode(record)});
   commit(TxnKind::kLeader, std::move(extras), std::move(record));
@@ -117,7 +125,7 @@ void Agent::Impl::extend(MonoTime renewed_at, const LeaderRecord& record) {
 void Agent::Impl::hold_until(MonoTime deadline, MonoTime proved_at) {
   held_->deadline = deadline;
   held_->proved_at = proved_at;
-  if (!unsafe_.skip_fence) out_.push_back(effect::ArmGuard{deadline});
+  if (!unsafe_.skip_fence && !leads_standbys()) out_.push_back(effect::ArmGuard{deadline});
 }
 
 // A renewal that had been given up has succeeded after all: a store may be slow and steady.
@@ -315,19 +323,7 @@ void Agent::Impl::finish_start() {
       extras.writes.push_back({keys_.history(record.epoch), encode(history)});
     }
   }
-  // A failover that was asked for while nobody led has no progress: it was this promotion.
-  if (held_for_ == HeldFor::kPromotion && view_.request && view_.request->value.outcome.empty() &&
-      (!view_.request->value.progress.empty() ||
-       view_.request->value.kind == RequestKind::kFailover)) {
-    RequestRecord request = view_.request->value;
-    const bool wanted = request.candidate.empty() || request.candidate == config_.name;
-    request.outcome = wanted ? "done"
-                             : fmt::format("failed: {} leads instead of {}", config_.name.str(),
-                                           request.candidate.str());
-    extras.compares.push_back({keys_.request(), view_.request->revision});
-    extras.writes.push_back({keys_.request(), encode(request)});
-    record.request_id = "";
-  }
+  if (held_for_ == HeldFor::kPromotion) end_request_by_take_over(record, extras);
   leader_commit(std::move(record), std::move(extras), [this](TxnOutcome outcome) {
     if (outcome == TxnOutcome::kCommitted) {
       stage_ = Stage::kRunning;
@@ -416,23 +412,22 @@ std::vector<SyncCandidate> Agent::Impl::sync_candidates() const {
   return out;
 }
 
-// Members that stream from this leader may be elected from now on.
+// Members that stream from this leader, directly or by way of others, may be elected from now on.
 void Agent::Impl::keep_roster() {
   RosterRecord roster = view_.roster ? view_.roster->value : RosterRecord{};
-  bool changed = false;
   const auto add = [&](const NodeName& name) {
     if (std::ranges::find(roster.members, name) != roster.members.end()) return;
     roster.members.push_back(name);
-    changed = true;
   };
   add(config_.name);
-  for (const WalSender& s : pg_.senders) {
-    if (!s.streaming) continue;
-    for (const auto& [name, m] : view_.members) {
-      if (m.sync_name == s.application_name && m.system_id == pg_.system_id) add(name);
-    }
+  for (const auto& [name, m] : view_.members) {
+    if (m.system_id != pg_.system_id || !belongs(m)) continue;
+    const bool streams = std::ranges::any_of(pg_.senders, [&](const WalSender& s) {
+      return s.streaming && s.application_name == m.sync_name;
+    });
+    if (streams || reaches_leader(view_, m, held_->record, config_.name)) add(name);
   }
-  if (changed) {
+  if (!view_.roster || roster.members.size() != view_.roster->value.members.size()) {
     std::ranges::sort(roster.members);
     store::Txn extras;
     extras.compares = {{keys_.roster(), view_.roster ? view_.roster->revision : 0}};

@@ -1,50 +1,54 @@
 // Where standbys stream and are copied from (tags replicatefrom and clonefrom), and the slots that
 // hold WAL for them.
 #include "control/agent_impl.h"
+#include "control/relays.h"
 
 namespace bascule::control {
 namespace {
 
 constexpr int kRelaysMax = 16;  // in a row
 
-bool follows(const MemberRecord& m, const LeaderRecord& leader) {
-  return m.state == "streaming" && m.epoch == leader.epoch && m.timeline == leader.timeline;
-}
-
 }  // namespace
 
-// By way of others, none of which is this member.
-bool Agent::Impl::reaches_leader(const MemberRecord& relay, const LeaderRecord& leader) const {
-  const MemberRecord* at = &relay;
-  for (int i = 0; i < kRelaysMax && at != nullptr && follows(*at, leader); ++i) {
-    if (at->name == config_.name) return false;
-    if (at->upstream == leader.holder) return true;
-    at = view_.member(at->upstream);
-  }
-  return false;
+// A relay that did not serve is passed by for a while, and as long as it says nothing new.
+bool Agent::Impl::is_avoided(const MemberRecord& relay) const {
+  const auto found = relays_avoided_.find(relay.name);
+  return found != relays_avoided_.end() &&
+         (now_ < found->second.until || relay.written_at == found->second.written_at);
 }
 
-// The leader, or the member that `replicatefrom` names as long as that serves.
+// By the tag replicatefrom, or because the cluster has one stream to each region.
+NodeName Agent::Impl::wanted_relay(const LeaderRecord& leader) const {
+  if (!config_.tags.replicatefrom.empty()) return config_.tags.replicatefrom;
+  if (!config().region_relays) return {};
+  const NodeName relay = relay_of_region(view_, leader, config_.region,
+                                         [&](const MemberRecord& m) { return is_avoided(m); });
+  return relay == config_.name ? NodeName() : relay;
+}
+
+// The leader, or a relay as long as that serves.
 NodeName Agent::Impl::source_of(const LeaderRecord& leader) const {
-  const NodeName& wanted = config_.tags.replicatefrom;
+  const NodeName wanted = wanted_relay(leader);
   const MemberRecord* relay = wanted.empty() ? nullptr : view_.member(wanted);
-  if (relay == nullptr || relay->host.empty() || now_ < relay_avoided_until_) return leader.holder;
+  if (relay == nullptr || relay->host.empty() || is_avoided(*relay)) return leader.holder;
   // Members that are configured in a circle would change places for ever.
   const MemberRecord* at = relay;
   for (int i = 0; i < kRelaysMax && at != nullptr; ++i) {
     if (at->tags.replicatefrom == config_.name) return leader.holder;
     at = view_.member(at->tags.replicatefrom);
   }
-  return reaches_leader(*relay, leader) ? wanted : leader.holder;
+  return reaches_leader(view_, *relay, leader, config_.name) ? wanted : leader.holder;
 }
 
 op::Clone Agent::Impl::copy_of(const LeaderRecord& leader) const {
-  op::Clone copy{upstream_of(leader.holder)};
+  op::Clone copy{upstream_of(leader.holder), following_epoch(leader.epoch)};
   if (now_ < copies_avoided_until_) return copy;
+  const NodeName relay = wanted_relay(leader);
   for (const auto& [name, m] : view_.members) {
-    const bool wanted = m.tags.clonefrom || name == config_.tags.replicatefrom;
+    const bool wanted = m.tags.clonefrom || name == relay;
     if (!wanted || name == config_.name || name == leader.holder) continue;
-    if (m.role != "replica" || m.host.empty() || !reaches_leader(m, leader)) continue;
+    if (m.role != "replica" || m.host.empty() || !reaches_leader(view_, m, leader, config_.name))
+      continue;
     copy.source = upstream_of(name);
     copy.from_replica = true;
   }
@@ -54,7 +58,10 @@ op::Clone Agent::Impl::copy_of(const LeaderRecord& leader) const {
 // Who may be waited for.
 std::vector<SyncCandidate> Agent::Impl::voters() const {
   std::vector<SyncCandidate> out = sync_candidates();
-  std::erase_if(out, [&](const SyncCandidate& c) { return view_.member(c.member)->tags.nosync; });
+  for (SyncCandidate& c : out) c.leaving = view_.member(c.member)->tags.nosync;
+  for (const auto& [name, m] : view_.members) {
+    if (being_removed(name)) out.push_back({m.sync_name, name, m.priority, m.flush_lsn, true});
+  }
   return out;
 }
 

@@ -110,6 +110,7 @@ void Agent::Impl::op_done(const op::Checkpoint&, const OpData&) {
 void Agent::Impl::op_done(const op::CleanStop&, const OpData& data) {
   pg_.run = PgRun::kStopped;
   final_ = data.position;
+  if (leads_standbys()) return;  // what it has comes from elsewhere: nothing is final about it
   if (held_ && request_) {
     note(LogLevel::kInfo, "fenced", "shut down cleanly at " + final_.to_string());
     run(op::VerifyReceived{upstream_of(candidate_), final_, kVerifyLimit});
@@ -163,6 +164,20 @@ void Agent::Impl::finish_request(const RequestRecord& request, std::string outco
   leader_commit(std::move(record), std::move(extras));
 }
 
+// A failover that was asked for while nobody led has no progress: it was this take-over.
+void Agent::Impl::end_request_by_take_over(LeaderRecord& record, store::Txn& extras) const {
+  if (!view_.request || !view_.request->value.outcome.empty()) return;
+  RequestRecord request = view_.request->value;
+  if (request.progress.empty() && request.kind != RequestKind::kFailover) return;
+  const bool wanted = request.candidate.empty() || request.candidate == config_.name;
+  request.outcome = wanted ? "done"
+                           : fmt::format("failed: {} leads instead of {}", config_.name.str(),
+                                         request.candidate.str());
+  extras.compares.push_back({keys_.request(), view_.request->revision});
+  extras.writes.push_back({keys_.request(), encode(request)});
+  record.request_id = "";
+}
+
 // SIGTERM: PostgreSQL is stopped cleanly; a leader leaves its final position, so that whoever has
 // everything may take over at once.
 void Agent::Impl::shut_down() {
@@ -179,7 +194,7 @@ void Agent::Impl::shut_down() {
     record.phase = LeaderPhase::kVacant;
     record.holder = {};
     record.handover_to = {};
-    record.final_position = final_;
+    record.final_position = leads_standbys() ? Position{} : final_;
     record.why = fmt::format("{} was shut down", config_.name.str());
     leader_commit(std::move(record), {}, [this](TxnOutcome) {
       drop_record("shut down");

@@ -17,6 +17,7 @@ constexpr Millis kReloadRetry{5000};
 void Agent::Impl::tend_tasks() {
   const Versioned<TaskRecord>* task = due_task(view_, wall_);
   if (task == nullptr || !settled()) return;
+  if (task->value.kind == TaskKind::kRemove) return remove_member(*task);
   const auto running = std::ranges::find(task->value.steps, StepState::kRunning, &TaskStep::state);
   const std::string key =
       running == task->value.steps.end() ? "" : task->value.id + "/" + running->member.str();
@@ -28,6 +29,7 @@ void Agent::Impl::tend_tasks() {
   situation.own_task = local_.task;
   situation.own_result = local_.task_result;
   situation.own_turn_now = local_.task == task->value.id && turn_ != TurnStage::kNone;
+  situation.flush_lsn = pg_.flush_lsn;
   TaskAdvance next = advance(task->value, view_, situation);
   if (!next.record) return;
   if (next.restart_leader && (op_running() || request_)) return wake_at(now_ + 50ms);
@@ -84,6 +86,13 @@ void Agent::Impl::begin_own_restart(const TaskRecord& task, store::Txn extras) {
     });
     return;
   }
+  if (leads_standbys()) {  // nobody writes: there is nothing to drain
+    const std::string id = task.id;
+    leader_commit(held_->record, std::move(extras), [this, id](TxnOutcome outcome) {
+      if (outcome == TxnOutcome::kCommitted) take_turn(id, TurnStage::kStop);
+    });
+    return;
+  }
   LeaderRecord record = held_->record;
   record.phase = LeaderPhase::kDraining;
   record.why = fmt::format("restart asked by {}", task.by);
@@ -134,6 +143,7 @@ void Agent::Impl::end_turn(std::string result) {
 
 // Writable: a restart in place is over, or one that was begun as a replica.
 void Agent::Impl::end_turn_as_leader() {
+  if (pg_.sampled_at < pg_ignored_until_) return;  // where its WAL is now, the others go by
   if (turn_ == TurnStage::kStop || turn_ == TurnStage::kStart) end_turn("done");
   if (turn_ == TurnStage::kCopy) end_turn("failed: it leads now");
 }
@@ -151,6 +161,8 @@ bool Agent::Impl::tend_own_turn(const LeaderRecord& leader) {
       case TaskKind::kReinit:
         take_turn(turn->task->id, TurnStage::kCopy);
         break;
+      case TaskKind::kRemove:
+        return false;  // the leader's work
       case TaskKind::kRestart:
       case TaskKind::kSwitchover:
         take_turn(turn->task->id, TurnStage::kStop);

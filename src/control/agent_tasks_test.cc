@@ -1,6 +1,7 @@
 // Operators' tasks, dynamic parameters, tags.
 #include "control/agent_world_test.h"
 #include "control/loss_bound.h"
+#include "control/relays.h"
 #include "control/tasks.h"
 
 namespace bascule::control {
@@ -38,6 +39,26 @@ TEST_F(TasksTest, RollingRestartTakesTheReplicasFirstAndNeverTwoMembersAtATime) 
   for (const char* m : {"n1", "n2", "n3"}) EXPECT_EQ(times(world.at(m), "clean_stop"), 1) << m;
   EXPECT_EQ(times(world.at("n2"), "start_standby"), starts + 1);
   EXPECT_EQ(times(world.at("n1"), "kill"), 0);
+}
+
+// PostgreSQL stops a standby whose max_connections are lower than its primary's.
+TEST_F(TasksTest, ALoweredLimitTakesThePrimaryFirst) {
+  start_three();
+  world.at("n1").pg.pending_restart = world.at("n1").pg.pending_lowers = true;
+  world.pass(1s);
+  ask(task_of(TaskKind::kRestart, {"n1", "n2", "n3"}));
+  for (int i = 0; i < 400; ++i) {
+    world.pass(50ms);
+    if (times(world.at("n1"), "clean_stop") == 1) {
+      world.at("n1").pg.pending_restart = world.at("n1").pg.pending_lowers = false;
+    }
+    if (task().steps[0].state != StepState::kDone) {
+      ASSERT_EQ(task().steps[1].state, StepState::kWaiting);
+    }
+  }
+  EXPECT_EQ(task().outcome, "done") << encode(task());
+  EXPECT_TRUE(task().steps[0].note.starts_with("went first")) << task().steps[0].note;
+  for (const char* m : {"n1", "n2", "n3"}) EXPECT_EQ(times(world.at(m), "clean_stop"), 1) << m;
 }
 
 TEST_F(TasksTest, ThePrimaryIsTheLastEvenIfItIsNamedFirst) {
@@ -351,6 +372,58 @@ TEST(TaskRecords, RoundTrip) {
                           R"({"id":"x","kind":"restart","steps":[{"state":"done"}]})"}) {
     EXPECT_FALSE(decode_task(bad)) << bad;
   }
+}
+
+// ---- one stream to each region -----------------------------------------------------------------
+
+class RelayTest : public AgentTest {
+ protected:
+  void start_two_regions() {
+    world.config.region_relays = true;
+    world.add("n1", {}, "eu");
+    world.pass(1s);
+    world.add("n2", {}, "eu");
+    for (const char* m : {"u1", "u2", "u3"}) world.add(m, {}, "us");
+    world.pass(10s);
+    ASSERT_EQ(world.leader(), "n1");
+  }
+  std::string from(std::string_view member) {
+    const auto& upstream = world.at(member).pg.upstream;
+    return upstream ? upstream->str() : "";
+  }
+};
+
+TEST_F(RelayTest, OneMemberOfARemoteRegionStreamsFromTheLeaderForTheOthers) {
+  start_two_regions();
+  EXPECT_EQ(from("u1"), "n1");
+  EXPECT_EQ(from("u2"), "u1");
+  EXPECT_EQ(from("u3"), "u1");
+  EXPECT_EQ(from("n2"), "n1") << "the leader's own region streams from it";
+  EXPECT_EQ(world.view().roster->value.members.size(), 5u) << "everybody may be elected";
+}
+
+TEST_F(RelayTest, TheOthersChooseANewRelayWhenTheirsDies) {
+  start_two_regions();
+  kill_host(world.at("u1"));
+  world.pass(40s);
+  EXPECT_EQ(from("u2"), "n1") << dump(world.at("u2"));
+  EXPECT_EQ(from("u3"), "u2") << dump(world.at("u3"));
+  world.pass(120s);
+  EXPECT_EQ(from("u3"), "u2") << "the dead one is not tried again and again";
+}
+
+TEST_F(RelayTest, ARegionHasItsRelayAlsoUnderANewLeader) {
+  start_two_regions();
+  kill_host(world.at("n1"));
+  world.pass(20s);
+  const std::string next = world.leader();
+  ASSERT_FALSE(next.empty());
+  world.pass(20s);
+  int direct = 0;
+  for (const char* m : {"n2", "u1", "u2", "u3"}) {
+    if (m != next && world.at(m).pg.receiver_streaming) direct += from(m) == next;
+  }
+  EXPECT_EQ(direct, next == "n2" ? 1 : 3) << "of each other region, and all of its own";
 }
 
 }  // namespace

@@ -65,6 +65,11 @@ struct World {
   Nanos store_delay{0};  // of every answer; applied half-way
   std::multimap<MonoTime, std::function<void()>> delayed;
   ClusterConfig config;
+  PgStatus followed;  // the primary that a standby cluster follows
+
+  PgStatus& server(const NodeName& n) {
+    return n == followed_cluster() ? followed : members.at(n)->pg;
+  }
 
   // `key`: what at() finds it by, where that is not its name.
   Member& add(std::string_view text, MemberTags tags = {}, std::string region = "",
@@ -131,6 +136,7 @@ struct World {
   void pass(Nanos duration) {
     for (const MonoTime end = now + duration; now < end;) {
       now += 50ms;
+      if (followed.run == PgRun::kPrimary) followed.flush_lsn.value += 8;
       for (auto& [n, m] : members) stream(*m);
       for (auto& [n, m] : members) {
         if (m->exited) continue;
@@ -171,9 +177,19 @@ struct World {
       }
     }
     if (m.pg.run == PgRun::kStandby && m.pg.upstream) {
-      const PgStatus& from = members.at(*m.pg.upstream)->pg;
-      const bool relayed =
-          from.run == PgRun::kStandby && from.receiver_streaming && from.upstream != m.self;
+      const PgStatus& from = server(*m.pg.upstream);
+      const bool primary = m.pg.upstream == followed_cluster() && from.run == PgRun::kPrimary;
+      const bool relayed = primary || (from.run == PgRun::kStandby && from.receiver_streaming &&
+                                       from.upstream != m.self);
+      if (primary) {
+        m.pg.senders.clear();
+        for (auto& [n, other] : members) {
+          const PgStatus& s = other->pg;
+          if (s.upstream != m.self || !s.receiver_streaming) continue;
+          const std::string app = n.str() + "_" + other->agent->local().incarnation;
+          m.pg.senders.push_back({app, true, s.flush_lsn, s.replay_lsn});
+        }
+      }
       if (relayed && m.served) {
         m.pg.timeline = from.timeline;
         m.pg.flush_lsn = m.pg.replay_lsn = from.flush_lsn;
@@ -323,12 +339,12 @@ inline Result<OpData> Member::perform(const Op& op) {
     pg.flush_lsn = source.pg.flush_lsn;
   } else if (const auto* clone = std::get_if<op::Clone>(&op)) {
     if (clones_fail > 0 && clones_fail-- > 0) return fail(ErrorCode::kUnavailable, "no answer");
-    const Member& source = *world.members.at(clone->source.member);
+    const PgStatus source = world.server(clone->source.member);
     pg = PgStatus{};
     pg.data = DataDir::kReady;
-    pg.system_id = source.pg.system_id;
-    pg.timeline = source.pg.timeline;
-    pg.flush_lsn = source.pg.flush_lsn;
+    pg.system_id = source.system_id;
+    pg.timeline = source.timeline;
+    pg.flush_lsn = source.flush_lsn;
   }
   return data;
 }

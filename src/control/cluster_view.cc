@@ -47,6 +47,7 @@ ClusterView ClusterParser::parse(const store::Snapshot& snapshot) {
   const std::string ballots = keys.prefix + "ballots/";
   const std::string history = keys.prefix + "history/";
   const std::string tasks = keys.prefix + "tasks/";
+  const std::string removed = keys.prefix + "removed/";
   const MonitorKeys monitor(keys.prefix);
   for (const store::Entry& e : snapshot.entries) {
     const std::string_view key = e.key;
@@ -83,6 +84,11 @@ ClusterView ClusterParser::parse(const store::Snapshot& snapshot) {
     } else if (key.starts_with(tasks)) {
       take(decode(e, &decode_task), e, [&](TaskRecord t) {
         if (key == keys.task(t.id)) view.tasks[t.id] = {t, e.revision};
+      });
+    } else if (key.starts_with(removed)) {
+      const auto name = NodeName::parse(key.substr(removed.size()));
+      take(decode(e, &decode_removed), e, [&](RemovedRecord r) {
+        if (name) view.removed[*name] = {std::move(r), e.revision};
       });
     } else if (key.starts_with(monitor.prefix)) {
       if (!view.monitor) view.monitor.emplace();

@@ -111,6 +111,7 @@ class Count {
   std::string lag_obstacle(const Voter& v) const {
     if (has_final(v)) return "";
     if (v.ballot->led_epoch == record_.epoch) return "";
+    if (goes_on_following()) return "";
     const uint64_t limit = config().maximum_lag_bytes;
     uint64_t behind = v.ballot->receiver_lag_bytes;
     // What the lost primary had at its last renewal; a member that was away knows nothing newer
@@ -121,6 +122,12 @@ class Count {
     if (behind <= limit) return "";
     return fmt::format("is {} bytes behind the lost primary, more than maximum_lag {}", behind,
                        limit);
+  }
+
+  // What it lacks it gets from the cluster that is followed.
+  bool goes_on_following() const {
+    const auto last = view_.history.find(record_.epoch);
+    return config().standby_cluster && last != view_.history.end() && last->second.following;
   }
 
   bool has_final(const Voter& v) const {
@@ -155,13 +162,13 @@ class Count {
   // this one, and had no more. Also where the promotion failed and nothing was written behind it.
   bool has_fork_after(const Voter& v, Epoch epoch) const {
     for (size_t i = 1; i < line_.size(); ++i) {
-      if (line_[i].epoch > epoch && *v.place >= Place{i - 1, line_[i].begin}) return true;
+      if (line_[i].epoch > epoch && *v.place >= end_of(line_, i - 1)) return true;
     }
     return false;
   }
 
   // Larger is better.
-  using Key = std::tuple<bool, bool, bool, size_t, Lsn, bool, int>;
+  using Key = std::tuple<bool, bool, bool, size_t, Timeline, Lsn, bool, int>;
   Key key_of(const Candidate& c) const {
     const auto v = std::ranges::find_if(
         voters_, [&](const Voter& voter) { return voter.ballot->member == c.name; });
@@ -173,13 +180,10 @@ class Count {
     const bool synchronous = view_.sync && !view_.sync->value.generations.empty();
     const bool in_region =
         synchronous && !wanted.empty() && v->member && v->member->region == wanted;
-    return {c.safe,
-            preferred() == c.name,
-            in_region,
-            at.segment,
-            at.lsn,
-            same_region,
-            v->member ? v->member->priority : 0};
+    return {c.safe,      preferred() == c.name,
+            in_region,   at.segment,
+            at.timeline, at.lsn,
+            same_region, v->member ? v->member->priority : 0};
   }
 
   NodeName preferred() const {

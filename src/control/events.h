@@ -40,6 +40,9 @@ struct Upstream {
   NodeName member;
   std::string host;
   int port = 0;
+  // Of a cluster that is followed: its slot for us (empty: none) and where else WAL comes from.
+  std::string slot{};
+  std::string restore_command{};
   bool operator==(const Upstream&) const = default;
 };
 
@@ -107,7 +110,7 @@ struct SetSync {
 struct EnsureSlots {
   std::vector<std::string> slots;
   std::vector<std::string> drop;
-  std::map<std::string, PermanentSlot> permanent{};  // of others; on a standby left alone
+  std::map<std::string, PermanentSlot> permanent{};  // of others; dropped on a standby
 };
 // Dynamic parameters to where PostgreSQL reads them, and a reload if it runs; done when a session
 // shows that they were read. What PostgreSQL would refuse at its next start is not written:
@@ -174,13 +177,14 @@ struct PgStatus {
   bool receiver_streaming = false;
   Lsn upstream_lsn;  // standby: latest end of WAL reported by the upstream; 0 unknown
   std::optional<NodeName> upstream;        // in force (shown by a session)
-  std::vector<WalSender> senders;          // primary only
+  std::vector<WalSender> senders;          // of a primary or a standby leader
   std::vector<std::string> sync_standbys;  // in force (shown by a new session)
   size_t sync_count = 1;                   // likewise
   int running_transactions = 0;            // of clients, replication and ourselves excluded
   Nanos write_waits{0};  // primary: so long a flush of WAL has been waited for; 0: it works
   bool pending_restart = false;
-  std::string progress;  // "cloning 43 %", may be empty
+  bool pending_lowers = false;  // ... and what waits lowers a limit that standbys must not undercut
+  std::string progress;         // "cloning 43 %", may be empty
 };
 
 // ---- what survives the agent's death (one small file, fsynced)
@@ -274,13 +278,18 @@ struct PeerAsked {
   uint64_t token = 0;  // to be given back with AnswerPeer
   PeerRequest request;
 };
+struct Retagged {  // the member's own file was read again
+  int priority = 100;
+  bool nofailover = false;
+  MemberTags tags;
+};
 struct ShutdownRequested {};  // SIGTERM to the agent: leave the cluster in order
 }  // namespace event
 
-using Event =
-    std::variant<event::Tick, event::StoreRead, event::StoreCommitted, event::StoreChanged,
-                 event::Observed, event::PgExited, event::OpDone, event::PersistDone,
-                 event::GuardLost, event::PeerAnswered, event::PeerAsked, event::ShutdownRequested>;
+using Event = std::variant<event::Tick, event::StoreRead, event::StoreCommitted,
+                           event::StoreChanged, event::Observed, event::PgExited, event::OpDone,
+                           event::PersistDone, event::GuardLost, event::PeerAnswered,
+                           event::PeerAsked, event::Retagged, event::ShutdownRequested>;
 
 // ---- effects ----------------------------------------------------------------------------------
 namespace effect {

@@ -12,12 +12,15 @@
 
 namespace bascule::control {
 
-// One epoch of a line: its timeline from where it forked off to where the next one left it.
+// One epoch of a line: its timeline from where it forked off to where the next one left it. The
+// epochs in which the cluster followed another one are a single segment, the first, whatever
+// timelines the WAL is on: who descends from whom there PostgreSQL itself finds out.
 struct Segment {
-  Epoch epoch;
-  Timeline timeline;
+  Epoch epoch;             // followed: the last of them
+  Timeline timeline;       // followed: on which it was left
   Lsn begin;               // 0 for the first
   std::optional<Lsn> end;  // nullopt for the last: open
+  bool followed = false;
 };
 
 // The line that ends in `tip`, oldest first. Empty if `tip` is not recorded. A parent that is not
@@ -28,9 +31,13 @@ Lineage lineage(const std::map<Epoch, HistoryRecord>& history, Epoch tip);
 // A position on the line. Ordered: a later segment is more advanced, then the LSN decides.
 struct Place {
   size_t segment = 0;
+  Timeline timeline;  // of a segment that is followed; else 0
   Lsn lsn;
   auto operator<=>(const Place&) const = default;
 };
+
+// Where segment `index` of the line was left.
+Place end_of(const Lineage& line, size_t index);
 
 // nullopt: not on the line, i.e. diverged (WAL beyond a fork, or a timeline that is no ancestor) or
 // unknown.

@@ -178,6 +178,15 @@ class JsonReader {
       if (auto ok = inner.status(); !ok) return wrong(ok.error().message);
     }
   }
+  // {...}, if it is there.
+  template <typename T>
+  void object(std::string_view key, std::optional<T>& out) {
+    const auto* v = find(key);
+    if (!v) return;
+    JsonReader inner(*v, key);
+    fields(inner, out.emplace());
+    if (auto ok = inner.status(); !ok) wrong(ok.error().message);
+  }
   // {"name": {...}, ...}
   template <typename T>
   void object_map(std::string_view key, size_t count_max, std::map<std::string, T>& out) {
@@ -293,6 +302,10 @@ class JsonWriter {
   void objects(const char* key, size_t, const std::vector<T>& in) {
     auto& list = value_[key] = nlohmann::json::array();
     for (const T& item : in) list.push_back(object(item));
+  }
+  template <typename T>
+  void object(const char* key, const std::optional<T>& in) {
+    if (in) value_[key] = object(*in);
   }
   template <typename T>
   void object_map(const char* key, size_t, const std::map<std::string, T>& in) {

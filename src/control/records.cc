@@ -10,7 +10,7 @@ namespace {
 constexpr std::pair<LeaderPhase, std::string_view> kPhases[] = {
     {LeaderPhase::kVacant, "vacant"},     {LeaderPhase::kPreparing, "preparing"},
     {LeaderPhase::kRunning, "running"},   {LeaderPhase::kDraining, "draining"},
-    {LeaderPhase::kStopping, "stopping"},
+    {LeaderPhase::kStopping, "stopping"}, {LeaderPhase::kFollowing, "following"},
 };
 constexpr std::pair<SyncMode, std::string_view> kSyncModes[] = {
     {SyncMode::kOff, "off"},
@@ -33,10 +33,9 @@ constexpr size_t kStepsMax = 200;
 constexpr size_t kGenerationsMax = 64;
 
 constexpr std::pair<TaskKind, std::string_view> kTaskKinds[] = {
-    {TaskKind::kRestart, "restart"},
-    {TaskKind::kReload, "reload"},
-    {TaskKind::kReinit, "reinit"},
-    {TaskKind::kSwitchover, "switchover"},
+    {TaskKind::kRestart, "restart"}, {TaskKind::kReload, "reload"},
+    {TaskKind::kReinit, "reinit"},   {TaskKind::kSwitchover, "switchover"},
+    {TaskKind::kRemove, "remove"},
 };
 constexpr std::pair<StepState, std::string_view> kStepStates[] = {
     {StepState::kWaiting, "waiting"}, {StepState::kRunning, "running"}, {StepState::kDone, "done"},
@@ -85,10 +84,20 @@ Status validate(const ClusterConfig& c) {
   if (c.blip_tolerance < 200ms || c.blip_tolerance > 10min) {
     return refuse("blip_tolerance: out of range", "Choose 200 ms to 10 min");
   }
+  if (c.standby_cluster && (c.standby_cluster->host.empty() || c.standby_cluster->port < 1 ||
+                            c.standby_cluster->port > 65535)) {
+    return refuse("standby_cluster: the address of the primary to follow is missing",
+                  "Give standby_cluster.host and standby_cluster.port");
+  }
   if (c.rejoin_timeout < 1s || c.rejoin_timeout > 24h) {
     return refuse("rejoin_timeout: out of range", "Choose 1 s to 24 h");
   }
   return {};
+}
+
+const NodeName& followed_cluster() {
+  static const NodeName name = *NodeName::parse("followed_cluster");
+  return name;
 }
 
 Keys::Keys(std::string_view cluster) : prefix(fmt::format("/bascule/{}/", cluster)) {}
@@ -102,6 +111,13 @@ std::string Keys::history(Epoch e) const {
 static void fields(auto& f, Of<PermanentSlot> auto& s) {
   f.text("plugin", s.plugin);
   f.text("database", s.database);
+}
+
+static void fields(auto& f, Of<StandbyCluster> auto& s) {
+  f.text("host", s.host);
+  f.number("port", s.port);
+  f.text("primarySlotName", s.primary_slot_name);
+  f.text("restoreCommand", s.restore_command);
 }
 
 static void fields(auto& f, Of<ClusterConfig> auto& c) {
@@ -122,6 +138,8 @@ static void fields(auto& f, Of<ClusterConfig> auto& c) {
   f.boolean("failsafe", c.failsafe);
   f.boolean("earlyTakeover", c.early_takeover);
   f.duration("blipToleranceMs", c.blip_tolerance);
+  f.boolean("regionRelays", c.region_relays);
+  f.object("standbyCluster", c.standby_cluster);
 }
 
 static void fields(auto& f, Of<LeaderRecord> auto& l) {
@@ -164,6 +182,7 @@ static void fields(auto& f, Of<MemberRecord> auto& m) {
   f.text("syncName", m.sync_name);
   f.number("systemId", m.system_id);
   f.boolean("pendingRestart", m.pending_restart);
+  f.boolean("restartFirst", m.restart_first);
   f.text("configProblem", m.config_problem);
   f.text("task", m.task);
   f.text("taskResult", m.task_result);
@@ -208,6 +227,7 @@ static void fields(auto& f, Of<HistoryRecord> auto& h) {
   f.text("trigger", h.trigger);
   f.wall("atMs", h.at);
   f.number("gapMs", h.gap_ms);
+  f.boolean("following", h.following);
   f.check(h.parent_epoch < h.epoch, "parentEpoch is not before epoch");
 }
 
@@ -259,6 +279,11 @@ static void fields(auto& f, Of<SeedRecord> auto& s) {
   f.required("epoch", s.epoch.value);
 }
 
+static void fields(auto& f, Of<RemovedRecord> auto& r) {
+  f.text("syncName", r.sync_name);
+  f.text("by", r.by);
+}
+
 std::string encode(const ClusterConfig& c) { return write_record(c); }
 Result<ClusterConfig> decode_config(std::string_view text) {
   auto config = read_record<ClusterConfig>(text, "config");
@@ -299,6 +324,10 @@ Result<InitRecord> decode_init(std::string_view text) {
 std::string encode(const RosterRecord& roster) { return write_record(roster); }
 Result<RosterRecord> decode_roster(std::string_view text) {
   return read_record<RosterRecord>(text, "roster");
+}
+std::string encode(const RemovedRecord& r) { return write_record(r); }
+Result<RemovedRecord> decode_removed(std::string_view text) {
+  return read_record<RemovedRecord>(text, "removed");
 }
 std::string encode(const SeedRecord& s) { return write_record(s); }
 Result<SeedRecord> decode_seed(std::string_view text) {

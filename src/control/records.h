@@ -41,6 +41,18 @@ struct PermanentSlot {
   bool operator==(const PermanentSlot&) const = default;
 };
 
+// The primary of another cluster that this one follows as a whole: none of its members accepts
+// writes as long as this is there (docs/operating/standby-cluster.md).
+struct StandbyCluster {
+  std::string host;
+  int port = 5432;
+  std::string primary_slot_name;  // a slot of ours there; empty: none
+  std::string restore_command;    // of the standby leader; empty: none
+  bool operator==(const StandbyCluster&) const = default;
+};
+// What is streamed from then, in place of a member's name.
+const NodeName& followed_cluster();
+
 struct ClusterConfig {
   Millis ttl{5000};
   SyncMode sync_mode = SyncMode::kOn;
@@ -59,6 +71,8 @@ struct ClusterConfig {
   bool failsafe = true;         // the store is silent: lead on while the others pledge to follow
   bool early_takeover = false;  // synchronous modes: before ttl, on evidence (ADR 0024)
   Millis blip_tolerance{2000};  // ... silence is evidence after so long
+  bool region_relays = false;   // a region streams from the leader once, by one of its members
+  std::optional<StandbyCluster> standby_cluster;
   bool operator==(const ClusterConfig&) const = default;
 
   bool synchronous() const { return sync_mode != SyncMode::kOff; }
@@ -82,6 +96,7 @@ enum class LeaderPhase {
   kRunning,    // writable: proxies route to it
   kDraining,   // planned switchover: proxies hold new transactions, running ones may end
   kStopping,   // planned switchover: shutting down cleanly
+  kFollowing,  // standby cluster: streams from the cluster that is followed, never writable
 };
 std::string_view to_string(LeaderPhase phase);
 
@@ -113,7 +128,7 @@ struct MemberTags {
 
 struct MemberRecord {
   NodeName name;
-  std::string role;    // "primary", "replica", "none"
+  std::string role;    // "primary", "standby leader", "replica", "none"
   std::string state;   // "running", "streaming", "starting", "balloting", "rewinding", ...
   std::string reason;  // why it is in this state / why it does not do more
   Epoch epoch;         // of the history that it follows
@@ -132,6 +147,7 @@ struct MemberRecord {
   std::string sync_name;  // application_name of its receiver: name + "_" + incarnation
   uint64_t system_id = 0;
   bool pending_restart = false;
+  bool restart_first = false;  // what waits for it lowers a limit: standbys can't go first
   std::string config_problem;  // why the dynamic parameters are not in force here
   std::string task;            // the last one that it took its turn in
   std::string task_result;     // of that: empty: under way
@@ -179,6 +195,9 @@ struct HistoryRecord {
   std::string trigger;  // "bootstrap", "expired", "vacant", "switchover", "forced"
   WallTime at{};
   int64_t gap_ms = -1;  // vacancy or silence seen -> take-over, as the winner measured it
+  // Standby cluster: the leader of this epoch writes nothing. What its members have is the WAL of
+  // the cluster that they follow; `timeline` and `fork` say only where it stood.
+  bool following = false;
   bool operator==(const HistoryRecord&) const = default;
 };
 
@@ -217,6 +236,13 @@ struct SeedRecord {
   bool operator==(const SeedRecord&) const = default;
 };
 
+// ---- removed/<name>: a member that was taken out and may still run
+struct RemovedRecord {
+  std::string sync_name;  // it comes back under another one, with a new copy
+  std::string by;
+  bool operator==(const RemovedRecord&) const = default;
+};
+
 // ---- keys
 // ---------------------------------------------------------------------------------------- prefix =
 // "/bascule/<cluster>/"
@@ -232,6 +258,7 @@ struct Keys {
   std::string task(std::string_view id) const { return prefix + "tasks/" + std::string(id); }
   std::string pause() const { return prefix + "pause"; }
   std::string seed() const { return prefix + "seed"; }
+  std::string removed(const NodeName& n) const { return prefix + "removed/" + n.str(); }
   std::string member(const NodeName& n) const { return prefix + "members/" + n.str(); }
   std::string ballot(const NodeName& n) const { return prefix + "ballots/" + n.str(); }
   std::string history(Epoch e) const;  // zero-padded, so that keys sort by epoch
@@ -260,6 +287,7 @@ struct ClusterView {
   std::map<NodeName, Versioned<Ballot>> ballots;
   std::map<Epoch, HistoryRecord> history;
   std::map<std::string, Versioned<TaskRecord>> tasks;  // by id
+  std::map<NodeName, Versioned<RemovedRecord>> removed;
   std::optional<MonitorView> monitor;  // databases without an agent: a monitor decides
   std::vector<std::string> problems;
 
@@ -281,7 +309,8 @@ class ClusterParser {
   struct Decoded {
     std::string text;
     std::variant<std::monostate, LeaderRecord, ClusterConfig, InitRecord, RosterRecord, SyncRecord,
-                 RequestRecord, SeedRecord, MemberRecord, Ballot, HistoryRecord, TaskRecord>
+                 RequestRecord, SeedRecord, MemberRecord, Ballot, HistoryRecord, TaskRecord,
+                 RemovedRecord>
         value;
   };
   template <typename T>
@@ -301,6 +330,7 @@ std::string encode(const RequestRecord&);
 std::string encode(const InitRecord&);
 std::string encode(const RosterRecord&);
 std::string encode(const SeedRecord&);
+std::string encode(const RemovedRecord&);
 Result<ClusterConfig> decode_config(std::string_view json);
 Result<LeaderRecord> decode_leader(std::string_view json);
 Result<MemberRecord> decode_member(std::string_view json);
@@ -311,5 +341,6 @@ Result<RequestRecord> decode_request(std::string_view json);
 Result<InitRecord> decode_init(std::string_view json);
 Result<RosterRecord> decode_roster(std::string_view json);
 Result<SeedRecord> decode_seed(std::string_view json);
+Result<RemovedRecord> decode_removed(std::string_view json);
 
 }  // namespace bascule::control

@@ -137,8 +137,9 @@ void SyncSet::observe(const PgStatus& status, const std::vector<SyncCandidate>& 
 }
 
 bool SyncSet::good(const std::string& name, MonoTime now, Millis patience) const {
-  const bool candidate =
-      std::ranges::any_of(candidates_, [&](const SyncCandidate& c) { return c.sync_name == name; });
+  const auto found = std::ranges::find(candidates_, name, &SyncCandidate::sync_name);
+  const bool candidate = found != candidates_.end();
+  if (candidate && found->leaving) return false;
   const auto it = health_.find(name);
   const MonoTime last = it == health_.end() ? MonoTime{} : it->second.last_good;
   if (contains(setting_.names, name) && now < grace_until_) return true;

@@ -36,6 +36,7 @@ struct SyncCandidate {
   NodeName member;
   int priority = 0;
   Lsn flush_lsn;
+  bool leaving = false;  // waited for only until another one can be (removed, or tagged nosync)
 };
 
 // One step to take, or nothing (all is as wanted, or waiting; `why` says which).

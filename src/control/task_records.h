@@ -3,7 +3,7 @@
 //
 // Restart, reload, reinitialise: one step a member, never two under way. A member begins its step
 // when the record says "running", remembers that on its own disk first, and so does it once at
-// most.
+// most. Removing a member is the leader's work alone: the member may be gone for good.
 #pragma once
 
 #include <string>
@@ -16,7 +16,7 @@
 
 namespace bascule::control {
 
-enum class TaskKind { kRestart, kReload, kReinit, kSwitchover };
+enum class TaskKind { kRestart, kReload, kReinit, kSwitchover, kRemove };
 std::string_view to_string(TaskKind kind);
 
 enum class StepState { kWaiting, kRunning, kDone, kFailed, kSkipped };

@@ -65,11 +65,30 @@ std::optional<std::string> result_of(const TaskStep& step, const TaskRecord& tas
   return std::nullopt;
 }
 
+// PostgreSQL keeps a standby from having less max_connections and the like than its primary: what
+// is lowered is lowered there first, what is raised there last.
+bool leader_goes_first(const TaskRecord& task, const ClusterView& view, const NodeName& leader) {
+  const MemberRecord* m = view.member(leader);
+  return task.kind == TaskKind::kRestart && m && m->restart_first;
+}
+
+// What the others have to have replayed before their turn, so that they start with what it lowered.
+constexpr std::string_view kFirst = "went first, at ";
+bool has_replayed_it(const TaskRecord& task, const MemberRecord& m) {
+  return std::ranges::all_of(task.steps, [&](const TaskStep& step) {
+    if (!step.note.starts_with(kFirst)) return true;
+    const auto lsn = Lsn::parse(std::string_view(step.note).substr(kFirst.size()));
+    return !lsn || m.replay_lsn >= *lsn;
+  });
+}
+
 void begin_leader(TaskRecord& task, TaskStep& step, const ClusterView& view, TaskAdvance& out) {
   if (task.kind == TaskKind::kReinit) {
     return give_up(task, step, "it is the leader: switch over first");
   }
-  if (task.kind == TaskKind::kRestart && task.by_switchover) {
+  const bool first = leader_goes_first(task, view, step.member);
+  if (first) step.note = kFirst;  // where, is known when it is back
+  if (task.kind == TaskKind::kRestart && task.by_switchover && !first) {
     if (view.request && view.request->value.outcome.empty()) {
       out.record.reset();  // another switchover is under way: wait for it
       return;
@@ -85,7 +104,10 @@ void begin_leader(TaskRecord& task, TaskStep& step, const ClusterView& view, Tas
 }
 
 // Whose turn is next; the leader's is the last.
-TaskStep* next_step(TaskRecord& task, const NodeName& leader) {
+TaskStep* next_step(TaskRecord& task, const ClusterView& view, const NodeName& leader) {
+  const auto own = std::ranges::find(task.steps, leader, &TaskStep::member);
+  const bool waits = own != task.steps.end() && own->state == StepState::kWaiting;
+  if (waits && leader_goes_first(task, view, leader)) return &*own;
   TaskStep* last = nullptr;
   for (TaskStep& step : task.steps) {
     if (step.state != StepState::kWaiting) continue;
@@ -127,7 +149,11 @@ TaskAdvance advance(const TaskRecord& task, const ClusterView& view, const TaskS
     const auto result = result_of(*running, t, view, now);
     if (result && result->starts_with("done")) {
       running->state = StepState::kDone;
-      running->note = *result == "done" ? "" : *result;
+      if (running->note == kFirst) {
+        running->note += now.flush_lsn.to_string();
+      } else {
+        running->note = *result == "done" ? "" : *result;
+      }
       return out;
     }
     if (result) {
@@ -146,7 +172,7 @@ TaskAdvance advance(const TaskRecord& task, const ClusterView& view, const TaskS
   }
   if (view.paused) return {};
   if (t.kind == TaskKind::kSwitchover) return advance_switchover(std::move(out), view);
-  TaskStep* next = next_step(t, now.leader);
+  TaskStep* next = next_step(t, view, now.leader);
   if (next == nullptr) {
     t.outcome = summary(t);
     return out;
@@ -159,8 +185,10 @@ TaskAdvance advance(const TaskRecord& task, const ClusterView& view, const TaskS
     next->note = "no restart is pending";
   } else if (next->member == now.leader) {
     begin_leader(t, *next, view, out);
-  } else {
+  } else if (has_replayed_it(t, *m)) {
     next->state = StepState::kRunning;
+  } else {
+    return {};
   }
   return out;
 }

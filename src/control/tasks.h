@@ -20,6 +20,7 @@ struct TaskSituation {
   std::string own_task;       // the leader's own last turn ...
   std::string own_result;     // ... and its result; empty: under way
   bool own_turn_now = false;  // the leader is at it
+  Lsn flush_lsn;              // of the leader
 };
 
 struct TaskAdvance {

@@ -26,9 +26,12 @@ struct ClientUser {
 // Commands that are run when something changed here (hooks.h): program and arguments; empty: none.
 struct HookConfig {
   std::vector<std::string> on_role_change;
-  std::vector<std::string> on_start;  // PostgreSQL accepts connections
-  std::vector<std::string> on_stop;   // it is gone
-  Millis timeout{30000};              // then the command is killed
+  std::vector<std::string> on_start;    // PostgreSQL accepts connections
+  std::vector<std::string> on_stop;     // it is gone
+  std::vector<std::string> on_restart;  // it was restarted and has the role again that it had
+  std::vector<std::string> on_reload;   // it has read its configuration again
+  Millis timeout{30000};                // then the command is killed
+  bool operator==(const HookConfig&) const = default;
 };
 
 // How a data directory is made by a command of the operator's, run with its path as
@@ -37,6 +40,7 @@ struct CopyMethod {
   std::string name;                  // "basebackup": pg_basebackup
   std::vector<std::string> command;  // program and arguments
   Millis timeout{std::chrono::hours(24)};
+  bool operator==(const CopyMethod&) const = default;
 };
 
 struct NodeConfig {

@@ -47,7 +47,7 @@ RoleWatch::Change RoleWatch::observe(Phase phase, const control::PgStatus& postg
       if (phase == Phase::kLeading || phase == Phase::kDraining) now = Role::kPrimary;
       break;
     case PgRun::kStandby:
-      if (phase == Phase::kFollowing) now = Role::kReplica;
+      if (phase == Phase::kFollowing || phase == Phase::kStandbyLeading) now = Role::kReplica;
       break;
     case PgRun::kStarting:
     case PgRun::kUnresponsive:
@@ -60,11 +60,13 @@ RoleWatch::Change RoleWatch::observe(Phase phase, const control::PgStatus& postg
   const bool was_up = change.from == Role::kPrimary || change.from == Role::kReplica;
   change.started = up && !was_up;
   change.stopped = was_up && !up;
+  change.restarted = change.started && now == before_;
+  if (change.stopped) before_ = change.from;
   return change;
 }
 
 struct Hooks::Shared {
-  HookConfig config;
+  HookConfig config;  // loop's thread
   env::BlockingPool& pool;
   env::Process& process;
   const env::Clock& clock;
@@ -84,16 +86,20 @@ Hooks::~Hooks() {
   shared_->say = [](const NoteRecord&) {};
 }
 
+void Hooks::configure(HookConfig config) { shared_->config = std::move(config); }
+
 void Hooks::fire(const std::string& event, HookFacts facts) {
   const HookConfig& c = shared_->config;
   const auto& argv = event == "role_change" ? c.on_role_change
                      : event == "start"     ? c.on_start
+                     : event == "restart"   ? c.on_restart
+                     : event == "reload"    ? c.on_reload
                                             : c.on_stop;
   if (argv.empty()) return;
   {
     const std::lock_guard lock(shared_->mutex);
     if (shared_->waiting.size() >= kWaitingMax) shared_->waiting.pop_front();
-    shared_->waiting.push_back({event, argv, std::move(facts)});
+    shared_->waiting.push_back({event, argv, std::move(facts), c.timeout});
     if (std::exchange(shared_->running, true)) return;
   }
   shared_->pool.submit([shared = shared_] { run_next(shared); });
@@ -118,7 +124,7 @@ void Hooks::run_next(const std::shared_ptr<Shared>& shared) {
       command.environment.push_back(fmt::format("BASCULE_{}={}", upper(name), value));
     }
     const MonoTime begun = shared->clock.now();
-    command.deadline = begun + shared->config.timeout;
+    command.deadline = begun + job.timeout;
     std::string output;  // also of one that is killed
     command.on_output = [&output](std::string_view piece) {
       if (output.size() < kOutputBytesMax) output += piece;

@@ -30,13 +30,16 @@ class RoleWatch {
   struct Change {
     Role from = Role::kUnknown, to = Role::kUnknown;
     bool started = false, stopped = false;
+    bool restarted = false;  // it has the role again that it had before it stopped
   };
   // "primary" as long as the record says so and PostgreSQL is one; while a member stands for
   // election, is promoted or repointed it keeps the role that it had.
   Change observe(control::Phase phase, const control::PgStatus& postgres);
+  Role role() const { return role_; }
 
  private:
   Role role_ = Role::kUnknown;
+  Role before_ = Role::kUnknown;  // it stopped
 };
 std::string_view to_string(RoleWatch::Role role);
 
@@ -50,6 +53,9 @@ class Hooks {
   // What waits is dropped; a command that runs ends by itself or by its limit.
   ~Hooks();
 
+  // Loop's thread. What waits goes by the old ones.
+  void configure(HookConfig config);
+
   // Loop's thread; returns at once.
   void fire(const std::string& event, HookFacts facts);
 
@@ -58,6 +64,7 @@ class Hooks {
     std::string event;
     std::vector<std::string> argv;
     HookFacts facts;
+    Millis timeout;
   };
   struct Shared;
   static void run_next(const std::shared_ptr<Shared>& shared);

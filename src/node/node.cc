@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "node/hooks.h"
@@ -66,9 +67,17 @@ class Node::Impl {
     if (const auto* seen = std::get_if<control::event::Observed>(&event)) postgres_ = seen->status;
     agent_->set_wall_time(deps_.loop.wall_now());
     carry_out(agent_->step(event, deps_.loop.now()));
+    const auto* done = std::get_if<control::event::OpDone>(&event);
+    if (done && done->id == reload_ && done->result && done->result->problem.empty()) {
+      hooks_->fire("reload", facts(RoleWatch::Change{roles_.role(), roles_.role()}));
+    }
   }
 
   void carry_out(control::Effects effects) {
+    for (const control::Effect& effect : effects) {
+      const auto* start = std::get_if<control::effect::StartOp>(&effect);
+      if (start && std::holds_alternative<control::op::Reload>(start->op)) reload_ = start->id;
+    }
     shell_->perform(std::move(effects));
     prepare_slots();
     publish();
@@ -82,43 +91,42 @@ class Node::Impl {
 
   void prepare_slots() {
     const control::ClusterView& cluster = agent_->cluster();
+    if (!cluster.roster || !cluster.config) return;
+    std::set<NodeName> names(cluster.roster->value.members.begin(),
+                             cluster.roster->value.members.end());
+    for (const auto& [name, member] : cluster.members) names.insert(name);  // may stream from here
+    names.erase(config_.agent.name);
     std::vector<std::string> slots;
-    if (!cluster.roster) return;
-    const auto& roster = cluster.roster->value.members;
-    for (const NodeName& name : roster) {
-      if (name != config_.agent.name) slots.push_back(control::slot_name(name));
-    }
-    for (const auto& [name, member] : cluster.members) {  // who streams from here
-      const bool ours = member.tags.replicatefrom == config_.agent.name;
-      if (ours && std::ranges::find(roster, name) == roster.end()) {
-        slots.push_back(control::slot_name(name));
-      }
-    }
-    shell_->prepare_slots(std::move(slots));
+    for (const NodeName& name : names) slots.push_back(control::slot_name(name));
+    shell_->prepare_slots(std::move(slots), cluster.config->value.slots);
+  }
+
+  HookFacts facts(const RoleWatch::Change& change) const {
+    const control::ClusterView& cluster = agent_->cluster();
+    const control::LeaderRecord none;
+    const auto& leader = cluster.leader ? cluster.leader->value : none;
+    return {{"cluster", config_.agent.cluster},
+            {"member", config_.agent.name.str()},
+            {"role", std::string(to_string(change.to))},
+            {"old_role", std::string(to_string(change.from))},
+            {"epoch", std::to_string(leader.epoch.value)},
+            {"leader", leader.holder.str()},
+            {"host", config_.agent.host},
+            {"port", std::to_string(config_.agent.port)},
+            {"data_dir", config_.data_dir},
+            {"timeline", std::to_string(postgres_.timeline.value)},
+            {"reason", agent_->reason()}};
   }
 
   void tell_hooks() {
     if (postgres_.sampled_at == MonoTime{}) return;
     const auto change = roles_.observe(agent_->phase(), postgres_);
-    const control::ClusterView& cluster = agent_->cluster();
-    const control::LeaderRecord none;
-    const auto& leader = cluster.leader ? cluster.leader->value : none;
-    const HookFacts facts = {{"cluster", config_.agent.cluster},
-                             {"member", config_.agent.name.str()},
-                             {"role", std::string(to_string(change.to))},
-                             {"old_role", std::string(to_string(change.from))},
-                             {"epoch", std::to_string(leader.epoch.value)},
-                             {"leader", leader.holder.str()},
-                             {"host", config_.agent.host},
-                             {"port", std::to_string(config_.agent.port)},
-                             {"data_dir", config_.data_dir},
-                             {"timeline", std::to_string(postgres_.timeline.value)},
-                             {"reason", agent_->reason()}};
-    if (change.started) hooks_->fire("start", facts);
+    if (change.started) hooks_->fire("start", facts(change));
+    if (change.restarted) hooks_->fire("restart", facts(change));
     if (change.to != change.from && change.to != RoleWatch::Role::kUnknown) {
-      hooks_->fire("role_change", facts);
+      hooks_->fire("role_change", facts(change));
     }
-    if (change.stopped) hooks_->fire("stop", facts);
+    if (change.stopped) hooks_->fire("stop", facts(change));
   }
 
   void publish() {
@@ -135,6 +143,14 @@ class Node::Impl {
     view.guard = shell_->guard_description();
     const std::lock_guard lock(mutex_);
     view_ = std::move(view);
+  }
+
+  void retag(const control::AgentConfig& agent, HookConfig hooks) {
+    config_.agent.priority = agent.priority;
+    config_.agent.nofailover = agent.nofailover;
+    config_.agent.tags = agent.tags;
+    if (hooks_) hooks_->configure(std::move(hooks));
+    step(control::event::Retagged{agent.priority, agent.nofailover, agent.tags});
   }
 
   void request_shutdown() {
@@ -174,6 +190,7 @@ class Node::Impl {
   std::optional<control::Agent> agent_;
   std::optional<Hooks> hooks_;
   RoleWatch roles_;
+  control::OpId reload_ = 0;  // the last one
   control::PgStatus postgres_;
   bool shutdown_requested_ = false;
   env::TimerId wake_timer_ = env::TimerId::kNone;
@@ -189,6 +206,9 @@ Node::Node(NodeConfig config, NodeDeps deps)
 Node::~Node() = default;
 void Node::on_exit(std::function<void(Status)> callback) { impl_->on_exit_ = std::move(callback); }
 Status Node::start() { return impl_->start(); }
+void Node::retag(const control::AgentConfig& agent, HookConfig hooks) {
+  impl_->retag(agent, std::move(hooks));
+}
 void Node::request_shutdown() { impl_->request_shutdown(); }
 void Node::peer_asks(std::string sealed, std::function<void(Result<std::string>)> done) {
   impl_->peer_asks(std::move(sealed), std::move(done));

@@ -67,7 +67,10 @@ class Node {
 
   Status start();           // loop's thread
   void request_shutdown();  // thread-safe
-  NodeView view() const;    // thread-safe
+  // The member's file was read again: tags, priority and hooks are those from now on. Loop's
+  // thread.
+  void retag(const control::AgentConfig& agent, HookConfig hooks);
+  NodeView view() const;  // thread-safe
   // What another agent asks, as it came from the network (node/peers.h). Thread-safe; `done` gets
   // the answer on the loop's thread, or nothing if the agent is not there any more.
   void peer_asks(std::string sealed, std::function<void(Result<std::string>)> done);

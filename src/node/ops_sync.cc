@@ -30,18 +30,31 @@ Result<Lsn> write_marker(PgConnection& session, const Bound& bound) {
   return marker;
 }
 
-// Slots of the time as a primary would hold WAL back for ever. Their names are kept, without WAL:
-// the next promotion needs them.
-Status release_slots(PgConnection& session, const Bound& bound) {
-  auto rows = session.query(
-      "SELECT slot_name, pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
-      " WHERE slot_type = 'physical' AND NOT active AND restart_lsn IS NOT NULL"
-      " AND starts_with(slot_name, 'bascule_')",
+// Slots of the time as a primary would hold WAL back for ever, those of others too: nobody moves
+// them here, and whoever leads has them anew. Those of members come back at once, without WAL: the
+// next promotion needs them. What is left of members that were removed goes.
+Status release_slots(PgConnection& session, const control::op::EnsureSlots& o, const Bound& bound) {
+  std::string wanted;
+  for (const std::string& name : o.slots) {
+    wanted += (wanted.empty() ? "" : ",") + session.quote(name);
+  }
+  auto done = session.query(
+      fmt::format("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+                  " WHERE NOT active AND slot_type = 'physical'"
+                  " AND starts_with(slot_name, 'bascule_')"
+                  " AND (restart_lsn IS NOT NULL OR slot_name <> ALL (ARRAY[{}]::name[]))",
+                  wanted),
       bound);
-  if (!rows) return std::unexpected(rows.error());
-  std::vector<std::string> names;
-  for (const Row& row : *rows) names.push_back(row[0].value_or(""));
-  return create_slots(session, names, Reserve::kAtFirstUse, bound);
+  if (!done) return std::unexpected(done.error());
+  for (const auto& [name, slot] : o.permanent) {
+    // Refused for one that PostgreSQL itself keeps equal with the primary's (17 and later).
+    (void)session.query(
+        fmt::format("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+                    " WHERE NOT active AND slot_name = {}",
+                    session.quote(name)),
+        bound);
+  }
+  return {};
 }
 
 // Those of others, by the cluster's configuration. One that was taken out of it is left alone: its
@@ -63,8 +76,10 @@ Status keep_permanent(OpContext& context, PgConnection& session, const control::
       context.remark("permanent slot missing", name + ": " + there.error().message);
       continue;
     }
-    auto made = there->query(fmt::format("SELECT pg_create_logical_replication_slot({}, {})",
-                                         there->quote(name), there->quote(slot.plugin)),
+    // From 17 on standbys with sync_replication_slots keep it, and go on from it when promoted.
+    const char* kept = there->server_version() >= 170000 ? ", failover => true" : "";
+    auto made = there->query(fmt::format("SELECT pg_create_logical_replication_slot({}, {}{})",
+                                         there->quote(name), there->quote(slot.plugin), kept),
                              bound);
     if (!made) {
       context.remark("permanent slot missing", name + ": " + made.error().message);
@@ -103,7 +118,7 @@ OpResult ensure_slots(OpContext& context, const control::op::EnsureSlots& o) {
   if (!recovering) return in_context("replication slots", recovering.error());
   const Reserve reserve = *recovering == "t" ? Reserve::kAtFirstUse : Reserve::kNow;
   if (reserve == Reserve::kAtFirstUse) {
-    if (auto done = release_slots(*session, bound); !done) {
+    if (auto done = release_slots(*session, o, bound); !done) {
       return in_context("replication slots", done.error());
     }
   }

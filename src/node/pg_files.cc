@@ -94,6 +94,12 @@ std::vector<std::pair<std::string, std::string>> defaults(const ConfInputs& in) 
   };
 }
 
+std::string slot_at(const std::optional<control::Upstream>& upstream, const NodeConfig& config) {
+  if (!upstream) return {};
+  return upstream->member == control::followed_cluster() ? upstream->slot
+                                                         : control::slot_name(config.agent.name);
+}
+
 // Ours: correctness depends on each of them.
 std::vector<std::pair<std::string, std::string>> owned(const ConfInputs& in,
                                                        const ServerSettings& settings) {
@@ -120,10 +126,12 @@ std::vector<std::pair<std::string, std::string>> owned(const ConfInputs& in,
        render_sync_standbys(settings.sync_standbys, settings.sync_count)},
       {"primary_conninfo",
        settings.upstream ? render_conninfo(in, *settings.upstream) : std::string()},
-      {"primary_slot_name",
-       settings.upstream ? control::slot_name(config.agent.name) : std::string()},
+      {"primary_slot_name", slot_at(settings.upstream, config)},
       {"bascule.upstream", settings.upstream ? settings.upstream->member.str() : std::string()},
   };
+  if (settings.upstream && !settings.upstream->restore_command.empty()) {
+    out.emplace_back("restore_command", settings.upstream->restore_command);
+  }
   if (settings.cancel_conflicts) {
     out.emplace_back("max_standby_streaming_delay", "0");
     out.emplace_back("max_standby_archive_delay", "0");
@@ -157,14 +165,39 @@ std::string quote_conninfo(std::string_view value) {
   return out + "'";
 }
 
+Hosts hosts_of(const control::Upstream& upstream) {
+  Hosts out;
+  for (size_t at = 0; at <= upstream.host.size();) {
+    const size_t end = std::min(upstream.host.find(',', at), upstream.host.size());
+    std::string one = upstream.host.substr(at, end - at);
+    int port = upstream.port;
+    const size_t colon = one.find(':');
+    if (colon != std::string::npos && parse_number(std::string_view(one).substr(colon + 1), port)) {
+      one.resize(colon);
+    }
+    out.hosts += (at == 0 ? "" : ",") + one;
+    out.ports += fmt::format("{}{}", at == 0 ? "" : ",", port);
+    at = end + 1;
+  }
+  if (out.hosts.find(',') != std::string::npos) out.session = "read-write";
+  return out;
+}
+
+std::string render_hosts(const control::Upstream& upstream) {
+  const Hosts of = hosts_of(upstream);
+  return fmt::format("host={} port={} target_session_attrs={}", quote_conninfo(of.hosts), of.ports,
+                     of.session);
+}
+
 std::string render_conninfo(const ConfInputs& in, const control::Upstream& upstream) {
   return fmt::format(
-      "host={} port={} user={} passfile={} application_name={} connect_timeout=2 "
+      "{} user={} passfile={} application_name={} connect_timeout=2 "
       "keepalives_idle=1 keepalives_interval=1 keepalives_count=3 tcp_user_timeout={} "
-      "sslmode=prefer",
-      quote_conninfo(upstream.host), upstream.port, quote_conninfo(in.config.replication_user),
+      "sslmode=prefer{}",
+      render_hosts(upstream), quote_conninfo(in.config.replication_user),
       quote_conninfo(in.passfile), quote_conninfo(in.sync_name),
-      in.config.replication_timeout.count());
+      in.config.replication_timeout.count(),
+      in.version_major >= 17 ? " dbname=postgres" : "");  // of the worker that keeps slots equal
 }
 
 std::string render_sync_standbys(const std::vector<std::string>& names, size_t count) {

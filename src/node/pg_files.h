@@ -66,6 +66,13 @@ Status check_dynamic(const std::map<std::string, std::string>& parameters);
 std::string quote_conf(std::string_view value);
 // A value inside a libpq connection string: 'it\'s'.
 std::string quote_conninfo(std::string_view value);
+// For libpq. Several ("a:1,b:2", of a followed cluster): whichever accepts writes.
+struct Hosts {
+  std::string hosts, ports;
+  std::string session = "any";  // target_session_attrs
+};
+Hosts hosts_of(const control::Upstream& upstream);
+std::string render_hosts(const control::Upstream& upstream);
 std::string render_conninfo(const ConfInputs& inputs, const control::Upstream& upstream);
 
 // FIRST 1 ("a"), or ANY 2 ("a","b","c") where there are several; empty for none.

@@ -25,7 +25,7 @@ constexpr char kQuery[] =
     " current_setting('synchronous_standby_names'),"
     " current_setting('primary_conninfo')";
 
-constexpr char kPrimaryQuery[] =
+constexpr char kSendersQuery[] =
     "SELECT application_name, state = 'streaming', coalesce(flush_lsn::text, ''),"
     " coalesce(replay_lsn::text, '') FROM pg_stat_replication"
     " WHERE pid <> pg_backend_pid() AND state IN ('catchup', 'streaming')"
@@ -39,6 +39,15 @@ constexpr char kTransactionsQuery[] =
 constexpr char kPendingRestartQuery[] =
     "SELECT EXISTS (SELECT FROM pg_settings WHERE pending_restart AND name NOT LIKE "
     "'recovery_target%')";  // a target that was reached is no reason
+
+// Of what waits for a restart: is a limit lowered that standbys must not undercut?
+constexpr char kPendingLowersQuery[] =
+    "SELECT EXISTS (SELECT FROM pg_settings s WHERE pending_restart"
+    " AND name IN ('max_connections', 'max_worker_processes', 'max_wal_senders',"
+    " 'max_prepared_transactions', 'max_locks_per_transaction')"
+    " AND (SELECT CASE WHEN f.setting ~ '^[0-9]{1,9}$' THEN f.setting::int END"
+    " FROM pg_file_settings f WHERE f.name = s.name ORDER BY seqno DESC LIMIT 1)"
+    " < s.setting::int)";
 
 Lsn lsn_of(const std::optional<std::string>& text) {
   return text ? Lsn::parse(*text).value_or(Lsn{}) : Lsn{};
@@ -87,18 +96,29 @@ Status Sampler::ensure_session(const Bound& bound) {
   auto pending = session->value(kPendingRestartQuery, bound);
   if (!pending) return std::unexpected(pending.error());
   pending_restart_ = *pending == "t";
+  pending_lowers_ = false;
+  if (pending_restart_) {
+    auto lowers = session->value(kPendingLowersQuery, bound);
+    if (!lowers) return std::unexpected(lowers.error());
+    pending_lowers_ = *lowers == "t";
+  }
   session_ = std::move(*session);
   session_since_ = server_.clock().now();
   return {};
 }
 
-Status Sampler::look_at_primary(PgStatus& status, const Bound& bound) {
-  auto senders = session_->query(kPrimaryQuery, bound);
+Status Sampler::look_at_senders(PgStatus& status, const Bound& bound) {
+  auto senders = session_->query(kSendersQuery, bound);
   if (!senders) return std::unexpected(senders.error());
   for (const Row& row : *senders) {
     status.senders.push_back(
         {row[0].value_or(""), is_true(row[1]), lsn_of(row[2]), lsn_of(row[3])});
   }
+  return {};
+}
+
+Status Sampler::look_at_primary(PgStatus& status, const Bound& bound) {
+  if (auto done = look_at_senders(status, bound); !done) return done;
   auto running = session_->value(kTransactionsQuery, bound);
   if (!running) return std::unexpected(running.error());
   status.running_transactions = atoi(running->c_str());
@@ -133,7 +153,10 @@ Status Sampler::look_at_server(PgStatus& status, const Bound& bound) {
     status.sync_standbys = {row[6].value_or("")};  // somebody else's: shown as it is
   }
   status.replay_lsn = lsn_of(row[2]);
-  if (status.run == PgRun::kStandby) return {};
+  if (status.run == PgRun::kStandby) {
+    return status.upstream == control::followed_cluster() ? look_at_senders(status, bound)
+                                                          : Status{};
+  }
   status.replay_lsn = status.flush_lsn;
   status.upstream.reset();
   return look_at_primary(status, bound);
@@ -166,6 +189,7 @@ PgStatus Sampler::sample(env::Pid postmaster, bool processes) {
   }
   connected_once_ = true;
   status.pending_restart = pending_restart_;
+  status.pending_lowers = pending_lowers_;
   return status;
 }
 

@@ -30,6 +30,7 @@ class Sampler {
   void look_at_files(control::PgStatus& status);
   Status look_at_server(control::PgStatus& status, const Bound& bound);
   Status ensure_session(const Bound& bound);
+  Status look_at_senders(control::PgStatus& status, const Bound& bound);
   Status look_at_primary(control::PgStatus& status, const Bound& bound);
 
   Server& server_;
@@ -37,6 +38,7 @@ class Sampler {
   MonoTime session_since_{};
   env::Pid session_of_ = 0;  // postmaster that the session belongs to
   bool pending_restart_ = false;
+  bool pending_lowers_ = false;
   int receiver_ = 0;             // process that streamed at the sample before
   bool connected_once_ = false;  // to that postmaster
   std::mutex mutex_;

@@ -316,8 +316,10 @@ Result<PgConnection> Server::replication_session(const Bound& bound) {
 }
 
 Result<PgConnection> Server::remote_session(const control::Upstream& member, const Bound& bound) {
-  return PgConnection::connect({{"host", member.host},
-                                {"port", std::to_string(member.port)},
+  const Hosts of = hosts_of(member);
+  return PgConnection::connect({{"host", of.hosts},
+                                {"port", of.ports},
+                                {"target_session_attrs", of.session},
                                 {"user", config().replication_user},
                                 {"dbname", "replication"},
                                 {"replication", "true"},
@@ -332,10 +334,10 @@ Result<PgConnection> Server::remote_session(const control::Upstream& member, con
 std::string Server::remote_conninfo(const control::Upstream& member,
                                     const std::string& database) const {
   return fmt::format(
-      "host={} port={} user={} dbname={} passfile={} application_name={} connect_timeout=5 "
+      "{} user={} dbname={} passfile={} application_name={} connect_timeout=5 "
       "keepalives_idle=2 keepalives_interval=2 keepalives_count=3 sslmode=prefer",
-      quote_conninfo(member.host), member.port, quote_conninfo(config().replication_user),
-      quote_conninfo(database), quote_conninfo(run("pgpass")),
+      render_hosts(member), quote_conninfo(config().replication_user), quote_conninfo(database),
+      quote_conninfo(run("pgpass")),
       quote_conninfo("bascule copy of " + config().agent.name.str()));
 }
 

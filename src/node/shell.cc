@@ -484,7 +484,11 @@ void Shell::maybe_probe_writes(const control::PgStatus& status) {
   deps_.pool.submit([shared = shared_] { shared->write_probe.run(); });
 }
 
-void Shell::prepare_slots(std::vector<std::string> slots) { slots_wanted_ = std::move(slots); }
+void Shell::prepare_slots(std::vector<std::string> slots,
+                          std::map<std::string, control::PermanentSlot> permanent) {
+  slots_wanted_ = std::move(slots);
+  slots_of_others_ = std::move(permanent);
+}
 
 void Shell::maybe_prepare_slots(const control::PgStatus& status) {
   const bool streaming = status.run == control::PgRun::kStandby && status.receiver_streaming;
@@ -502,7 +506,7 @@ void Shell::maybe_prepare_slots(const control::PgStatus& status) {
   }
   slots_prepared_at_ = status.sampled_at;
   slots_prepared_ = slots_wanted_;  // also should it fail: the promotion creates what is missing
-  ops_.push_back({kOwnOp, op::EnsureSlots{slots_wanted_, {}}});
+  ops_.push_back({kOwnOp, op::EnsureSlots{slots_wanted_, {}, slots_of_others_}});
   next_op();
 }
 

@@ -63,7 +63,8 @@ class Shell {
   void note(NoteRecord record);  // with time and member filled in
   // Slots that a promotion of this member will need. While it streams and nothing else is to be
   // done they are created without WAL, so that a promotion does not have to. Old ones are released.
-  void prepare_slots(std::vector<std::string> slots);
+  void prepare_slots(std::vector<std::string> slots,
+                     std::map<std::string, control::PermanentSlot> permanent);
   void peer_asks(const std::string& sealed, std::function<void(Result<std::string>)> done);
   void on_exit(std::function<void()> callback);  // effect::Exit, after the guard was told to end
 
@@ -134,6 +135,7 @@ class Shell {
   env::TimerId persist_timer_ = env::TimerId::kNone;
 
   std::vector<std::string> slots_wanted_, slots_prepared_;
+  std::map<std::string, control::PermanentSlot> slots_of_others_;
   MonoTime slots_prepared_at_{};
   MonoTime streaming_since_{};  // zero: it does not
 

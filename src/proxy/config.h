@@ -12,6 +12,7 @@
 #include "env/net.h"
 #include "proxy/access_config.h"
 #include "proxy/databases.h"
+#include "proxy/durability.h"
 #include "proxy/monitor.h"
 #include "proxy/routing.h"
 
@@ -66,6 +67,7 @@ struct ProxyConfig {
   std::vector<PoolRule> pools;
   // Not empty: others than these do not exist for clients.
   std::vector<DatabaseRule> databases;
+  std::vector<DurabilityRule> durability;
   // Server connections of one user to one database, all workers together. 0: pool_size alone
   // counts.
   int default_pool_size = 0;

@@ -14,7 +14,10 @@ Target target_of(const RouteMember& member, PortKind role, const Route& route) {
   target.endpoint = member.endpoint;
   target.role = role;
   target.epoch = route.table.epoch;
-  if (role == PortKind::kWriter) target.permit = route.permit;
+  if (role == PortKind::kWriter) {
+    target.permit = route.permit;
+    target.read_only = route.table.read_only;
+  }
   return target;
 }
 

@@ -23,6 +23,7 @@ struct Target {
   bool elsewhere = false;             // a database's own server: its role is kReader
   PortKind role = PortKind::kWriter;  // kReader: a replica
   Epoch epoch;                        // of the route by which it was chosen
+  bool read_only = false;             // RouteTable::read_only: a standby in the primary's place
   std::shared_ptr<Permit> permit;     // of the primary's epoch; see Route
   std::string describe() const {
     return role == PortKind::kWriter ? name + ", epoch " + std::to_string(epoch.value) : name;

@@ -39,6 +39,10 @@ struct RouteTable {
   std::optional<RouteMember> primary;  // none: statements for the writer port wait
   std::vector<RouteMember> replicas;
   RouteState state = RouteState::kOpen;
+  // The primary is a standby itself (of a cluster that follows another one): it answers what reads
+  // and refuses the rest with 25006.
+  bool read_only = false;
+  bool sync_strict = true;  // the cluster demands a standby for each commit; also while not known
   // The primary of this epoch may act until then (its record's deadline as known here): answers of
   // it that come later are not believed and not forwarded. Moved on by Proxy::extend_permit().
   MonoTime permit_until = MonoTime::max();

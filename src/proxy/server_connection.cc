@@ -123,7 +123,8 @@ size_t ServerConnection::on_login_data(std::string_view bytes) {
   cancel_key_ = login_->cancel_key();
   derived_keys_ = login_->derived_keys();
   // A standby on the writer's side: promotion is not through yet, or the route is out of date.
-  if (target_.role == PortKind::kWriter && find_parameter(parameters(), "in_hot_standby") == "on") {
+  if (target_.role == PortKind::kWriter && !target_.read_only &&
+      find_parameter(parameters(), "in_hot_standby") == "on") {
     login_failed({"57P03", "it is still a standby"});
     return bytes.size();
   }
@@ -286,6 +287,7 @@ size_t ServerConnection::on_attached_data(std::string_view bytes) {
   const bool expired = expires && worker_.loop().now() >= target_.permit->until();
   ClientConnection& client = *client_;
   const bool read_only = client.port() != PortKind::kReader && !target_.elsewhere &&
+                         !target_.read_only &&
                          find_parameter(parameters(), "in_hot_standby") == "on";
   const Session::Relayed relayed = client.session().on_server(
       bytes, scanner_, expired ? Session::Permit::kExpired : Session::Permit::kValid,

@@ -101,6 +101,7 @@ RouteMember StaticTopology::member(size_t server) const {
 
 RouteTable StaticTopology::make(MonoTime now) {
   RouteTable table;
+  table.sync_strict = false;  // there is no cluster that could demand it
   std::string reason;
   const std::optional<size_t> primary = find_primary(reason);
   if (primary && primary_ && *primary != *primary_) {
