@@ -1,5 +1,5 @@
-// Byte streams for the data plane: the seam between the proxy and its engine (epoll or io_uring). It
-// is narrow in the way that both need:
+// Byte streams for the data plane: the seam between the proxy and its engine (epoll or io_uring).
+// It is narrow in the way that both need:
 //   - Bytes come to the handler where they were received (the worker's scratch with epoll, a buffer
 //     of the ring with io_uring). What the handler does not consume the engine keeps and offers
 //     again in front of what follows, so that a handler never owns an input buffer.
@@ -66,6 +66,9 @@ class Stream {
   // Sends what is pending (bounded by time), tells the peer, and lets it read: a plain close with
   // unread input resets the connection, and the peer would lose a last error message.
   virtual void close_after_flush() = 0;
+  // For a peer that has said it is done: sends what is pending likewise, and closes without waiting
+  // for it to read.
+  virtual void close_when_sent() = 0;
   // TLS begins with the next byte of either direction: what on_data() does not consume, if called
   // inside it, is the first of the peer's handshake. on_secured() or on_closed(EPROTO) follows,
   // never before it returns; what is sent until then is dropped. The handshake is bounded in size;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <initializer_list>
+#include <memory>
 
 #include "pgwire/scram_internal.h"
 #include "pgwire/startup.h"
@@ -28,7 +29,10 @@ constexpr size_t kBlock = 64;  // of SHA-256
 // longer than the digest.
 bool digest(std::initializer_list<std::string_view> parts, Sha256Key& out) {
   static const EVP_MD* const sha256 = ::EVP_MD_fetch(nullptr, "SHA256", nullptr);
-  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  // Begun anew each time; making one takes as long as a short digest, too.
+  static thread_local const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> owned(
+      EVP_MD_CTX_new(), &EVP_MD_CTX_free);
+  EVP_MD_CTX* const context = owned.get();
   bool ok =
       context != nullptr && sha256 != nullptr && EVP_DigestInit_ex2(context, sha256, nullptr) == 1;
   for (const std::string_view part : parts) {
@@ -36,7 +40,6 @@ bool digest(std::initializer_list<std::string_view> parts, Sha256Key& out) {
   }
   unsigned size = 0;
   ok = ok && EVP_DigestFinal_ex(context, out.data(), &size) == 1 && size == out.size();
-  EVP_MD_CTX_free(context);
   return ok;
 }
 

@@ -11,14 +11,21 @@
 
 namespace bascule::posix {
 
+class EpollNet;
+
 class EpollStream final : public SocketStream, public EventSink {
  public:
-  EpollStream(SocketNet& net, Reactor& reactor, char* scratch, UniqueFd fd, Kind kind);
+  EpollStream(EpollNet& net, UniqueFd fd, Kind kind);
 
   bool congested() const override { return out_ != nullptr; }
   void on_events(uint32_t events) override;
   void watch();
-  void unwatch() { reactor_.forget(fd_.get()); }
+  void unwatch();
+  // Without waiting to be told that there is something.
+  void read_soon() {
+    readable_ = true;
+    receive_later();
+  }
 
  private:
   struct Output {
@@ -32,14 +39,13 @@ class EpollStream final : public SocketStream, public EventSink {
   void read_on() override;
   void discard_input() override;
   void expect_end() override { hung_up_ = readable_ = true; }
+  EpollNet& net() const;
   void flush();
   void on_broken_output();
 
   // Fairness: so much is read from one stream before the others have their turn.
-  static constexpr int kReadsPerTurn = 4;
+  static constexpr size_t kReadPerTurn = 256 * 1024;
 
-  Reactor& reactor_;
-  char* scratch_;
   bool readable_ = false;  // there may be input that no edge will announce again
   bool hung_up_ = false;   // read until end of file even after short reads
   std::unique_ptr<Output> out_;
@@ -54,6 +60,7 @@ class EpollNet final : public SocketNet {
   void close_listeners() override;
 
  private:
+  friend class EpollStream;
   class Listener;
 
   void add_listener(UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint) override;

@@ -16,7 +16,9 @@ namespace bascule::posix {
 // --------------------------------------------------------------------------------------
 
 UringStream::UringStream(UringNet& net, UniqueFd fd, Kind kind)
-    : SocketStream(net, std::move(fd), kind), uring_(net) {}
+    : SocketStream(net, std::move(fd), kind) {}
+
+UringNet& UringStream::net() const { return static_cast<UringNet&>(net_); }
 
 void UringStream::send_raw(std::string_view bytes) {
   if (closed_ || broken_ || failure_ != 0 || bytes.empty()) return;
@@ -25,11 +27,11 @@ void UringStream::send_raw(std::string_view bytes) {
     if (bytes.empty()) return;
     blocked_ = true;
   }
-  if (waiting_ == nullptr) waiting_ = &uring_.new_output();
+  if (waiting_ == nullptr) waiting_ = &net().new_output();
   waiting_->bytes.append(bytes);
   if (flying_ != nullptr && waiting_->bytes.size() > kCongested) blocked_ = true;
   if (flying_ == nullptr && !connecting_ && !std::exchange(queued_output_, true)) {
-    uring_.queue_output(fd_.get());
+    net().queue_output(fd_.get());
   }
 }
 
@@ -47,15 +49,15 @@ void UringStream::submit_output() {
   queued_output_ = false;
   if (waiting_ == nullptr || flying_ != nullptr) return;
   flying_ = std::exchange(waiting_, nullptr);
-  flying_->stream_tag = uring_.stream_tag(UringNet::Op::kSend, fd_.get());
-  uring_.submit(*flying_, fd_.get());
+  flying_->stream_tag = net().stream_tag(UringNet::Op::kSend, fd_.get());
+  net().submit(*flying_, fd_.get());
 }
 
 void UringStream::on_sent(int result) {
   flying_ = nullptr;
   if (result < 0) {
     broken_ = true;
-    if (waiting_ != nullptr) uring_.give_back(*std::exchange(waiting_, nullptr));
+    if (waiting_ != nullptr) net().give_back(*std::exchange(waiting_, nullptr));
     blocked_ = false;
     return;
   }
@@ -68,39 +70,38 @@ void UringStream::on_sent(int result) {
 
 void UringStream::on_placed() {
   if (failure_ != 0) return;
-  if (!connecting_) return ask_for_input(IORING_RECVSEND_POLL_FIRST);
-  io_uring_sqe* sqe = uring_.uring_.request();
+  if (!connecting_) return ask_for_input();
+  io_uring_sqe* sqe = net().uring_.request();
   ::io_uring_prep_poll_add(sqe, fd_.get(), POLLOUT);
-  UringLoop::tag(sqe, uring_.stream_tag(UringNet::Op::kConnect, fd_.get()));
+  UringLoop::tag(sqe, net().stream_tag(UringNet::Op::kConnect, fd_.get()));
 }
 
 void UringStream::on_writable() {
   connected();
   if (closed_ || connecting_) return;
-  ask_for_input(0);
+  ask_for_input();
   if (waiting_ != nullptr) submit_output();
 }
 
-void UringStream::ask_for_input(unsigned how) {
+void UringStream::ask_for_input() {
   if (receiving_ || ended_ || held_.size() > kHeld) return;
   receiving_ = true;
-  io_uring_sqe* sqe = uring_.uring_.request();
+  io_uring_sqe* sqe = net().uring_.request();
   ::io_uring_prep_recv_multishot(sqe, fd_.get(), nullptr, 0, 0);
-  sqe->ioprio |= static_cast<uint16_t>(how);
   sqe->flags |= IOSQE_BUFFER_SELECT;
   sqe->buf_group = UringBuffers::kGroup;
-  UringLoop::tag(sqe, uring_.stream_tag(UringNet::Op::kReceive, fd_.get()));
+  UringLoop::tag(sqe, net().stream_tag(UringNet::Op::kReceive, fd_.get()));
 }
 
 void UringStream::on_received(int result, uint32_t cqe_flags) {
   if ((cqe_flags & IORING_CQE_F_MORE) == 0) receiving_ = cancelling_ = false;
   if (result > 0) {
-    const std::string_view bytes = uring_.buffers_.received(result, cqe_flags);
+    const std::string_view bytes = net().buffers_.received(result, cqe_flags);
     if (!lingering_) paused_ || !held_.empty() ? hold(bytes) : take(bytes);
   } else if (result == 0 || (result != -ENOBUFS && result != -ECANCELED && result != -EINTR)) {
     return on_end(-result);
   }
-  if (!closed_) ask_for_input(0);
+  if (!closed_) ask_for_input();
 }
 
 void UringStream::on_end(int error) {
@@ -121,12 +122,12 @@ void UringStream::on_hang_up() {
 
 void UringStream::take(std::string_view bytes) {
   while (!bytes.empty()) {
-    const size_t most = tls_ ? SocketNet::kSealedReadSize : SocketNet::kReadSize;
+    const size_t most = read_size();
     std::string_view piece = bytes.substr(0, most);
     bytes.remove_prefix(piece.size());
     if (!tls_ && !unread_.empty()) {
-      char* scratch = uring_.scratch_.get();
-      ::memcpy(scratch, unread_.data(), unread_.size());
+      char* scratch = net().scratch_.get();
+      ::memcpy(scratch, unread_.view().data(), unread_.size());
       ::memcpy(scratch + unread_.size(), piece.data(), piece.size());
       piece = {scratch, unread_.size() + piece.size()};
     }
@@ -140,48 +141,48 @@ void UringStream::hold(std::string_view bytes) {
   held_.append(bytes);
   if (held_.size() <= kHeld || !receiving_ || cancelling_) return;
   cancelling_ = true;
-  uring_.uring_.cancel_request(uring_.stream_tag(UringNet::Op::kReceive, fd_.get()));
+  net().uring_.cancel_request(net().stream_tag(UringNet::Op::kReceive, fd_.get()));
   // Nobody would learn from a receive any more that the peer has gone.
   if (std::exchange(watching_end_, true)) return;
-  io_uring_sqe* sqe = uring_.uring_.request();
+  io_uring_sqe* sqe = net().uring_.request();
   ::io_uring_prep_poll_add(sqe, fd_.get(), POLLRDHUP);
-  UringLoop::tag(sqe, uring_.stream_tag(UringNet::Op::kHangUp, fd_.get()));
+  UringLoop::tag(sqe, net().stream_tag(UringNet::Op::kHangUp, fd_.get()));
 }
 
 void UringStream::read_on() {
   if (!held_.empty()) {
-    const std::string held = std::exchange(held_, {});
+    const std::string held = held_.take();
     take(held);
     if (closed_ || lingering_ || paused_) return;
     if (!held_.empty()) return receive_later();
   }
   if (ended_) return fail(end_error_);
-  ask_for_input(0);
+  ask_for_input();
 }
 
 void UringStream::discard_input() {
   held_.clear();
   if (ended_) return close();
-  ask_for_input(0);
+  ask_for_input();
 }
 
 void UringStream::on_removed() {
   // A last word that waits for the end of the turn leaves now.
   if (waiting_ != nullptr) {
     if (flying_ == nullptr && !connecting_) send_now(waiting_->bytes);
-    uring_.give_back(*std::exchange(waiting_, nullptr));
+    net().give_back(*std::exchange(waiting_, nullptr));
   }
-  if (!uring_.uring_.running()) return;  // the ring's end is the end of its requests
+  if (!net().uring_.running()) return;  // the ring's end is the end of its requests
   using Op = UringNet::Op;
-  if (receiving_) uring_.uring_.cancel_request(uring_.stream_tag(Op::kReceive, fd_.get()));
-  if (watching_end_) uring_.uring_.cancel_request(uring_.stream_tag(Op::kHangUp, fd_.get()));
-  if (connecting_) uring_.uring_.cancel_request(uring_.stream_tag(Op::kConnect, fd_.get()));
+  if (receiving_) net().uring_.cancel_request(net().stream_tag(Op::kReceive, fd_.get()));
+  if (watching_end_) net().uring_.cancel_request(net().stream_tag(Op::kHangUp, fd_.get()));
+  if (connecting_) net().uring_.cancel_request(net().stream_tag(Op::kConnect, fd_.get()));
   if (flying_ != nullptr) {
-    uring_.uring_.cancel_request(
+    net().uring_.cancel_request(
         UringNet::tag_of(Op::kSend, 0, std::exchange(flying_, nullptr)->index));
   }
   // The connection ends when nothing refers to it any more: behind those.
-  io_uring_sqe* sqe = uring_.uring_.request();
+  io_uring_sqe* sqe = net().uring_.request();
   ::io_uring_prep_close(sqe, fd_.release());
   UringLoop::tag(sqe, 0);
 }

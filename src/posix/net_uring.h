@@ -33,6 +33,7 @@ class UringStream final : public SocketStream {
  private:
   friend class UringNet;
 
+  UringNet& net() const;
   void send_raw(std::string_view bytes) override;
   bool output_pending() const override { return waiting_ != nullptr || flying_ != nullptr; }
   bool input_pending() const override { return !held_.empty() || ended_ || !receiving_; }
@@ -49,7 +50,7 @@ class UringStream final : public SocketStream {
   void on_end(int error);
   void take(std::string_view bytes);
   void hold(std::string_view bytes);
-  void ask_for_input(unsigned how);
+  void ask_for_input();
   void submit_output();
   std::string_view send_now(std::string_view bytes);  // what the kernel does not take
 
@@ -60,7 +61,6 @@ class UringStream final : public SocketStream {
   // Input that waits for the handler: beyond it no more is received.
   static constexpr size_t kHeld = 16 * 1024;
 
-  UringNet& uring_;
   bool receiving_ = false;     // a multishot receive is under way
   bool cancelling_ = false;    // ... and was told to end
   bool watching_end_ = false;  // a poll for the peer's end is under way
@@ -71,7 +71,7 @@ class UringStream final : public SocketStream {
   int end_error_ = 0;
   UringOutput* waiting_ = nullptr;  // not handed over yet
   UringOutput* flying_ = nullptr;   // the kernel's
-  std::string held_;                // received while the handler paused
+  RareString held_;                 // received while the handler paused
 };
 
 class UringNet final : public SocketNet, public UringLoop::Client {

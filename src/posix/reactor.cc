@@ -57,7 +57,7 @@ void Reactor::watch(int fd, uint32_t ready_mask,
                     std::move_only_function<void(uint32_t ready)> callback) {
   unwatch(fd);
   auto sink = std::make_unique<FunctionSink>(std::move(callback), ready_mask);
-  add(fd, to_epoll(ready_mask), *sink);
+  add(fd, to_epoll(ready_mask) | EPOLLET, *sink);
   slot(fd).owned = std::move(sink);
 }
 
@@ -68,7 +68,7 @@ void Reactor::add(int fd, uint32_t epoll_events, EventSink& sink) {
   s.sink = &sink;
   s.events = epoll_events;
   epoll_event event{};
-  event.events = epoll_events | EPOLLET;
+  event.events = epoll_events;
   event.data.u64 = (uint64_t{s.generation} << 32) | static_cast<uint32_t>(fd);
   checked(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event), "epoll_ctl add");
 }
@@ -78,7 +78,7 @@ void Reactor::modify(int fd, uint32_t epoll_events) {
   if (s.sink == nullptr || s.events == epoll_events) return;
   s.events = epoll_events;
   epoll_event event{};
-  event.events = epoll_events | EPOLLET;
+  event.events = epoll_events;
   event.data.u64 = (uint64_t{s.generation} << 32) | static_cast<uint32_t>(fd);
   checked(::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event), "epoll_ctl mod");
 }

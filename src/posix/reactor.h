@@ -29,8 +29,8 @@ class Reactor final : public LoopCore {
   void unwatch(int fd) override;
   void run() override;
 
-  // The same with raw epoll bits. EPOLLET is added. The sink must outlive its registration, and
-  // until the end of the turn in which it is removed.
+  // The same with raw epoll bits, EPOLLET among them or not. The sink must outlive its
+  // registration, and until the end of the turn in which it is removed.
   void add(int fd, uint32_t epoll_events, EventSink& sink);
   void modify(int fd, uint32_t epoll_events);
   void remove(int fd);

@@ -11,6 +11,7 @@
 #include <sys/un.h>
 
 #include <optional>
+#include <string_view>
 
 namespace bascule::posix {
 namespace {
@@ -20,7 +21,21 @@ struct Address {
   socklen_t size = 0;
   int family() const { return storage.ss_family; }
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+  bool loopback() const {
+    const auto* v4 = reinterpret_cast<const sockaddr_in*>(&storage);
+    const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&storage);
+    if (family() == AF_INET) return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
+    return family() == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
+  }
 };
+
+// Within a host there is no congestion, and what some algorithms do about it costs time: bbr sets
+// timers, to pace. Reno is always there, and does least.
+void spare_congestion_control(int fd, const Address& address) {
+  constexpr std::string_view kLeast = "reno";
+  if (!address.loopback()) return;
+  ::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, kLeast.data(), kLeast.size());
+}
 
 std::optional<Address> to_address(const env::Endpoint& endpoint) {
   Address a;
@@ -72,10 +87,15 @@ Result<UniqueFd> listen_socket(const env::Endpoint& endpoint) {
   if (!fd.valid()) return socket_error(endpoint, "socket");
   const int on = 1;
   if (address->family() != AF_UNIX) {
+    // A client speaks first: whoever has said nothing yet need not be accepted. (Who says nothing
+    // for this many seconds is, and meets the time-outs of a log-in.)
+    ::setsockopt(fd.get(), IPPROTO_TCP, TCP_DEFER_ACCEPT, &on, sizeof on);
     ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
   }
-  set_stream_options(fd.get());  // accepted connections inherit them: no system calls for each
+  // Accepted connections inherit them: no system calls for each.
+  set_stream_options(fd.get());
+  spare_congestion_control(fd.get(), *address);
   if (::bind(fd.get(), address->get(), address->size) != 0) return socket_error(endpoint, "bind");
   if (::listen(fd.get(), 4096) != 0) return socket_error(endpoint, "listen");
   return fd;
@@ -92,6 +112,7 @@ ConnectAttempt start_connect(const env::Endpoint& endpoint) {
     attempt.error = EADDRNOTAVAIL;
   } else {
     set_stream_options(attempt.fd.get());
+    spare_congestion_control(attempt.fd.get(), *address);
     if (::connect(attempt.fd.get(), address->get(), address->size) != 0 && errno != EINPROGRESS) {
       attempt.error = errno;
     }

@@ -13,13 +13,21 @@
 namespace bascule::posix {
 
 SocketStream::SocketStream(SocketNet& net, UniqueFd fd, Kind kind)
-    : net_(net), fd_(std::move(fd)), connecting_(kind == Kind::kConnecting) {}
+    : net_(net),
+      fd_(std::move(fd)),
+      connecting_(kind == Kind::kConnecting),
+      outgoing_(kind == Kind::kConnecting) {}
 
 std::string SocketStream::peer() const { return peer_name(fd_.get()); }
 
 std::string SocketStream::peer_host() const { return peer_address(fd_.get()); }
 
 std::string SocketStream::peer_user() const { return unix_peer_user(fd_.get()); }
+
+size_t SocketStream::read_size() const {
+  if (tls_) return SocketNet::kSealedReadSize;
+  return outgoing_ ? SocketNet::kBulkReadSize : SocketNet::kReadSize;
+}
 
 void SocketStream::receive_later() { net_.enqueue(*this); }
 
@@ -63,9 +71,11 @@ void SocketStream::close_after_flush() {
   paused_ = false;
   handler_ = nullptr;
   unread_.clear();
-  linger_timer_ = net_.loop_.call_after(SocketNet::kLinger, [this] { close(); });
+  net_.lingering_[this] = net_.loop_.call_after(SocketNet::kLinger, [this] { close(); });
   if (!output_pending()) half_close();
 }
+
+void SocketStream::close_when_sent() { output_pending() ? close_after_flush() : close(); }
 
 void SocketStream::half_close() {
   ::shutdown(fd_.get(), SHUT_WR);
@@ -98,7 +108,7 @@ void SocketStream::receive() {
   if (failure_ != 0) return fail(failure_);
   if (lingering_) return discard_input();
   if (std::exchange(offer_again_, false) && !unread_.empty()) {
-    const std::string again = std::exchange(unread_, {});
+    const std::string again = unread_.take();
     if (!deliver(again)) return;
     if (lingering_) return discard_input();
   }
@@ -123,14 +133,6 @@ bool SocketStream::receive_backlog() {
   return !lingering_;
 }
 
-void SocketStream::keep_unread(std::string_view bytes) {
-  if (bytes.empty()) {
-    if (!unread_.empty()) std::string().swap(unread_);
-  } else {
-    unread_.assign(bytes);
-  }
-}
-
 bool SocketStream::deliver(std::string_view bytes) {
   const bool sealed = tls_ != nullptr;
   const size_t used = handler_->on_data(bytes);
@@ -141,12 +143,12 @@ bool SocketStream::deliver(std::string_view bytes) {
     unread_.clear();
     return true;  // take_in() goes on with them
   }
-  if (bytes.size() > kMaxUnread) {
+  if (bytes.size() > (outgoing_ ? SocketNet::kBulkReadSize : 0) + kMaxUnread) {
     log(LogLevel::kError, "net", "handler keeps too much", {{"bytes", bytes.size()}});
     fail(EMSGSIZE);
     return false;
   }
-  keep_unread(bytes);
+  unread_ = bytes;
   return !paused_;
 }
 
@@ -158,7 +160,7 @@ void SocketStream::start_tls(const env::TlsContext& context, TlsSide side,
   if (closed_ || lingering_ || tls_) return;
   // The engine is handed its own contexts only: see EngineFactory::tls().
   tls_ = std::make_unique<TlsLayer>(static_cast<const OpenSslContext&>(context), side, server_name);
-  tls_->backlog = std::exchange(unread_, {});
+  tls_->backlog = unread_.take();
   const bool begun = side == TlsSide::kServer || tls_->begin(net_.sealed_);
   send_sealed();
   if (!begun) failure_ = EPROTO;
@@ -178,7 +180,7 @@ void SocketStream::end_tls() {
 
 bool SocketStream::receive_sealed(std::string_view sealed) {
   std::string& plain = net_.plain_;
-  plain.assign(unread_);
+  plain.assign(unread_.view());
   const bool before = tls_->established();
   const TlsLayer::Outcome outcome = tls_->open(sealed, plain, net_.sealed_);
   send_sealed();
@@ -193,7 +195,7 @@ bool SocketStream::receive_sealed(std::string_view sealed) {
   }
   bool more = !paused_;
   if (paused_) {
-    keep_unread(plain);  // it was not when the bytes were received, but on_secured() paused
+    unread_ = plain;  // it was not when the bytes were received, but on_secured() paused
   } else if (plain.size() > unread_.size()) {
     more = deliver(plain);
   }
@@ -210,14 +212,12 @@ bool SocketStream::receive_sealed(std::string_view sealed) {
 SocketNet::SocketNet(LoopCore& loop, Resolver* resolver, ListeningSockets* listening)
     : loop_(loop),
       listening_(listening),
-      scratch_(std::make_unique_for_overwrite<char[]>(env::Stream::kMaxUnread + kReadSize)),
+      scratch_(std::make_unique_for_overwrite<char[]>(env::Stream::kMaxUnread + 2 * kBulkReadSize)),
       resolver_(resolver) {}
 
 SocketNet::~SocketNet() {
   if (resolver_ != nullptr) resolver_->forget(loop_);
-  for (auto& stream : streams_) {
-    if (stream) loop_.cancel(stream->linger_timer_);
-  }
+  for (const auto& [stream, timer] : lingering_) loop_.cancel(timer);
 }
 
 Status SocketNet::listen(const env::Endpoint& endpoint, env::Acceptor& acceptor) {
@@ -318,7 +318,10 @@ void SocketNet::run_ready() {
 }
 
 void SocketNet::bury(SocketStream& stream) {
-  loop_.cancel(stream.linger_timer_);
+  if (const auto timer = lingering_.find(&stream); timer != lingering_.end()) {
+    loop_.cancel(timer->second);
+    lingering_.erase(timer);
+  }
   if (buried_.empty()) loop_.post([this] { free_buried(); });
   const int fd = stream.fd_.get();
   if (fd < 0) {

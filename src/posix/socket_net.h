@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/rare_string.h"
 #include "env/net.h"
 #include "posix/listening_sockets.h"
 #include "posix/loop_core.h"
@@ -32,6 +33,7 @@ class SocketStream : public env::Stream {
   void resume() final;
   void close() final;
   void close_after_flush() final;
+  void close_when_sent() final;
   void start_tls(const env::TlsContext& context, TlsSide side,
                  const std::string& server_name) final;
   bool secured() const final { return tls_ && tls_->established(); }
@@ -57,7 +59,8 @@ class SocketStream : public env::Stream {
   // read_on() meets the end of the input, or the connection's error, after what is still unread.
   virtual void expect_end() = 0;
 
-  void receive();  // a turn of reading, with all that comes before the socket's bytes
+  size_t read_size() const;  // at most so much goes to take_in() at a time
+  void receive();            // a turn of reading, with all that comes before the socket's bytes
   void receive_later();
   // `received`: of the socket; where TLS does not protect it, behind a copy of unread_. False: stop
   // reading.
@@ -70,16 +73,16 @@ class SocketStream : public env::Stream {
   env::StreamHandler* handler_ = nullptr;
   UniqueFd fd_;
   bool connecting_;
+  const bool outgoing_;  // of Net::connect(): the peer is one of few, and chosen by us
   bool paused_ = false;
   bool closed_ = false;
   bool lingering_ = false;  // close_after_flush() was called: the handler is gone
   int failure_ = 0;         // to be reported in a later turn
-  std::string unread_;
+  RareString unread_;
   std::unique_ptr<TlsLayer> tls_;
 
  private:
   bool deliver(std::string_view bytes);  // false: stop reading
-  void keep_unread(std::string_view bytes);
   void half_close();
   void send_sealed();  // what the TLS layer has left in the net's buffer
   // Ciphertext: what it says goes to the handler. False: stop reading.
@@ -89,7 +92,6 @@ class SocketStream : public env::Stream {
 
   bool offer_again_ = false;  // resumed with unread_
   bool queued_ = false;       // in SocketNet::ready_
-  env::TimerId linger_timer_ = env::TimerId::kNone;
 };
 
 class SocketNet : public env::Net {
@@ -102,6 +104,8 @@ class SocketNet : public env::Net {
   env::Stream& connect(const env::Endpoint& endpoint, env::StreamHandler& handler) final;
 
   static constexpr size_t kReadSize = 64 * 1024;
+  // Of streams that we connected: large results come by few calls, and still fit a core's cache.
+  static constexpr size_t kBulkReadSize = 256 * 1024;
   // With a record begun before it, it must not make more than what a handler may leave unread.
   static constexpr size_t kSealedReadSize = 48 * 1024;
 
@@ -157,6 +161,7 @@ class SocketNet : public env::Net {
   std::vector<std::unique_ptr<SocketStream>> unplaced_;  // without one: no address or no socket
   std::vector<std::unique_ptr<SocketStream>> buried_;
   std::vector<SocketStream*> ready_, running_;
+  std::map<const SocketStream*, env::TimerId> lingering_;
   std::string sealed_;  // TLS: to be sent; empty between calls
   std::string plain_;   // TLS: being delivered
   bool ready_posted_ = false;

@@ -13,8 +13,8 @@ namespace {
 constexpr uint16_t kIncremental = 2;
 constexpr uint32_t kBufferHasMore = 1u << 4;
 
-constexpr size_t kIncrementalSize = 64 * 1024;
-constexpr unsigned kIncrementalCount = 8;  // together they fit a core's second-level cache
+constexpr size_t kIncrementalSize = 256 * 1024;
+constexpr unsigned kIncrementalCount = 2;  // together they fit a core's second-level cache
 constexpr size_t kWholeSize = 16 * 1024;
 constexpr unsigned kWholeCount = 128;
 

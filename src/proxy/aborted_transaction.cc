@@ -83,9 +83,7 @@ void AbortedTransaction::finish_query(std::string& reply) {
 void AbortedTransaction::on_parse(const Scan& piece, SessionMemory& memory, std::string& reply) {
   const auto parse = pgwire::parse_parse(piece.payload());
   if (!piece.ends || !parse) return refuse(reply);
-  scanner_.begin();
-  scanner_.feed(parse->sql);
-  const Effects effects = scanner_.finish();
+  const Effects effects = scan_statements(parse->sql);
   if (!effects.ends_failed) return refuse(reply);
   if (parse->statement.empty()) {
     unnamed_ = effects;

@@ -11,8 +11,8 @@ namespace bascule::proxy {
 
 // What the session is about to listen to, and what it listens to no longer.
 void ClientConnection::ask_for_channels() {
+  if (!session_->asks_for_channels() && !subscriptions_) return;
   std::vector<std::string> asked = session_->take_channels();
-  if (asked.empty() && !subscriptions_) return;
   if (!subscriptions_) subscriptions_ = std::make_unique<Subscriptions>();
   Subscriptions& s = *subscriptions_;
   for (std::string& channel : asked) {

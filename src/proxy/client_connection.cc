@@ -12,8 +12,8 @@
 
 namespace bascule::proxy {
 
-ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, PortKind port,
-                                   ClientLogin::Room room, Handle self)
+ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, std::string host,
+                                   PortKind port, ClientLogin::Room room, Handle self)
     : worker_(worker),
       stream_(&stream),
       port_(port),
@@ -23,7 +23,7 @@ ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, PortKind
   stream.set_handler(*this);
   login_ = std::make_unique<ClientLogin>(
       worker.access(), worker.entropy(), room,
-      ClientOrigin{stream.peer_host(), [this] { return stream_->peer_user(); }});
+      ClientOrigin{std::move(host), [this] { return stream_->peer_user(); }});
   login_timer_ = worker.loop().call_after(worker.config().auth_timeout, [this] {
     login_timer_ = env::TimerId::kNone;
     login_timed_out();
@@ -204,7 +204,7 @@ void ClientConnection::on_authenticated(std::string reply) {
     return welcome(std::move(reported), std::move(reply));
   }
   stream_->send(reply);
-  startup_ = std::move(startup);
+  startup_ = std::make_unique<Parameters>(std::move(startup));
   // The first client of its kind: what to tell it only a server knows.
   phase_ = Phase::kWaitingForParameters;
   worker_.dispatcher().acquire(*this);
@@ -234,7 +234,7 @@ void ClientConnection::uncount() {
 // `reply`: what is still to be said of the authentication. One message less for both kernels.
 void ClientConnection::welcome(ParametersRef parameters, std::string reply) {
   phase_ = Phase::kSession;
-  Parameters().swap(startup_);
+  startup_.reset();
   told_ = std::move(parameters);
   session_->set_greeting(told_);
   const std::string random = random_bytes(worker_.entropy(), sizeof secret_);
@@ -358,7 +358,6 @@ void ClientConnection::release() {
   ServerConnection& server = *std::exchange(server_, nullptr);
   const bool reusable = session_->reusable();
   session_->detach();
-  count_active();
   if (reusable) {
     worker_.dispatcher().release(server, ServerConnection::Use::kClean);
   } else {
@@ -406,7 +405,7 @@ void ClientConnection::on_attached() {
   if (server_->restored()) server_->state().settings = session_->wanted();
   if (phase_ == Phase::kWaitingForParameters) {
     ServerConnection& server = *std::exchange(server_, nullptr);
-    worker_.dispatcher().remember_reported(*pool_, side_, startup_, server.parameters());
+    worker_.dispatcher().remember_reported(*pool_, side_, *startup_, server.parameters());
     welcome(server.state().reported, {});
     worker_.dispatcher().release(server, ServerConnection::Use::kClean);
     return;
@@ -419,7 +418,7 @@ void ClientConnection::on_attached() {
   if (split_) session_->set_one_batch(server_->target().role == PortKind::kReader);
   session_->attach(server_->state(), *this);
   ask_for_channels();
-  count_active();
+  if (session_->active()) count_active();  // it has sent something again
   stream_->resume();
 }
 
@@ -539,7 +538,7 @@ void ClientConnection::say_goodbye() {
 void ClientConnection::end_goodbye() {
   env::Stream* stream = std::exchange(stream_, nullptr);
   leave();
-  stream->close_after_flush();
+  stream->close_when_sent();
 }
 
 void ClientConnection::close() {

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/rare_string.h"
 #include "proxy/client_login.h"
 #include "proxy/pool.h"
 #include "proxy/session.h"
@@ -21,8 +22,9 @@ struct SocketView;
 
 class ClientConnection final : public env::StreamHandler, public SessionOutput {
  public:
-  ClientConnection(Worker& worker, env::Stream& stream, PortKind port, ClientLogin::Room room,
-                   Handle self);
+  // `host`: the stream's peer_host().
+  ClientConnection(Worker& worker, env::Stream& stream, std::string host, PortKind port,
+                   ClientLogin::Room room, Handle self);
   ~ClientConnection() override;
 
   Handle self() const { return self_; }
@@ -30,8 +32,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   // Whose servers it needs now: kWriter or kReader.
   PortKind side() const { return side_; }
   // The server that its reads are to go to, while it is there and has a connection; empty: any.
-  const std::string& member() const { return member_; }
-  void set_member(std::string_view name) { member_ = name; }
+  std::string_view member() const { return member_; }
   SplitClient& split() { return *split_; }
   // A parameter's value as the client knows it.
   std::string_view reported(std::string_view name) const { return find_parameter(*told_, name); }
@@ -45,7 +46,6 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   struct Hold {
     uint32_t ticket = 0;  // 0: does not wait
     MonoTime since{};
-    env::TimerId timer = env::TimerId::kNone;
   };
   Hold& hold() { return hold_; }
   void take(ServerConnection& server);  // a server is given; on_attached() follows, perhaps at once
@@ -146,11 +146,11 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   bool counted_ = false;                     // among the clients of its database and user
   std::unique_ptr<std::string> login_user_;  // where its pool is another user's
   std::unique_ptr<Session> session_;
-  std::string member_;
+  RareString member_;
   std::unique_ptr<SplitClient> split_;  // splitting ports
   ServerConnection* server_ = nullptr;
   Hold hold_;
-  uint64_t transactions_seen_ = 0, errors_seen_ = 0;
+  uint32_t transactions_seen_ = 0, errors_seen_ = 0;
   std::unique_ptr<Console> console_;
   // For the console: since when it is here, and since when the last statement and transaction run.
   const MonoTime connected_;
@@ -161,7 +161,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   enum class Doing : uint8_t { kNothing, kStatement, kIdleInTransaction };
   Doing doing_ = Doing::kNothing;
   bool in_transaction_ = false;
-  uint64_t readies_seen_ = 0, transactions_swept_ = 0;
+  uint32_t readies_seen_ = 0, transactions_swept_ = 0;
   MonoTime doing_since_{}, transaction_since_{};
   // Of protocol 3.0 its keys have 4 bytes; few clients speak a newer one, and there are many
   // clients.
@@ -172,7 +172,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   }
   char secret_[4] = {};
   std::unique_ptr<std::string> long_secret_;  // 3.2
-  Parameters startup_;                        // up to the welcome
+  std::unique_ptr<Parameters> startup_;       // up to the welcome
   // Of a client that listens to something.
   struct Subscriptions {
     std::vector<std::string> channels;  // that Listeners were asked for

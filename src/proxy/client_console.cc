@@ -48,7 +48,7 @@ size_t ClientConnection::on_console_data(std::string_view bytes) {
 void ClientConnection::account() {
   if (pool_ == nullptr || !session_) return;
   const bool running = session_->in_flight(), inside = session_->active();
-  const auto readies = static_cast<uint32_t>(session_->readies());
+  const auto readies = session_->readies();
   if (readies == readies_counted_ && running == counting_statement_ &&
       inside == counting_transaction_) {
     return;

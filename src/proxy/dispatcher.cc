@@ -86,87 +86,6 @@ Dispatcher::Acquired Dispatcher::acquire(ClientConnection& client) {
   return client.server()->restoring() ? Acquired::kWaiting : Acquired::kReady;
 }
 
-void Dispatcher::enqueue(ClientConnection& client) {
-  if (++next_ticket_ == 0) ++next_ticket_;
-  ClientConnection::Hold& hold = client.hold();
-  hold.ticket = next_ticket_;
-  hold.since = worker_.loop().now();
-  hold.timer = worker_.loop().call_after(worker_.config().hold_timeout,
-                                         [this, handle = client.self()] { expire(handle); });
-  client.pool().side(client.side()).waiting.push_back({client.self(), hold.ticket});
-  worker_.shared().held.fetch_add(1);
-  worker_.counters().held.add();
-}
-
-void Dispatcher::stop_waiting(ClientConnection& client) {
-  ClientConnection::Hold& hold = client.hold();
-  if (hold.ticket == 0) return;
-  hold.ticket = 0;
-  worker_.loop().cancel(std::exchange(hold.timer, env::TimerId::kNone));
-  worker_.shared().held.fetch_sub(1);
-  worker_.counters().held.sub();
-}
-
-std::string Dispatcher::why_waiting(Pool& pool, PortKind kind, std::string_view& sqlstate) {
-  sqlstate = "57P03";
-  const Pool::Side& side = pool.side(kind);
-  const std::string& cluster = worker_.config().cluster;
-  const Route* route = worker_.route();
-  const bool here = !pool.elsewhere();
-  if (here && (route == nullptr || (!route->table.primary && !gate_open(kind)))) {
-    const std::string reason = route != nullptr ? route->table.reason : "nothing is known yet";
-    return fmt::format("cluster \"{}\" has no primary{}{}", cluster, reason.empty() ? "" : ": ",
-                       reason);
-  }
-  if (here && !permitted()) {
-    return fmt::format("the primary {} of cluster \"{}\" is not known to be in office any more",
-                       route->table.primary->name, cluster);
-  }
-  if (pool.halt != Halt::kNone) return fmt::format("database \"{}\" is paused", pool.database);
-  if (!gate_open(pool, kind)) return fmt::format("cluster \"{}\" is switching over", cluster);
-  if (side.full != nullptr) {
-    sqlstate = "53300";
-    return fmt::format("all {} server connections of {} are in use{}", side.full->max.load(),
-                       side.full->what, holders(pool));
-  }
-  if (side.limited) {
-    sqlstate = "53300";
-    return fmt::format("all {} server connections of the proxy (pool_size) are in use{}",
-                       worker_.shared().servers.max(), holders(pool));
-  }
-  if (side.failing) return "the server can't be reached: " + side.last_error;
-  return "no server connection was ready";
-}
-
-// Who has the servers of a pool, as far as this worker knows.
-std::string Dispatcher::holders(const Pool& pool) const {
-  int held = 0;
-  const ServerConnection* longest = nullptr;
-  for (const Handle handle : servers_.handles()) {
-    const ServerConnection* server = servers_.find(handle);
-    if (server == nullptr || server->client() == nullptr || &server->pool() != &pool) continue;
-    ++held;
-    if (longest == nullptr || server->busy_since() < longest->busy_since()) longest = server;
-  }
-  if (longest == nullptr) return {};
-  const std::chrono::duration<double> since = worker_.loop().now() - longest->busy_since();
-  return fmt::format("; here \"{}\" has {} for \"{}\", one for {:.1f} s by {}", pool.user, held,
-                     pool.database, since.count(), longest->client()->describe());
-}
-
-void Dispatcher::expire(Handle handle) {
-  ClientConnection* client = worker_.client(handle);
-  if (client == nullptr || client->hold().ticket == 0) return;
-  client->hold().timer = env::TimerId::kNone;
-  const Nanos waited = worker_.loop().now() - client->hold().since;
-  std::string_view sqlstate;
-  const std::string why = why_waiting(client->pool(), client->side(), sqlstate);
-  stop_waiting(*client);
-  worker_.counters().hold_timeouts.add();
-  client->give_up(sqlstate, fmt::format("waited {:.1f} s for a server, nothing was sent: {}",
-                                        std::chrono::duration<double>(waited).count(), why));
-}
-
 // Serves a client if that is possible now; begins what makes it possible if not.
 bool Dispatcher::serve(Pool& pool, PortKind kind, ClientConnection& client) {
   if (ServerConnection* own = client.server()) {
@@ -188,7 +107,7 @@ bool Dispatcher::serve(Pool& pool, PortKind kind, ClientConnection& client) {
   }
   ++pool.traffic.now.assignments;
   if (client.hold().ticket != 0) {
-    pool.traffic.now.wait_time += worker_.loop().now() - client.hold().since;
+    pool.traffic.now.wait_time += worker_.turn_began() - client.hold().since;
   }
   stop_waiting(client);
   client.take(*server);
@@ -205,14 +124,12 @@ void Dispatcher::serve_queue(Pool& pool, PortKind kind) {
   if (kind == PortKind::kReader) return serve_readers(pool);
   while (!side.waiting.empty()) {
     const Waiter waiter = side.waiting.front();
-    ClientConnection* client = worker_.client(waiter.client);
-    if (client != nullptr && client->hold().ticket == waiter.ticket) {
-      if (!serve(pool, kind, *client)) return;
-    }
+    ClientConnection* client = waiting_client(waiter);
+    if (client != nullptr && !serve(pool, kind, *client)) return;
     // serve() may have come here again, for a server that a client gave back at once.
     if (!side.waiting.empty() && side.waiting.front() == waiter) side.waiting.pop_front();
   }
-  side.limited = false;
+  side.limited = side.refused = false;
   side.full = nullptr;
 }
 
@@ -221,9 +138,8 @@ void Dispatcher::serve_readers(Pool& pool) {
   int left = 0;
   for (size_t i = 0; i < side.waiting.size() && left < kReadersLookedAt;) {
     const Waiter waiter = side.waiting[i];
-    ClientConnection* client = worker_.client(waiter.client);
-    const bool waits = client != nullptr && client->hold().ticket == waiter.ticket;
-    if (waits && !serve(pool, PortKind::kReader, *client)) {
+    ClientConnection* client = waiting_client(waiter);
+    if (client != nullptr && !serve(pool, PortKind::kReader, *client)) {
       ++left;
       ++i;
       continue;
@@ -234,12 +150,15 @@ void Dispatcher::serve_readers(Pool& pool) {
     i = static_cast<size_t>(again - side.waiting.begin());
     side.waiting.erase(again);
   }
-  if (side.waiting.empty()) side.limited = false;
+  if (side.waiting.empty()) side.limited = side.refused = false;
 }
 
 void Dispatcher::pump_all() {
   for (auto& [key, pool] : pools_) {
-    for (const PortKind kind : kKinds) pump(*pool, kind);
+    for (const PortKind kind : kKinds) {
+      pool->side(kind).refused = false;
+      pump(*pool, kind);
+    }
   }
   // A place that was granted and is not needed any more goes to the next worker.
   if (const auto next = worker_.shared().servers.decline(worker_.index())) {
@@ -263,7 +182,7 @@ void Dispatcher::cancel(ServerConnection& server, env::Callback done) {
 
 // The last that was used, unless another one of the last has the client's settings.
 ServerConnection* Dispatcher::find_idle(Pool& pool, PortKind kind, const SettingsRef& wanted,
-                                        const std::string& member) {
+                                        std::string_view member) {
   ServerConnection* best = nullptr;
   size_t best_at = 0;
   int looked_at = 0;
@@ -293,7 +212,7 @@ void Dispatcher::take_from_idle(ServerConnection& server) {
 
 void Dispatcher::open_connections(Pool& pool, PortKind kind) {
   Pool::Side& side = pool.side(kind);
-  if (side.retry != env::TimerId::kNone) return;
+  if (side.retry != env::TimerId::kNone || side.refused) return;
   const int burst = side.failing ? 1 : kConnectBurst;
   while (side.connecting < burst) {
     // The first in the queue have connections under way already.
@@ -308,12 +227,14 @@ void Dispatcher::open_connections(Pool& pool, PortKind kind) {
         waited >= config.reserve_pool_timeout ? Caps::Reserve::kUse : Caps::Reserve::kKeep,
         worker_.index());
     if (side.full != nullptr) {
+      side.refused = true;
       if (!evict_idle(side.full)) ask_for_room();
       return;
     }
     if (!worker_.shared().servers.acquire(worker_.index(), since)) {
       Caps::give(pool.caps);
-      side.limited = claiming_ = true;
+      side.limited = side.refused = claiming_ = true;
+      claimed_since_ = since;
       if (!evict_idle()) ask_for_room();
       return;
     }
@@ -391,8 +312,8 @@ void Dispatcher::fail_waiting(Pool& pool, PortKind kind, const ServerLogin::Fail
                                                   pool.user, failure.message)
                                     : failure.message;
   for (const Waiter& waiter : waiting) {
-    ClientConnection* client = worker_.client(waiter.client);
-    if (client == nullptr || client->hold().ticket != waiter.ticket) continue;
+    ClientConnection* client = waiting_client(waiter);
+    if (client == nullptr) continue;
     stop_waiting(*client);
     client->fail(failure.sqlstate, message);
   }
@@ -410,7 +331,7 @@ void Dispatcher::schedule_retry(Pool& pool, PortKind kind) {
 }
 
 void Dispatcher::on_idle(ServerConnection& server) {
-  const MonoTime now = worker_.loop().now();
+  const MonoTime now = worker_.turn_began();
   server.touch_idle(now);
   place_idle(server, now);
 }
@@ -462,39 +383,6 @@ bool Dispatcher::hand_over_pays(MonoTime now, Nanos unfair) {
   if (unfair < kHandOverMargin || now < next_hand_over_) return false;
   next_hand_over_ = now + kHandOverInterval;
   return true;
-}
-
-MonoTime Dispatcher::waiting_since(const Pool::Side& side, int skip) const {
-  for (const Waiter& waiter : side.waiting) {
-    ClientConnection* client = worker_.client(waiter.client);
-    if (client == nullptr || client->hold().ticket != waiter.ticket) continue;
-    if (skip-- == 0) return client->hold().since;
-  }
-  return MonoTime::max();
-}
-
-// The server that the waiting client with `skip` others before it wants; empty: any.
-const std::string& Dispatcher::member_of_waiter(const Pool::Side& side, int skip) const {
-  static const std::string kAny;
-  for (const Waiter& waiter : side.waiting) {
-    ClientConnection* client = worker_.client(waiter.client);
-    if (client == nullptr || client->hold().ticket != waiter.ticket) continue;
-    if (skip-- == 0) return client->member();
-  }
-  return kAny;
-}
-
-// Keeps this worker's place in the queue for the limit true to who waits.
-void Dispatcher::update_claim() {
-  if (!claiming_) return;
-  MonoTime oldest = MonoTime::max();
-  for (const auto& [key, pool] : pools_) {
-    for (const Pool::Side& side : pool->sides) {
-      if (side.limited) oldest = std::min(oldest, waiting_since(side, side.connecting));
-    }
-  }
-  claiming_ = oldest != MonoTime::max();
-  worker_.shared().servers.claim(worker_.index(), oldest);
 }
 
 void Dispatcher::on_lost(ServerConnection& server, Loss loss) {
@@ -572,6 +460,7 @@ void Dispatcher::on_route() {
 
 void Dispatcher::close_all() {
   worker_.loop().cancel(std::exchange(room_timer_, env::TimerId::kNone));
+  worker_.loop().cancel(std::exchange(expiry_timer_, env::TimerId::kNone));
   for (const Handle handle : servers_.handles()) {
     if (ServerConnection* server = servers_.find(handle)) remove(*server);
   }

@@ -78,7 +78,7 @@ class Dispatcher {
   bool gate_open(const Pool& pool, PortKind kind) const {
     return pool.elsewhere() || gate_open(kind);
   }
-  std::optional<Target> choose(Pool& pool, PortKind kind, const std::string& member);
+  std::optional<Target> choose(Pool& pool, PortKind kind, std::string_view member);
   std::optional<Target> choose_elsewhere(Pool& pool);
   std::optional<Target> choose_read(const RoutingPolicy& policy, std::string_view affinity);
   // May serve reads: by its route, its lag and what the last attempts to reach it said.
@@ -91,7 +91,7 @@ class Dispatcher {
   bool serve(Pool& pool, PortKind kind, ClientConnection& client);
   // `member`: empty for any.
   ServerConnection* find_idle(Pool& pool, PortKind kind, const SettingsRef& wanted,
-                              const std::string& member);
+                              std::string_view member);
   void open_connections(Pool& pool, PortKind kind);
   void open(Pool& pool, PortKind kind, Target target);
   void place_idle(ServerConnection& server, MonoTime now);
@@ -101,12 +101,15 @@ class Dispatcher {
   void remove(ServerConnection& server);
   // Since when the client waits that has `skip` others before it; max(): nobody.
   MonoTime waiting_since(const Pool::Side& side, int skip) const;
-  const std::string& member_of_waiter(const Pool::Side& side, int skip) const;
+  std::string_view member_of_waiter(const Pool::Side& side, int skip) const;
   void update_claim();
   void serve_queue(Pool& pool, PortKind kind);
   void serve_readers(Pool& pool);
   void enqueue(ClientConnection& client);
-  void expire(Handle client);
+  void expire_next_at(MonoTime when);
+  void expire_waiting();
+  void expire(ClientConnection& client);
+  ClientConnection* waiting_client(const Waiter& waiter) const;
   void schedule_retry(Pool& pool, PortKind kind);
   bool evict_idle(const Cap* below = nullptr, MonoTime used_before = MonoTime::max());
   void ask_for_room();
@@ -127,6 +130,7 @@ class Dispatcher {
   // How many waiting readers that can't be served are passed over for others that can.
   static constexpr int kReadersLookedAt = 64;
   static constexpr Nanos kHandOverMargin = 20ms, kHandOverInterval = 50ms;
+  static constexpr Nanos kClaimGrain = 1ms;  // of this worker's place in the queue for the limit
   static constexpr Nanos kRested = 20ms;  // so long unused, a connection may go to another worker
   // Connections opened at once for one pool's queue: a promoted server has many clients to greet.
   static constexpr int kConnectBurst = 16;
@@ -144,8 +148,10 @@ class Dispatcher {
   std::map<std::string, Traffic> retired_;  // by database: of pools that are gone
   uint32_t next_ticket_ = 0;
   MonoTime next_hand_over_{};
-  env::TimerId room_timer_ = env::TimerId::kNone;  // the other workers have been asked
+  env::TimerId room_timer_ = env::TimerId::kNone;    // the other workers have been asked
+  env::TimerId expiry_timer_ = env::TimerId::kNone;  // of the client that waits longest
   bool claiming_ = false;  // in the queue for the limit of server connections
+  MonoTime claimed_since_{};
   bool burying_ = false;
 };
 

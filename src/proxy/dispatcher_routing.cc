@@ -113,7 +113,7 @@ std::optional<Target> Dispatcher::choose_elsewhere(Pool& pool) {
   return target;
 }
 
-std::optional<Target> Dispatcher::choose(Pool& pool, PortKind kind, const std::string& member) {
+std::optional<Target> Dispatcher::choose(Pool& pool, PortKind kind, std::string_view member) {
   if (pool.elsewhere()) return choose_elsewhere(pool);
   const Route* route = worker_.route();
   if (route == nullptr) return std::nullopt;

@@ -90,6 +90,7 @@ void Dispatcher::on_config() {
     pool->caps = worker_.shared().caps.of(config, pool->user, pool->database);
   }
   close_stale();
+  expire_waiting();
   pump_all();
 }
 

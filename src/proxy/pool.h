@@ -68,6 +68,9 @@ struct Pool {
     env::TimerId retry = env::TimerId::kNone;
     const Cap* full = nullptr;  // this limit is what it waits for
     bool limited = false;       // the limit of server connections is what it waits for
+    // There was no place. Whoever has one to give makes Dispatcher::pump_all() run, so that it need
+    // not be asked for with every transaction.
+    bool refused = false;
   };
   Side sides[2];
   Side& side(PortKind kind) { return sides[static_cast<size_t>(kind)]; }

@@ -18,6 +18,7 @@ class RareVector {
   T* end() { return begin() + size(); }
   const T* begin() const { return items_ == nullptr ? nullptr : items_->data(); }
   const T* end() const { return begin() + size(); }
+  T& operator[](size_t i) { return (*items_)[i]; }
   T& back() { return items_->back(); }
   void push_back(T item) { items().push_back(std::move(item)); }
   template <typename... Args>
@@ -28,7 +29,22 @@ class RareVector {
     items_->pop_back();
     if (items_->empty()) items_.reset();
   }
+  void erase(size_t i) {
+    items_->erase(items_->begin() + static_cast<std::ptrdiff_t>(i));
+    if (items_->empty()) items_.reset();
+  }
+  template <typename Predicate>
+  void remove_if(Predicate&& predicate) {
+    if (items_ == nullptr) return;
+    std::erase_if(*items_, std::forward<Predicate>(predicate));
+    if (items_->empty()) items_.reset();
+  }
   void clear() { items_.reset(); }
+  // Empties it.
+  std::vector<T> take() {
+    if (items_ == nullptr) return {};
+    return std::move(*std::exchange(items_, nullptr));
+  }
 
  private:
   std::vector<T>& items() {

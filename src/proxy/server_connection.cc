@@ -173,7 +173,7 @@ std::vector<std::string> ServerConnection::reset_queries() const {
 
 void ServerConnection::attach(ClientConnection& client, const SessionMemory::Script& script) {
   client_ = &client;
-  busy_since_ = worker_.loop().now();
+  busy_since_ = worker_.turn_began();
   ready_expected_ = script.ready_count;
   restored_ = false;
   script_error_.clear();

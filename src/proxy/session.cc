@@ -214,7 +214,7 @@ void Session::live_piece(const Scan& piece) {
         text_over_ = piece.payload().find('\0') != std::string_view::npos;
       }
       if (!parse_message_.empty()) parse_message_.append(piece.bytes);
-      if (piece.ends) end_text(piece);
+      if (piece.ends) end_text(piece, scanner_.finish());
       break;
     case ScanKind::kRun:
       front_type_ = 'd';
@@ -289,10 +289,10 @@ void Session::begin_text(const Scan& piece) {
         (!parse_name_.empty() || shares()) && piece.payload_length < limits_.memory.prepared_bytes;
     if (keep) parse_message_ = piece.bytes;
   }
+  if (piece.ends) return end_text(piece, scan_statements(until_nul(text)));
   scanner_.begin();
   scanner_.feed(until_nul(text));
   text_over_ = text.find('\0') != std::string_view::npos;
-  if (piece.ends) end_text(piece);
 }
 
 // Whether the words of a text may change what is remembered.
@@ -322,9 +322,8 @@ std::vector<StateChange> Session::changes_of(Effects& effects, std::optional<std
 }
 
 // `piece` is the last of its message, and the whole message if it is a kStart.
-void Session::end_text(const Scan& piece) {
+void Session::end_text(const Scan& piece, Effects effects) {
   const bool parse = std::exchange(text_, Text::kNone) == Text::kParse;
-  Effects effects = scanner_.finish();
   std::optional<std::string_view> sql;
   if (piece.kind == ScanKind::kStart) {
     sql = piece.payload();
@@ -343,12 +342,12 @@ void Session::end_text(const Scan& piece) {
     ++counts_->client_parses;
     ++counts_->server_parses;
     memory().parse_sent(tracker_.sent_count() - 1, parse_name_,
-                        {std::exchange(parse_message_, {}), effects, std::move(changes), nullptr});
+                        {parse_message_.take(), effects, std::move(changes), nullptr});
     return;
   }
   unnamed_ = effects;
   unnamed_changes_ = std::move(changes);
-  if (shares()) std::swap(unnamed_message_, parse_message_);
+  if (shares()) unnamed_message_ = parse_message_.take();
 }
 
 void Session::on_bind(const Scan& piece, std::vector<NameAction> actions) {
@@ -418,7 +417,7 @@ void Session::refuse(std::string_view sqlstate, std::string_view message, Sessio
   skip_first_ = true;
   skip_query_ = skip_opens_ = false;
   if (retry_.empty()) return;
-  const std::string statement = std::exchange(retry_, {});
+  const std::string statement = retry_.take();
   on_client(statement, Gate::kOpen, out);
 }
 

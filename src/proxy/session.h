@@ -25,6 +25,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/rare_string.h"
 #include "pgwire/frames.h"
 #include "pgwire/session_tracker.h"
 #include "proxy/aborted_transaction.h"
@@ -158,7 +159,8 @@ class Session {
   // ---- LISTEN, where servers are shared -------------------------------------------------------
   // Channels that the client is about to listen to: somebody else is to do it, and to say so by
   // on_channel(). The client does not hear of its LISTEN before that.
-  std::vector<std::string> take_channels() { return std::exchange(asked_channels_, {}); }
+  bool asks_for_channels() const { return !asked_channels_.empty(); }
+  std::vector<std::string> take_channels() { return asked_channels_.take(); }
   enum class Channel { kLive, kRefused };
   void on_channel(Channel what);
   // What it listens to, as of the last transaction; nobody else's notifications are for it.
@@ -203,10 +205,11 @@ class Session {
   static constexpr size_t kBoundMax = 256;  // portals whose execution changes the session
   bool pipeline_full() const { return attached_ && tracker_.pending() >= kPipelineMax; }
   size_t prepared_count() const { return memory_ ? memory_->prepared_count() : 0; }
-  uint64_t readies() const { return readies_; }  // ReadyForQuery seen
+  // These wrap around.
+  uint32_t readies() const { return readies_; }  // ReadyForQuery seen
   bool mid_message() const { return client_mid_message_; }
-  uint64_t transactions() const { return transactions_; }
-  uint64_t errors() const { return errors_; }
+  uint32_t transactions() const { return transactions_; }
+  uint32_t errors() const { return errors_; }
 
  private:
   enum class Mode : uint8_t {
@@ -281,7 +284,7 @@ class Session {
   void live_piece(const pgwire::Scan& piece);
   void live_message(const pgwire::Scan& piece);
   void begin_text(const pgwire::Scan& piece);
-  void end_text(const pgwire::Scan& piece);
+  void end_text(const pgwire::Scan& piece, Effects effects);
   enum class Of { kQuery, kNamed, kUnnamed };
   bool must_follow(const Effects& effects, Of of) const;
   std::vector<StateChange> changes_of(Effects& effects, std::optional<std::string_view> sql, Of of);
@@ -309,7 +312,6 @@ class Session {
   std::optional<StatementText> text_with_names(std::string_view name,
                                                const SessionMemory::Prepared* named) const;
   bool refuse_transaction(char type, const Effects& effects);
-  Effects scan(std::string_view sql);
   void send_refused(char type, std::string error);
   const StatementRef& statement_of(std::string_view name, SessionMemory::Prepared& prepared);
   uint32_t ensure(const StatementRef& statement);
@@ -418,9 +420,9 @@ class Session {
   uint32_t answers_again_ = 0;  // ... that it is not to get again
   Pin pin_ = Pin::kNone;
   Pin pin_before_ = Pin::kNone;  // when the session was last idle
-  uint64_t transactions_ = 0;
-  uint64_t readies_ = 0;
-  uint64_t errors_ = 0;
+  uint32_t transactions_ = 0;
+  uint32_t readies_ = 0;
+  uint32_t errors_ = 0;
   ServerState* server_ = nullptr;
   TrafficCounts* counts_;
   ParsedTexts* parsed_ = nullptr;
@@ -443,12 +445,13 @@ class Session {
   RareVector<UsedName> used_;
   ByteRun* to_server_ = nullptr;  // of the on_client() that runs
   std::string& replacement_;      // of the workspace: of the message that is replaced
-  std::string retained_, retry_;
-  std::string parse_message_, parse_name_;
-  std::string temporary_for_;  // the client's name of what was translated last
-  std::string own_error_;      // of an exchange of ours: an ErrorResponse
-  std::vector<Bound> bound_;
-  std::vector<std::string> asked_channels_;
+  std::string retained_;
+  RareString retry_;
+  RareString parse_message_, parse_name_;
+  RareString temporary_for_;  // the client's name of what was translated last
+  RareString own_error_;      // of an exchange of ours: an ErrorResponse
+  RareVector<Bound> bound_;
+  RareVector<std::string> asked_channels_;
   uint32_t channels_awaited_ = 0;
   bool server_listens_ = false;  // it may have channels that are not to stay
   bool shares_channels_ = true;

@@ -423,10 +423,7 @@ void read_statement(const SqlStatement& s, std::string_view sql, std::vector<Sta
   if (read_by_verb(s, sql, out)) return;
   std::vector<StateChange> calls;
   const bool followed = read_calls(s, calls);
-  StatementScanner scanner;
-  scanner.begin();
-  scanner.feed(s.text);
-  const Pin pin = scanner.finish().pin;
+  const Pin pin = scan_statements(s.text).pin;
   const bool explained =
       std::any_of(out.begin() + static_cast<std::ptrdiff_t>(first), out.end(), [&](const auto& c) {
         return c.pin == pin || (pin == Pin::kPrepare && c.kind == Kind::kPrepare) ||

@@ -295,7 +295,7 @@ bool Session::describe_translated(std::string_view name, const StatementText& te
 }
 
 void Session::unbind(std::string_view portal) {
-  std::erase_if(bound_, [&](const Bound& b) { return b.portal == portal; });
+  bound_.remove_if([&](const Bound& b) { return b.portal == portal; });
 }
 
 // `values`: the Bind after its names, if it is there as a whole.
@@ -321,14 +321,14 @@ void Session::on_execute(std::string_view payload) {
   for (size_t i = 0; i < bound_.size(); ++i) {
     if (bound_[i].portal != portal) continue;
     Bound b = std::move(bound_[i]);
-    bound_.erase(bound_.begin() + static_cast<std::ptrdiff_t>(i));
+    bound_.erase(i);
     return follow(tracker_.sent_count() - 1, b.changes, b.actions);
   }
 }
 
 // The transaction of these portals is over.
 void Session::drop_bound(uint64_t before) {
-  std::erase_if(bound_, [&](const Bound& b) { return b.message < before; });
+  bound_.remove_if([&](const Bound& b) { return b.message < before; });
 }
 
 }  // namespace bascule::proxy

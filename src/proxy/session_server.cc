@@ -80,7 +80,7 @@ void Session::attach(ServerState& server, SessionOutput& out) {
   }
   if (memory_) memory_->synced();
   if (retry_.empty()) return;
-  const std::string statement = std::exchange(retry_, {});
+  const std::string statement = retry_.take();
   on_client(statement, Gate::kOpen, out);
 }
 
@@ -456,7 +456,7 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
 // The client did not see that its statement could not be prepared again.
 void Session::tell_own_error(std::string_view sqlstate) {
   if (sqlstate != "26000" && sqlstate != "25P02") return;
-  replacement_ = std::exchange(own_error_, {});
+  replacement_ = own_error_.take();
   reply_ = Reply::kReplace;
 }
 

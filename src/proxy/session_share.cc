@@ -223,17 +223,11 @@ bool Session::rewrite(const Scan& piece) {
   }
 }
 
-Effects Session::scan(std::string_view sql) {
-  scanner_.begin();
-  scanner_.feed(sql);
-  return scanner_.finish();
-}
-
 bool Session::rewrite_query(const Scan& piece) {
   replace_unnamed(0);
   if (!piece.ends) return false;
   const std::string_view sql = until_nul(piece.payload());
-  Effects effects = scan(sql);
+  Effects effects = scan_statements(sql);
   if (refuse_transaction('Q', effects)) return true;
   const std::vector<StateChange> changes = changes_of(effects, sql, Of::kQuery);
   std::vector<NameAction> actions;
@@ -277,12 +271,12 @@ bool Session::rewrite_parse(const Scan& piece) {
   if (!piece.ends) return false;
   const auto parse = pgwire::parse_parse(payload);
   if (!parse || pool_mode_ != PoolMode::kStatement) return false;
-  return refuse_transaction('P', scan(parse->sql));
+  return refuse_transaction('P', scan_statements(parse->sql));
 }
 
 // A named Parse is complete in parse_message_.
 void Session::finish_parse() {
-  const std::string message = std::exchange(parse_message_, {});
+  const std::string message = parse_message_.take();
   const auto parse =
       pgwire::parse_parse(std::string_view(message).substr(pgwire::kFrameHeaderSize));
   if (!parse) {
@@ -290,7 +284,7 @@ void Session::finish_parse() {
     return;
   }
   open_batch();
-  Effects effects = scan(parse->sql);
+  Effects effects = scan_statements(parse->sql);
   std::vector<StateChange> changes = changes_of(effects, parse->sql, Of::kNamed);
   if (refuse_transaction('P', effects)) return;
   if (tracker_.skipping_until_sync()) return;
@@ -320,7 +314,7 @@ size_t Session::take_known_parses(std::string_view bytes, SessionOutput& out) {
     const std::string_view types = types_of(*parse);
     const uint64_t key = ParsedTexts::key(wanted_->plan_hash, parse->sql, types);
     if (!parsed_->has(key, *workspace_.plans)) return 0;
-    Effects effects = scan(parse->sql);
+    Effects effects = scan_statements(parse->sql);
     std::vector<StateChange> changes = changes_of(effects, parse->sql, Of::kNamed);
     StatementRef statement =
         workspace_.statements.get(*wanted_, parse->sql, types, effects, changes);

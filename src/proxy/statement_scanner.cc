@@ -7,10 +7,20 @@
 namespace bascule::proxy {
 namespace {
 
-bool is_word(char c) {
+constexpr bool is_word(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
          (static_cast<unsigned char>(c) & 0x80) != 0;
 }
+
+// By byte: its lower case if it can be part of a word, else 0. Every statement passes here.
+constexpr std::array<char, 256> kWordBytes = [] {
+  std::array<char, 256> table{};
+  for (size_t i = 0; i < table.size(); ++i) {
+    const char c = static_cast<char>(i);
+    if (is_word(c)) table[i] = c >= 'A' && c <= 'Z' ? static_cast<char>(c | 32) : c;
+  }
+  return table;
+}();
 
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
@@ -75,33 +85,46 @@ void StatementScanner::begin() {
 }
 
 void StatementScanner::feed(std::string_view text) {
-  for (const char c : text) {
+  for (size_t i = 0; i < text.size();) {
     switch (mode_) {
       case Mode::kNormal:
-        normal(c);
+        i += word(text.substr(i));
+        if (i < text.size()) sign(text[i++]);
         break;
       case Mode::kDollarTag:
       case Mode::kDollarBody:
-        dollar(c);
+        dollar(text[i++]);
         break;
       default:
-        quoted(c);
+        quoted(text[i++]);
         break;
     }
   }
 }
 
-void StatementScanner::normal(char c) {
-  if (is_word(c) || (c == '$' && word_size_ > 0)) {
-    if (word_size_ < kWordMax)
-      word_[word_size_] = c >= 'A' && c <= 'Z' ? static_cast<char>(c | 32) : c;
-    if (word_size_ <= kWordMax) ++word_size_;
-    previous_ = c;
-    return;
+// How many bytes at the front belong to the current word, or begin one.
+size_t StatementScanner::word(std::string_view text) {
+  size_t size = word_size_, n = 0;
+  for (; n < text.size(); ++n) {
+    char c = kWordBytes[static_cast<unsigned char>(text[n])];
+    if (c == 0 && text[n] == '$' && size > 0) c = '$';
+    if (c == 0) break;
+    if (size < kWordMax) word_[size] = c;
+    if (size <= kWordMax) ++size;
   }
+  word_size_ = static_cast<uint8_t>(size);
+  if (n > 0) previous_ = text[n - 1];
+  return n;
+}
+
+void StatementScanner::sign(char c) {
   const bool escape = word_size_ == 1 && word_[0] == 'e' && c == '\'';
   if (escape) word_size_ = 0;
   if (word_size_ > 0) end_word();
+  if (is_space(c)) {
+    previous_ = c;
+    return;
+  }
   switch (c) {
     case '\'':
       if (do_) pin(Pin::kUnclear);
@@ -133,7 +156,7 @@ void StatementScanner::normal(char c) {
   }
   // A statement may begin with a parenthesis, never with another sign: it is not a read that
   // counts.
-  if (!is_space(c) && c != '(' && c != '-' && c != '/' && c != '*' && c != ';' && c != 0 &&
+  if (c != '(' && c != '-' && c != '/' && c != '*' && c != ';' && c != 0 &&
       first_ == First::kNone) {
     first_ = First::kOther;
     effects_.may_write = effects_.has_effect = true;
@@ -194,7 +217,7 @@ void StatementScanner::dollar(char c) {
     } else {  // a parameter ($1) or a stray sign
       mode_ = Mode::kNormal;
       previous_ = 0;
-      normal(c);
+      if (word({&c, 1}) == 0) sign(c);
     }
     return;
   }
@@ -470,6 +493,13 @@ Effects StatementScanner::finish() {
   // matter whether it does.
   if (result.statements > 1 && result.commits) result.not_atomic = true;
   return result;
+}
+
+Effects scan_statements(std::string_view sql) {
+  StatementScanner scanner;
+  scanner.begin();
+  scanner.feed(sql);
+  return scanner.finish();
 }
 
 }  // namespace bascule::proxy

@@ -84,7 +84,8 @@ class StatementScanner {
     kHarmless,
   };
 
-  void normal(char c);
+  size_t word(std::string_view text);
+  void sign(char c);
   void quoted(char c);
   void dollar(char c);
   void body(char c);
@@ -116,6 +117,9 @@ class StatementScanner {
   char tag_[64];
   Effects effects_;
 };
+
+// Of a text that is here as a whole.
+Effects scan_statements(std::string_view sql);
 
 // One that takes its space only between begin() and finish().
 class BriefScanner {

@@ -98,13 +98,14 @@ void Worker::accept(env::Stream& stream, PortKind kind) {
     return stream.close();
   }
   counters_.clients.add();
-  if (!shared_.logging_in.enter(stream.peer_host(), config().logins_per_address_max)) {
+  std::string host = stream.peer_host();
+  if (!shared_.logging_in.enter(host, config().logins_per_address_max)) {
     counters_.logins_failed.add();
     counters_.clients.sub();
     shared_.clients.fetch_sub(1);
     return stream.close();
   }
-  clients_.emplace(*this, stream, kind,
+  clients_.emplace(*this, stream, std::move(host), kind,
                    before < max ? ClientLogin::Room::kFree : ClientLogin::Room::kFull);
 }
 
