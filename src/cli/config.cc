@@ -71,8 +71,10 @@ class Parser {
     }
     if (config_.proxy && !config_.proxy->handover_socket.empty() &&
         (config_.node || config_.monitor)) {
-      top.problem("proxy",
-                  "handover_socket: a daemon with a node or a monitor can't be taken over");
+      top.problem(
+          "proxy",
+          "handover_socket: a daemon with a node or a monitor can't be taken over. Run the "
+          "proxy as a process of its own: a file with the section proxy and the same store");
     }
     check_ports();
     if (!problems_.list.empty()) return fail(ErrorCode::kInvalid, render());
@@ -237,12 +239,14 @@ class Parser {
   void read_pools(MapReader& reader, ProxySection& proxy) {
     const std::vector<std::string> modes = {"session", "transaction", "statement"};
     constexpr int kMax = 10'000;
+    const IntRange clients{.min = 0, .max = 1'000'000};
     reader.choice("pool_mode", proxy.pool_mode, modes);
     reader.integer("default_pool_size", proxy.default_pool_size, {.min = 0, .max = kMax});
     reader.integer("reserve_pool_size", proxy.reserve_pool_size, {.min = 0, .max = kMax});
     reader.duration("reserve_pool_timeout", proxy.reserve_pool_timeout, {.min = 0ms, .max = 1h});
     reader.integer("min_pool_size", proxy.min_pool_size, {.min = 0, .max = kMax});
-    reader.text("server_reset_query", proxy.server_reset_query);
+    reader.text("server_reset_query", proxy.server_reset_query, Need::kOptional,
+                MapReader::Empty::kAllowed);
     reader.flag("server_reset_query_always", proxy.server_reset_query_always);
     reader.text("server_check_query", proxy.server_check_query);
     reader.duration("server_check_delay", proxy.server_check_delay, {.min = 100ms, .max = 24h});
@@ -252,6 +256,8 @@ class Parser {
     reader.duration("leave_timeout", proxy.leave_timeout, {.min = 0ms, .max = 24h});
     reader.integer("max_db_connections", proxy.max_db_connections, {.min = 0, .max = kMax});
     reader.integer("max_user_connections", proxy.max_user_connections, {.min = 0, .max = kMax});
+    reader.integer("max_db_client_connections", proxy.max_db_client_connections, clients);
+    reader.integer("max_user_client_connections", proxy.max_user_client_connections, clients);
     reader.integer("server_prepared_max", proxy.server_prepared_max, {.min = 1, .max = 100'000});
     reader.duration("server_lifetime", proxy.server_lifetime, {.min = 0ms, .max = 24h});
     reader.duration("query_timeout", proxy.query_timeout, {.min = 0ms, .max = 24h});
@@ -264,7 +270,8 @@ class Parser {
     if (!list.IsSequence()) {
       return reader.problem("pools",
                             "expected a list of {user, database, pool_mode, pool_size, "
-                            "reserve_pool_size, max_user_connections}");
+                            "reserve_pool_size, max_user_connections, "
+                            "max_user_client_connections}");
     }
     for (const auto& item : list) {
       MapReader entry(problems_, item, "proxy.pools");
@@ -275,6 +282,7 @@ class Parser {
       entry.integer("pool_size", pool.pool_size, {.min = 0, .max = kMax});
       entry.integer("reserve_pool_size", pool.reserve_pool_size, {.min = 0, .max = kMax});
       entry.integer("max_user_connections", pool.max_user_connections, {.min = 0, .max = kMax});
+      entry.integer("max_user_client_connections", pool.max_user_client_connections, clients);
       entry.finish();
       proxy.pools.push_back(std::move(pool));
     }

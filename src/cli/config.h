@@ -65,6 +65,7 @@ struct NodeSection {
 struct PoolSection {
   std::string user, database;
   std::optional<int> pool_mode, pool_size, reserve_pool_size, max_user_connections;
+  std::optional<int> max_user_client_connections;
 };
 
 struct ProxySection {
@@ -80,6 +81,7 @@ struct ProxySection {
   int default_pool_size = 0, reserve_pool_size = 0, min_pool_size = 0;  // of one user and database
   Millis reserve_pool_timeout{5000};
   int max_db_connections = 0, max_user_connections = 0;
+  int max_db_client_connections = 0, max_user_client_connections = 0;
   int server_prepared_max = 200;
   Millis server_lifetime{3600000};
   std::string server_reset_query = "DISCARD ALL";

@@ -87,6 +87,7 @@ DatabaseSection read_database(MapReader reader,
   reader.integer("min_pool_size", rule.min_pool_size, size);
   reader.integer("reserve_pool_size", rule.reserve_pool_size, size);
   reader.integer("max_db_connections", rule.max_connections, size);
+  reader.integer("max_db_client_connections", rule.max_clients, {.min = 0, .max = 1'000'000});
   std::optional<Millis> lifetime;
   reader.duration("server_lifetime", lifetime, {.min = 0ms, .max = 24h});
   if (lifetime) rule.server_lifetime = *lifetime;

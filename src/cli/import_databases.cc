@@ -59,6 +59,10 @@ std::optional<std::string> same_here(const std::string& key, const std::string& 
     const auto number = whole(value);
     return number && *number >= 0 && *number <= 10'000 ? value : "";
   }
+  if (key == "max_db_client_connections" || key == "max_user_client_connections") {
+    const auto number = whole(value);
+    return number && *number >= 0 && *number <= 1'000'000 ? value : "";
+  }
   if (key == "pool_mode") {
     return value == "session" || value == "transaction" || value == "statement" ? value : "";
   }
@@ -160,7 +164,7 @@ Result<ImportedUser> import_user(const IniEntry& entry) {
   std::vector<std::pair<std::string, std::string>> keys = {{"user", yaml_text(entry.key)}};
   for (const auto& [key, value] : *pairs) {
     const auto same = same_here(key, value);
-    if (same && !same->empty() && key != "min_pool_size" && key != "max_db_connections") {
+    if (same && !same->empty() && key != "min_pool_size" && !key.starts_with("max_db_")) {
       keys.emplace_back(key, *same);
     } else {
       add(out.lost, "not carried over: " + key);

@@ -205,6 +205,12 @@ class Importer {
     proxy_[entry.key] = fmt::format("{}", *value);
     note(entry, Fate::kKept, "proxy." + entry.key);
   }
+  void count_clients(const IniEntry& entry) {
+    const auto value = whole(entry.value);
+    if (!value || *value < 0 || *value > 1'000'000) return bad(entry, "a count from 0 to 1000000");
+    proxy_[entry.key] = fmt::format("{}", *value);
+    note(entry, Fate::kKept, "proxy." + entry.key);
+  }
   void time(const IniEntry& entry) {
     const auto ms = milliseconds(entry.value);
     if (!ms || *ms > 86'400'000) return bad(entry, "seconds, at most a day");
@@ -215,10 +221,8 @@ class Importer {
     proxy_[entry.key] = yaml_text(entry.value);
     note(entry, Fate::kKept, "proxy." + entry.key);
   }
-  void reset_query(const IniEntry& entry) {
-    if (!entry.value.empty()) return query(entry);
-    note(entry, Fate::kNoNeed, "", "DISCARD ALL where a session was not clean");
-  }
+  // Empty, too: then nothing makes a session's server fit for the next session.
+  void reset_query(const IniEntry& entry) { query(entry); }
   void check_query(const IniEntry& entry) {
     if (entry.value.empty() || entry.value == "<empty>") {
       return note(entry, Fate::kNoNeed, "", "a broken connection is noticed when it breaks");
@@ -410,6 +414,8 @@ const Importer::Place Importer::kPlaces[] = {
     {"min_pool_size", &Importer::count},
     {"reserve_pool_size", &Importer::count},
     {"max_db_connections", &Importer::count},
+    {"max_db_client_connections", &Importer::count_clients},
+    {"max_user_client_connections", &Importer::count_clients},
     {"max_user_connections", &Importer::count},
     {"reserve_pool_timeout", &Importer::time},
     {"server_lifetime", &Importer::time},

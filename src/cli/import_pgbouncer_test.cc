@@ -193,6 +193,8 @@ reserve_pool_size = 5
 reserve_pool_timeout = 3
 max_user_connections = 7
 max_db_connections = 50
+max_db_client_connections = 500
+max_user_client_connections = 70
 min_pool_size = 2
 server_reset_query = RESET ALL
 server_reset_query_always = 1
@@ -211,6 +213,8 @@ server_check_delay = 10
   EXPECT_EQ(proxy.reserve_pool_timeout, 3s);
   EXPECT_EQ(proxy.max_user_connections, 7);
   EXPECT_EQ(proxy.max_db_connections, 50);
+  EXPECT_EQ(proxy.max_db_client_connections, 500);
+  EXPECT_EQ(proxy.max_user_client_connections, 70);
   EXPECT_EQ(proxy.min_pool_size, 2);
   EXPECT_EQ(proxy.server_reset_query, "RESET ALL");
   EXPECT_TRUE(proxy.server_reset_query_always);
@@ -218,6 +222,12 @@ server_check_delay = 10
   EXPECT_EQ(proxy.server_check_delay, 10s);
   EXPECT_EQ(proxy.access.config.console_admins, (std::vector<std::string>{"root", "ops"}));
   EXPECT_EQ(proxy.access.config.console_stats, (std::vector<std::string>{"exporter"}));
+}
+
+TEST(ImportPgbouncer, AnEmptyResetQueryStaysEmpty) {
+  EXPECT_EQ(
+      read(import("[pgbouncer]\nauth_file = a\nserver_reset_query =\n")).proxy->server_reset_query,
+      "");
 }
 
 TEST(ImportPgbouncer, OfOneKeyTheLastCounts) {

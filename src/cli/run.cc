@@ -98,6 +98,8 @@ void set_pools(const ProxySection& section, proxy::ProxyConfig& out) {
   out.leave_timeout = section.leave_timeout;
   out.max_db_connections = section.max_db_connections;
   out.max_user_connections = section.max_user_connections;
+  out.max_db_client_connections = section.max_db_client_connections;
+  out.max_user_client_connections = section.max_user_client_connections;
   out.server_prepared_max = static_cast<size_t>(section.server_prepared_max);
   out.server_lifetime = section.server_lifetime;
   out.query_timeout = section.query_timeout;
@@ -111,6 +113,7 @@ void set_pools(const ProxySection& section, proxy::ProxyConfig& out) {
     rule.pool_size = pool.pool_size;
     rule.reserve_pool_size = pool.reserve_pool_size;
     rule.max_connections = pool.max_user_connections;
+    rule.max_clients = pool.max_user_client_connections;
     if (pool.pool_mode) rule.mode = static_cast<proxy::PoolMode>(*pool.pool_mode);
     out.pools.push_back(std::move(rule));
   }

@@ -81,10 +81,10 @@ void MapReader::problem(const std::string& key, std::string what) {
   problems_.add(found == values_.end() ? node_ : found->second, path_of(key), std::move(what));
 }
 
-bool MapReader::text(const std::string& key, std::string& out, Need need) {
+bool MapReader::text(const std::string& key, std::string& out, Need need, Empty empty) {
   const YAML::Node value = take(key, need, {.kind = KeyKind::kText, .fallback = out});
   if (!value) return false;
-  if (!value.IsScalar() || value.Scalar().empty()) {
+  if (!value.IsScalar() || (value.Scalar().empty() && empty == Empty::kRefused)) {
     problem(key, fmt::format("expected a text, found {}", describe(value)));
     return true;
   }

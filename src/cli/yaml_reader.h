@@ -77,7 +77,9 @@ class MapReader {
   MapReader(Problems& problems, const YAML::Node& node, std::string path);
 
   // Each leaves `out` alone when the key is absent or wrong; false: absent.
-  bool text(const std::string& key, std::string& out, Need need = Need::kOptional);
+  enum class Empty { kRefused, kAllowed };
+  bool text(const std::string& key, std::string& out, Need need = Need::kOptional,
+            Empty empty = Empty::kRefused);
   bool integer(const std::string& key, int64_t& out, IntRange range, Need need = Need::kOptional);
   bool integer(const std::string& key, int& out, IntRange range, Need need = Need::kOptional);
   bool number(const std::string& key, double& out, NumberRange range);
