@@ -43,6 +43,9 @@ TEST(RecordsTest, TheClustersConfigurationIsReadBackInFull) {
   c.failsafe = false;
   c.early_takeover = true;
   c.blip_tolerance = 900ms;
+  c.region_relays = true;
+  expect_same(c, decode_config);
+  c.standby_cluster = StandbyCluster{"db1,db2:5433", 5434, "us", "cp %f %p"};
   expect_same(c, decode_config);
 }
 
@@ -74,6 +77,7 @@ TEST(RecordsTest, WhoLeadsAndWhoFollowsIsReadBackInFull) {
                  .sync_name = "n2_x",
                  .system_id = ~0ULL,
                  .pending_restart = true,
+                 .restart_first = true,
                  .config_problem = "work_mem",
                  .task = "t1",
                  .task_result = "done",
@@ -87,7 +91,7 @@ TEST(RecordsTest, HistoryAndVotersAreReadBackInFull) {
                           {Epoch{7}, name("n2"), "n2_x", {}, 0}}},
               decode_sync);
   expect_same(HistoryRecord{Epoch{7}, name("n2"), Epoch{6}, Timeline{4}, at(3, 77), "expired",
-                            "expired", wall(1'700'000'000'000), 350},
+                            "expired", wall(1'700'000'000'000), 350, true},
               decode_history);
   expect_same(RequestRecord{"r1", RequestKind::kFailover, name("n3"), true, true, "eve", "checking",
                             "refused: no"},
@@ -95,6 +99,7 @@ TEST(RecordsTest, HistoryAndVotersAreReadBackInFull) {
   expect_same(InitRecord{~0ULL, name("n1")}, decode_init);
   expect_same(RosterRecord{{name("n1"), name("n2")}}, decode_roster);
   expect_same(SeedRecord{3, name("n1"), Epoch{9}}, decode_seed);
+  expect_same(RemovedRecord{"n3_z", "ann@db1"}, decode_removed);
   LocalState s{"inc", "store", 8, Epoch{7}, 3, 12, Epoch{6}, at(4, 5), "t1", "done", true};
   expect_same(s, decode_local_state);
   s.ballot_intent.reset();

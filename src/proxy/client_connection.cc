@@ -160,13 +160,10 @@ void ClientConnection::on_authenticated(std::string reply) {
     if (name == "replication" && !replication) continue;
     set_parameter(startup, name, value);
   }
-  const Route* route = worker_.route();
-  const bool strict = route == nullptr || route->table.sync_strict;
-  if (const auto level = durability_of(worker_.config().durability, database, user, startup,
-                                       strict ? Demands::kStandby : Demands::kNothing);
-      !level.empty() && !replication) {
-    set_parameter(startup, "synchronous_commit", level);
-  }
+  const bool strict = worker_.route() == nullptr || worker_.route()->table.sync_strict;
+  const auto level = durability_of(worker_.config().durability, database, user, startup,
+                                   strict ? Demands::kStandby : Demands::kNothing);
+  if (!level.empty() && !replication) set_parameter(startup, "synchronous_commit", level);
   std::sort(startup.begin(), startup.end());
   worker_.credentials().learn(user, login_->server_keys(), login_->password(), login_->looked_up());
   end_login();
