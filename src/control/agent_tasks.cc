@@ -151,7 +151,8 @@ void Agent::Impl::end_turn_as_leader() {
 // True: PostgreSQL is being stopped or replaced for it.
 bool Agent::Impl::tend_own_turn(const LeaderRecord& leader) {
   const auto turn = turn_of(view_, config_.name);
-  if (turn && turn->task->id != local_.task && turn->step->note.empty()) {
+  const bool ours = turn && turn->task->kind != TaskKind::kRemove;  // that is the leader's work
+  if (ours && turn->task->id != local_.task && turn->step->note.empty()) {
     note(LogLevel::kInfo, "turn", std::string(to_string(turn->task->kind)),
          {{"id", turn->task->id}, {"by", turn->task->by}});
     switch (turn->task->kind) {
@@ -162,7 +163,7 @@ bool Agent::Impl::tend_own_turn(const LeaderRecord& leader) {
         take_turn(turn->task->id, TurnStage::kCopy);
         break;
       case TaskKind::kRemove:
-        return false;  // the leader's work
+        break;
       case TaskKind::kRestart:
       case TaskKind::kSwitchover:
         take_turn(turn->task->id, TurnStage::kStop);

@@ -35,7 +35,7 @@ def test_a_removed_member_is_gone_for_good_and_clients_notice_nothing():
         assert cluster.voters() not in ([], [waited_for])
         assert cluster.record(f"members/{waited_for}") is None
         wait_for(lambda: f"bascule_{waited_for}" not in slots(cluster, leader), 20, "its slot is dropped")
-        wait_for(lambda: not cluster.postmaster(waited_for), 20, "its agent stops PostgreSQL")
+        wait_for(lambda: not cluster.backends(waited_for, "postgres"), 20, "its agent stops PostgreSQL")
         cluster.kill(agent_pid(cluster, waited_for))
         time.sleep(3)  # the new agent of that host has had time to publish, if it would
         assert cluster.record(f"members/{waited_for}") is None
