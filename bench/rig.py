@@ -99,6 +99,7 @@ class Rig(contextlib.ExitStack):
     know, so that neither computes PBKDF2 at a log-in. Gone at the end."""
 
     user, database, password = "app", "postgres", "bench"
+    iterations = 1  # of SCRAM
 
     def __enter__(self):
         super().__enter__()
@@ -120,7 +121,7 @@ class Rig(contextlib.ExitStack):
         self._as_postgres([PG_BIN / "pg_ctl", "-D", self.data, "-w", "-l", self.dir / "pg.log", "start"])
         self.callback(self._as_postgres, [PG_BIN / "pg_ctl", "-D", self.data, "-m", "immediate", "stop"])
         self.users = self.dir / "users"
-        verifier = scram_verifier(self.password)
+        verifier = scram_verifier(self.password, self.iterations)
         self._psql(f"alter role {self.user} password '{verifier}'")
         self.users.write_text(f'"{self.user}" "{verifier}"\n')
         return self

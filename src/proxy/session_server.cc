@@ -36,6 +36,16 @@ bool asks_what_it_executes(std::string_view batch) {
   return true;
 }
 
+void put_length(std::string& m) {
+  for (size_t i = 0; i < 4; ++i) m[1 + i] = static_cast<char>((m.size() - 1) >> (24 - 8 * i));
+}
+
+// asyncpg and pgJDBC know by the function that a statement is to be prepared again.
+void name_routine(std::string& error) {
+  error.insert(error.size() - 1, "RRevalidateCachedQuery").insert(error.size() - 1, 1, '\0');
+  put_length(error);
+}
+
 // Above this an idle session gives its copy of the last statement back.
 constexpr size_t kKeepCapacity = 512;
 
@@ -60,7 +70,6 @@ bool may_change_columns(std::string_view tag) {
   return false;
 }
 
-// Never 0.
 uint64_t hash_of(std::string_view bytes) { return std::max<uint64_t>(fnv1a(bytes), 1); }
 
 SessionMemory::Block block(TransactionStatus status) {
@@ -338,6 +347,7 @@ void Session::edit_reply(const Scan& piece) {
       pgwire::append_error_response(replacement_,
                                     {.sqlstate = std::string_view(edit.text).substr(0, 5),
                                      .message = std::string_view(edit.text).substr(6)});
+      if (edit.text.starts_with("0A000:cached plan")) name_routine(replacement_);
       reply_ = Reply::kReplace;
     }
     return;  // drop_edits() goes on
@@ -506,10 +516,7 @@ void Session::name_as_client(const Scan& piece) {
   }
   replacement_.assign("E\0\0\0\0", 5).append(payload.substr(0, at)).append(name);
   replacement_.append(end, payload.data() + payload.size());
-  const auto length = static_cast<uint32_t>(replacement_.size() - 1);
-  for (size_t i = 0; i < 4; ++i) {
-    replacement_[1 + i] = static_cast<char>(length >> (24 - 8 * i));
-  }
+  put_length(replacement_);
   reply_ = Reply::kReplace;
 }
 

@@ -49,6 +49,10 @@ def proxy_of(bench, target):
     return bench.pg_port
 
 
+class Server(rig.Rig):
+    iterations = 4096  # pgJDBC and lib/pq refuse fewer
+
+
 def self_signed(bench):
     key, certificate = bench.dir / "tls.key", bench.dir / "tls.crt"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
@@ -174,7 +178,7 @@ def run_all(options):
         for program in {id(p): p for p, _ in chosen}.values():
             program.prepare(pathlib.Path(build))
             versions[program.name] = program.version()
-        with rig.Rig() as bench:
+        with Server() as bench:
             (bench.dir / "scratch").mkdir()
             for target in options.targets.split(","):
                 port = proxy_of(bench, target)

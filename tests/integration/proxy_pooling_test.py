@@ -310,7 +310,9 @@ def test_cached_plan_with_other_columns_than_the_client_was_told_is_an_error(one
     assert codes(c.until_ready()) == "1 t T Z(I)"
     d.run("alter table told add b text")
     c.send(bind("s"), execute(), SYNC)  # the columns that it knows are not these
-    assert codes(c.until_ready()) == "E(0A000) Z(I)"
+    error = c.until_ready()
+    assert codes(error) == "E(0A000) Z(I)"
+    assert pw.fields_of(error[0][1])["R"] == "RevalidateCachedQuery"  # drivers look at that
     c.send(close("S", "s"), parse("s", "select * from told"), describe("S", "s"), SYNC)
     assert codes(c.until_ready()) == "3 1 t T Z(I)"
     c.send(bind("s"), execute(), SYNC)
