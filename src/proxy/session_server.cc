@@ -272,7 +272,7 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
 // To a message of our own: nothing of it is for the client.
 std::optional<Loss> Session::own_reply(const Scan& piece, Writable writable, SessionOutput& out) {
   const EditKind kind = edits_.front().kind;
-  if (piece.type != 'A') reply_ = Reply::kSwallow;
+  if (piece.type != 'A' || (shares() && movable())) reply_ = Reply::kSwallow;
   if (piece.type == 'E') {
     if (kind == EditKind::kSettings) return Loss::kSettings;
     if (pgwire::parse_error_prefix(piece.payload()).fatal()) {
