@@ -205,10 +205,13 @@ def test_reset_query_of_session_pools_runs_instead_of_discard(make_proxy, server
 
 
 def test_reset_always_clears_what_a_function_left_behind(make_proxy, servers):
-    hidden = "do $$ begin perform set_config('my.hidden', 'x', false); end $$"
+    # A function, not DO: what is in sight keeps its server.
+    hide = ("create or replace function hide() returns void language plpgsql as "
+            "$$ begin perform set_config('my.hidden', 'x', false); end $$")
     for option, expected in (("mode=transaction", "x"), ("reset_always=1", "")):
         proxy = make_proxy("mode=transaction", "pool=1", option)
         c, d = proxy.connect(), proxy.connect()
-        run(c, hidden)
+        run(c, hide)
+        run(c, "select hide()")
         assert (run(d, "select current_setting('my.hidden', true)")[0][0] or "") == expected
         assert run(c, "select 1") == [(1,)]
