@@ -217,7 +217,7 @@ TEST_F(NodeOps, AFormerPrimaryDoesNotHoldWalBackForItsSlots) {
 
 TEST_F(NodeOps, AStreamingStandbyPreparesTheSlotsOfItsPromotion) {
   auto [n1, n2] = world.pair();
-  n2->shell->prepare_slots({"bascule_n1", "bascule_n3"});
+  n2->shell->prepare_slots({"bascule_n1", "bascule_n3"}, {});
   EXPECT_TRUE(world.until(
       [&] { return world.value(*n2, "SELECT count(*) FROM pg_replication_slots") == "2"; }));
   // Prepared, they hold no WAL; promoted, they do: a replica that is away for long can come back.
