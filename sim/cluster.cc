@@ -46,6 +46,11 @@ Plan draw_plan(uint64_t seed) {
   c.early_takeover = peers.chance(0.4);
   c.failsafe = peers.chance(0.6);
   c.blip_tolerance = Millis(peers.between(1500, 3000));
+  Prng regions = Prng::stream(seed, "plan: regions");
+  if (regions.chance(0.2)) {
+    c.region_relays = true;
+    for (int host = 0; host < p.nodes; ++host) p.regions.push_back(regions.chance(0.4) ? "a" : "b");
+  }
   const uint64_t crash = r.below(3);
   c.on_crash = crash == 0   ? OnCrash::kFailover
                : crash == 1 ? OnCrash::kRestart

@@ -204,6 +204,7 @@ void PostgresModel::flush_soon() {
     make_durable(std::min(target, data_.wal.size()));
     if (run_ == Run::kStandby || (run_ == Run::kStopping && was_standby_)) {
       receive_reported_ = data_.flushed_end();
+      pump_all();  // to those that stream from here
       replay();
       send_reply();
     } else {

@@ -177,8 +177,8 @@ bool PostgresModel::accept_standby(PostgresModel& standby, uint64_t session,
   if (run_ != Run::kPrimary && run_ != Run::kStandby) return false;
   const DataDirectory& theirs = standby.data_;
   if (theirs.system_id != data_.system_id) return false;
-  const auto s = data_.slots.find(slot);
-  if (s == data_.slots.end()) return false;  // replication slot does not exist
+  // Replication slot does not exist. On a standby the shell has made those of all members.
+  if (run_ == Run::kPrimary && !data_.slots.contains(slot)) return false;
   // A slot has one user: after a partition the old walsender holds it until its time-out.
   for (const Sender& w : senders_) {
     if (w.standby == standby.host_) return false;

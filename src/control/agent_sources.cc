@@ -21,8 +21,13 @@ bool Agent::Impl::is_avoided(const MemberRecord& relay) const {
 NodeName Agent::Impl::wanted_relay(const LeaderRecord& leader) const {
   if (!config_.tags.replicatefrom.empty()) return config_.tags.replicatefrom;
   if (!config().region_relays) return {};
-  const NodeName relay = relay_of_region(view_, leader, config_.region,
-                                         [&](const MemberRecord& m) { return is_avoided(m); });
+  // Commits wait for members that stream from the leader itself: the relay has to be one that can
+  // be waited for, and where they wait for several, nobody of these goes behind a relay.
+  const bool votes = config().synchronous() && !config_.nofailover && !config_.tags.nosync;
+  if (votes && config().sync_mode == SyncMode::kQuorum && config().sync_count > 1) return {};
+  const NodeName relay = relay_of_region(view_, leader, config_.region, [&](const MemberRecord& m) {
+    return is_avoided(m) || (config().synchronous() && (m.nofailover || m.tags.nosync));
+  });
   return relay == config_.name ? NodeName() : relay;
 }
 

@@ -426,5 +426,26 @@ TEST_F(RelayTest, ARegionHasItsRelayAlsoUnderANewLeader) {
   EXPECT_EQ(direct, next == "n2" ? 1 : 3) << "of each other region, and all of its own";
 }
 
+TEST_F(RelayTest, CommitsCanWaitForTheRelay) {
+  world.config.region_relays = true;
+  world.config.sync_mode = SyncMode::kOn;
+  world.add("n1", {}, "eu");
+  world.pass(1s);
+  MemberTags reader;
+  reader.nosync = true;
+  world.add("u1", reader, "us");  // first by name
+  world.add("u2", {}, "us");
+  world.pass(10s);
+  EXPECT_EQ(from("u2"), "n1");
+  EXPECT_EQ(from("u1"), "u2");
+}
+
+TEST_F(RelayTest, WhereCommitsWaitForTwoTheyStreamFromTheLeader) {
+  world.config.sync_mode = SyncMode::kQuorum;
+  world.config.sync_count = 2;
+  start_two_regions();
+  for (const char* m : {"n2", "u1", "u2", "u3"}) EXPECT_EQ(from(m), "n1") << m;
+}
+
 }  // namespace
 }  // namespace bascule::control
