@@ -110,6 +110,8 @@ TEST(StandardRun, ReachesEveryFaultEveryOperationAndEveryPhase) {
     EXPECT_GT(counts[std::string("op.") + op], 0u) << op;
   }
   for (int phase = 1; phase < static_cast<int>(control::Phase::kRefused); ++phase) {
+    // Clusters that follow another one are not modelled (docs/simulation.md).
+    if (static_cast<control::Phase>(phase) == control::Phase::kStandbyLeading) continue;
     const auto name = std::string(to_string(static_cast<control::Phase>(phase)));
     EXPECT_GT(counts["phase." + name], 0u) << name;
   }

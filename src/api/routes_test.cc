@@ -468,12 +468,16 @@ TEST_F(RoutesTest, TheConfigurationIsChangedByPatch) {
   EXPECT_EQ(commands[0].kind, Command::Kind::kConfig);
   EXPECT_EQ(commands[0].changes, (std::map<std::string, std::string>{
                                      {"sync_strict", "true"}, {"ttl", "10s"}, {"x", "5"}}));
-  for (const char* bad : {"", "[]", "{}", R"({"ttl":{}})", R"({"ttl":null})"}) {
+  // Takes the key away; what can't be without refuses the empty value later.
+  EXPECT_EQ(call(primary, "PATCH", "/config", {}, R"({"standby_cluster":null})").status, 200);
+  ASSERT_EQ(commands.size(), 2u);
+  EXPECT_EQ(commands[1].changes, (std::map<std::string, std::string>{{"standby_cluster", ""}}));
+  for (const char* bad : {"", "[]", "{}", R"({"ttl":{}})"}) {
     EXPECT_EQ(call(primary, "PATCH", "/config", {}, bad).status, 400) << bad;
   }
   EXPECT_EQ(call(primary, "POST", "/config", {}, "{}").status, 405);
   EXPECT_EQ(call(primary, "PATCH", "/switchover", {}, "{}").status, 405);
-  EXPECT_EQ(commands.size(), 1u);
+  EXPECT_EQ(commands.size(), 2u);
 }
 
 TEST_F(RoutesTest, RecordsReadBackAsTheSameView) {
