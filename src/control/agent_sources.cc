@@ -4,11 +4,6 @@
 #include "control/relays.h"
 
 namespace bascule::control {
-namespace {
-
-constexpr int kRelaysMax = 16;  // in a row
-
-}  // namespace
 
 // A relay that did not serve is passed by for a while, and as long as it says nothing new.
 bool Agent::Impl::is_avoided(const MemberRecord& relay) const {

@@ -1,12 +1,6 @@
 #include "control/relays.h"
 
 namespace bascule::control {
-namespace {
-
-constexpr int kRelaysMax = 16;  // in a row
-
-}  // namespace
-
 bool follows(const MemberRecord& m, const LeaderRecord& leader) {
   return m.state == "streaming" && m.epoch == leader.epoch && m.timeline == leader.timeline;
 }

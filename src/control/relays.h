@@ -8,6 +8,8 @@
 
 namespace bascule::control {
 
+constexpr int kRelaysMax = 16;  // in a row
+
 // It follows the leader's line and says so.
 bool follows(const MemberRecord& m, const LeaderRecord& leader);
 
