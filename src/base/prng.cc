@@ -2,6 +2,8 @@
 
 #include <bit>
 
+#include "base/hash.h"
+
 namespace bascule {
 namespace {
 
@@ -19,11 +21,7 @@ Prng::Prng(uint64_t seed) {
   for (uint64_t& word : state_) word = splitmix64(seed);
 }
 
-Prng Prng::stream(uint64_t seed, std::string_view name) {
-  uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a
-  for (char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
-  return Prng(seed ^ hash);
-}
+Prng Prng::stream(uint64_t seed, std::string_view name) { return Prng(seed ^ fnv1a(name)); }
 
 uint64_t Prng::next() {
   const uint64_t result = std::rotl(state_[1] * 5, 7) * 9;

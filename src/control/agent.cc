@@ -1,6 +1,7 @@
 // Events in, effects out: the bookkeeping around the decisions.
 #include "control/agent.h"
 
+#include "base/hash.h"
 #include "control/agent_impl.h"
 
 namespace bascule::control {
@@ -442,11 +443,9 @@ std::string Agent::Impl::sync_name() const { return config_.name.str() + "_" + l
 
 // A new name as a voter: what it promised under the old one it may not have any more.
 void Agent::Impl::new_incarnation() {
-  uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a over the old one and the revision: never repeats
-  for (char c :
-       fmt::format("{}/{}/{}", local_.incarnation, config_.new_incarnation, view_.revision)) {
-    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
-  }
+  // Over the old one and the revision: never repeats.
+  const uint64_t hash =
+      fnv1a(fmt::format("{}/{}/{}", local_.incarnation, config_.new_incarnation, view_.revision));
   local_.incarnation = fmt::format("{:08x}", static_cast<uint32_t>(hash ^ (hash >> 32)));
 }
 

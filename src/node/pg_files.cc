@@ -8,6 +8,8 @@
 #include <charconv>
 #include <utility>
 
+#include "base/hash.h"
+
 namespace bascule::node {
 namespace {
 
@@ -270,10 +272,10 @@ DynamicConf render_dynamic(const std::map<std::string, std::string>& parameters)
   DynamicConf out;
   out.text =
       "# Written by Bascule from the cluster's configuration (bascule config set parameters...).\n";
-  uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a
+  uint64_t hash = kFnvBasis;
   for (const auto& [name, value] : parameters) {
     const std::string line = setting(name, value);
-    for (const char c : line) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
+    hash = fnv1a(line, hash);
     out.text += line;
   }
   out.mark = fmt::format("{:016x}", hash);
