@@ -41,9 +41,10 @@ struct HttpAnswer {
 
   int status = 0;  // 0: there is no (complete) answer
   std::string body;
-  Sent sent = Sent::kNo;  // when status is 0
-  std::string error;      // then: why, for people; names no secret
-  bool refused = false;   // then: the host says that nobody listens there
+  Sent sent = Sent::kNo;   // when status is 0
+  std::string error;       // then: why, for people; names no secret
+  bool refused = false;    // then: the host says that nobody listens there
+  bool connected = false;  // on a connection that was made for it
 };
 
 class HttpClient {

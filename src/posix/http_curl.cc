@@ -108,8 +108,10 @@ bool CurlHttp::Transfer::prepare(const env::HttpTls& tls) {
 
 env::HttpAnswer CurlHttp::Transfer::answer(CURLcode code) {
   env::HttpAnswer out;
-  long status = 0, request_bytes = 0;
+  long status = 0, request_bytes = 0, connects = 0;
   curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+  curl_easy_getinfo(easy, CURLINFO_NUM_CONNECTS, &connects);
+  out.connected = connects != 0;
   curl_easy_getinfo(easy, CURLINFO_REQUEST_SIZE, &request_bytes);
   if (code == CURLE_OK) {
     out.status = static_cast<int>(status);

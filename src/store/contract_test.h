@@ -16,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -375,6 +376,30 @@ TYPED_TEST_P(StoreContract, WatchWakesForItsPrefixInBothInstances) {
   }
 }
 
+TYPED_TEST_P(StoreContract, AWatchedPrefixReadsAsOneThatIsNot) {
+  auto writer = this->backend.open(this->h);
+  auto watcher = this->backend.open(this->h);
+  watcher->watch("w/", [] {});
+  std::mt19937 random(7);
+  for (int i = 0; i < 150; ++i) {
+    Txn txn;
+    for (unsigned n = 1 + random() % 3; n > 0; --n) {
+      const std::string key = "w/" + std::to_string(random() % 8);
+      if (std::ranges::find(txn.writes, key, &Write::key) != txn.writes.end()) continue;
+      std::optional<std::string> value;
+      if (random() % 3 != 0) value = std::to_string(i);
+      txn.writes.push_back({key, std::move(value)});
+    }
+    ASSERT_EQ(this->h.commit(*writer, std::move(txn)).outcome, TxnOutcome::kCommitted);
+    if (random() % 2 == 0) continue;  // several changes between two reads
+    const auto watched = this->h.read(*watcher, "w/");
+    const auto fresh = this->h.read(*writer, "w/");
+    ASSERT_TRUE(watched && fresh);
+    ASSERT_EQ(watched->entries, fresh->entries) << "round " << i;
+    ASSERT_EQ(watched->revision, fresh->revision);
+  }
+}
+
 TYPED_TEST_P(StoreContract, UnwatchedCallbackIsNotCalledAgain) {
   auto store = this->backend.open(this->h);
   int removed = 0, kept = 0;
@@ -415,7 +440,7 @@ REGISTER_TYPED_TEST_SUITE_P(
     ValuesAreAnyBytesUpToTheBound, BoundsAreEnforcedAndNothingIsApplied,
     IdentityAndContentSurviveReopening, IdentityChangesWhenTheStoreIsCreatedAnew,
     ReadShowsEveryCommitAnsweredBeforeIt, CommitsInFlightTogetherAreAppliedInOrder,
-    WatchWakesForItsPrefixInBothInstances, UnwatchedCallbackIsNotCalledAgain,
-    DestroyedWithRequestsInFlightCallsNobodyBack);
+    WatchWakesForItsPrefixInBothInstances, AWatchedPrefixReadsAsOneThatIsNot,
+    UnwatchedCallbackIsNotCalledAgain, DestroyedWithRequestsInFlightCallsNobodyBack);
 
 }  // namespace bascule::store::contract

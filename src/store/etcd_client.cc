@@ -126,6 +126,7 @@ void EtcdClient::on_answer(Id id, uint64_t number, HttpAnswer answer) {
   const auto at = std::ranges::find(pending.running, number, &Attempt::number);
   const Attempt attempt = *at;
   pending.running.erase(at);
+  if (answer.status == 0 || answer.connected) ++continuity_;
   if (answer.status == 200) {
     praise(attempt.endpoint);
     return on_success(id, pending, std::move(answer.body));
@@ -216,6 +217,7 @@ void EtcdClient::finish(Id id, Reply reply) {
   Pending& pending = node.mapped();
   loop_.cancel(pending.timer);
   loop_.cancel(pending.deadline);
+  if (!pending.running.empty()) ++continuity_;  // nobody will tell whether they made a connection
   for (const Attempt& attempt : pending.running) http_.cancel(attempt.http_id);
   pending.call.done(std::move(reply));
 }
@@ -282,6 +284,7 @@ std::optional<EtcdClient::Line> EtcdClient::open_stream(const std::string& path,
   auto http = request(endpoint, path, body);
   http.timeout = Millis{0};
   http.answer_bytes_max = kStreamBytesMax;
+  ++continuity_;
   Line line{endpoint, token_number_, 0};
   line.http_id = http_.stream(std::move(http), std::move(data), std::move(ended));
   return line;

@@ -81,6 +81,10 @@ class EtcdClient {
 
   const EtcdOptions& options() const { return options_; }
 
+  // As long as it stays the same, every answer comes over connections that were there when it was
+  // first asked for: from processes that have served since, with nothing restored between.
+  uint64_t continuity() const { return continuity_; }
+
  private:
   using Id = uint64_t;
   enum class Login { kNeeded, kIsOne };
@@ -129,6 +133,7 @@ class EtcdClient {
 
   Id next_id_ = 1;
   std::map<Id, Pending> pending_;
+  uint64_t continuity_ = 0;
   size_t preferred_ = 0;
   std::vector<MonoTime> blamed_until_;
 

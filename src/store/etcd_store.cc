@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "store/bounds.h"
@@ -90,14 +92,33 @@ void EtcdStore::read(std::string prefix, ReadCallback callback) {
     });
     return;
   }
-  start_read({std::move(prefix), loop_.now() + client_.options().timeout, std::move(callback)});
+  auto& callbacks = asked_[prefix];
+  callbacks.push_back(std::move(callback));
+  if (callbacks.size() > 1) return;
+  loop_.post([this, alive = alive_, prefix = std::move(prefix)] {
+    if (!*alive) return;
+    auto asked = asked_.extract(prefix);
+    auto since = usable_copy(asked.key());
+    start_read({std::move(asked.key()), loop_.now() + client_.options().timeout,
+                std::move(asked.mapped()), std::move(since)});
+  });
+}
+
+std::shared_ptr<const EtcdStore::Copy> EtcdStore::usable_copy(const std::string& prefix) const {
+  const auto found = copies_.find(prefix);
+  if (found == copies_.end()) return nullptr;
+  const bool fresh = loop_.now() - found->second->complete < kCopyAgeMax;
+  return fresh && found->second->continuity == client_.continuity() ? found->second : nullptr;
 }
 
 void EtcdStore::start_read(Read read) {
+  read.begun = loop_.now();
+  read.continuity = client_.continuity();
+  etcd::Range range = etcd::prefix_range(client_.options().prefix + read.prefix);
+  if (read.since) range.changed_since = read.since->revision + 1;
   EtcdClient::Call call;
   call.path = kTxnPath;
-  call.body = etcd::read_body(
-      {etcd::prefix_range(client_.options().prefix + read.prefix), {identity_key(), ""}});
+  call.body = etcd::read_body({std::move(range), {identity_key(), ""}});
   call.deadline = read.deadline;
   call.done = [this, read = std::move(read)](EtcdClient::Reply reply) mutable {
     on_read(std::move(read), std::move(reply));
@@ -106,33 +127,72 @@ void EtcdStore::start_read(Read read) {
 }
 
 void EtcdStore::on_read(Read read, EtcdClient::Reply reply) {
-  if (!reply.answered) return read.callback(std::unexpected(std::move(reply.error)));
-  const auto answer = etcd::parse_txn(reply.body);
-  if (!answer) return read.callback(std::unexpected(answer.error()));
+  if (!reply.answered) return answer_read(read, std::unexpected(std::move(reply.error)));
+  auto answer = etcd::parse_txn(reply.body);
+  if (!answer) return answer_read(read, std::unexpected(answer.error()));
   auto identity = identity_in(*answer, 1);
   if (!identity && !client_.options().identity.empty()) return create_identity(std::move(read));
   if (!identity) {
-    return read.callback(fail(ErrorCode::kNotFound, "this etcd has no store of Bascule's yet",
-                              "The first daemon makes it; is store.prefix right?"));
+    return answer_read(read, fail(ErrorCode::kNotFound, "this etcd has no store of Bascule's yet",
+                                  "The first daemon makes it; is store.prefix right?"));
   }
-  identity_ = std::move(identity);
-  read.callback(snapshot(read.prefix, *answer));
+  identity_ = identity;
+  const auto copy = copy_of(read, *answer, *identity);
+  if (!copy) {
+    read.since = nullptr;
+    return start_read(std::move(read));
+  }
+  auto result = snapshot(read.prefix, *copy);
+  if (result && streams_.contains(read.prefix)) {
+    auto& kept = copies_[read.prefix];
+    if (!kept ||
+        std::tie(kept->complete, kept->revision) <= std::tie(copy->complete, copy->revision)) {
+      kept = copy;
+    }
+  }
+  answer_read(read, result);
+}
+
+void EtcdStore::answer_read(Read& read, const Result<Snapshot>& result) {
+  const auto alive = alive_;  // a callback may destroy this object
+  for (ReadCallback& callback : read.callbacks) {
+    if (!*alive) return;
+    callback(result);
+  }
+}
+
+std::shared_ptr<const EtcdStore::Copy> EtcdStore::copy_of(const Read& read, etcd::TxnAnswer& answer,
+                                                          const Identity& identity) const {
+  etcd::Found& found = answer.ranges[0];
+  if (!read.since) {
+    return std::make_shared<Copy>(identity, answer.revision, std::move(found.entries), read.begun,
+                                  read.continuity);
+  }
+  const Copy& before = *read.since;
+  if (before.identity != identity || before.continuity != client_.continuity() ||
+      answer.revision < before.revision ||
+      !std::ranges::is_sorted(found.entries, {}, &Entry::key)) {
+    return nullptr;
+  }
+  Copy out{identity, answer.revision, {}, before.complete, before.continuity};
+  std::ranges::set_union(found.entries, before.entries, std::back_inserter(out.entries), {},
+                         &Entry::key, &Entry::key);  // of two with one key the first is taken
+  return out.entries.size() == found.count ? std::make_shared<Copy>(std::move(out)) : nullptr;
 }
 
 std::optional<EtcdStore::Identity> EtcdStore::identity_in(const etcd::TxnAnswer& answer,
                                                           size_t range) {
-  if (answer.ranges.size() <= range || answer.ranges[range].empty()) return std::nullopt;
-  const Entry& entry = answer.ranges[range].front();
+  if (answer.ranges.size() <= range || answer.ranges[range].entries.empty()) return std::nullopt;
+  const Entry& entry = answer.ranges[range].entries.front();
   if (entry.revision == 0 || entry.value.size() > kIdentityBytesMax) return std::nullopt;
   return Identity{fmt::format("{:x}-{}", answer.cluster_id, entry.value), entry.revision};
 }
 
-Result<Snapshot> EtcdStore::snapshot(const std::string& prefix,
-                                     const etcd::TxnAnswer& answer) const {
+Result<Snapshot> EtcdStore::snapshot(const std::string& prefix, const Copy& copy) const {
   const std::string& own = client_.options().prefix;
   const std::string hidden = identity_key();
-  Snapshot out{identity_->name, answer.revision, {}};
-  for (const Entry& entry : answer.ranges[0]) {
+  Snapshot out{identity_->name, copy.revision, {}};
+  for (const Entry& entry : copy.entries) {
     if (entry.key == hidden) continue;
     Entry item{entry.key, entry.value, entry.revision};
     const bool ours = item.key.starts_with(own + prefix) && item.revision != 0;
@@ -156,7 +216,7 @@ void EtcdStore::create_identity(Read read) {
   // Whatever came of it, the next read tells.
   call.done = [this, read = std::move(read)](EtcdClient::Reply reply) mutable {
     if (!reply.answered && !reply.unclear) {
-      return read.callback(std::unexpected(std::move(reply.error)));
+      return answer_read(read, std::unexpected(std::move(reply.error)));
     }
     start_read(std::move(read));
   };
@@ -191,10 +251,12 @@ void EtcdStore::next_commit() {
     }
     committing_ = true;
     if (identity_) return send_commit();
-    return start_read({std::string(kOwnKeys), next.deadline, [this](Result<Snapshot> result) {
-                         if (result) return send_commit();
-                         answer_commit(unknown(result.error().to_string() + "; not applied"));
-                       }});
+    Read first{std::string(kOwnKeys), next.deadline, {}, nullptr};
+    first.callbacks.emplace_back([this](const Result<Snapshot>& result) {
+      if (result) return send_commit();
+      answer_commit(unknown(result.error().to_string() + "; not applied"));
+    });
+    return start_read(std::move(first));
   }
 }
 
@@ -274,7 +336,9 @@ void EtcdStore::unwatch(uint64_t id) {
   watchers_.erase(found);
   const bool last = std::ranges::none_of(
       watchers_, [&](const auto& watcher) { return watcher.second.prefix == prefix; });
-  if (last) streams_.erase(prefix);
+  if (!last) return;
+  streams_.erase(prefix);
+  copies_.erase(prefix);
 }
 
 // Called by the stream, which a watcher may end: not from inside it.

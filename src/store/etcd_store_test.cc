@@ -2,6 +2,7 @@
 // answers mean. Against real ones: tests/integration/etcd_store_test.cc.
 #include "store/etcd_store.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -241,6 +242,128 @@ TEST_F(EtcdStoreTest, MalformedAnswersAreNeverTakenForSuccess) {
                  identity_kv(2) + "]}}]}"));
   ASSERT_TRUE(called);
   EXPECT_FALSE(seen.has_value()) << "a key that was not asked for";
+}
+
+// Of the keys behind "w/", of which there are `count`.
+HttpAnswer found(int revision, std::initializer_list<std::pair<std::string, int>> keys, int count,
+                 int identity_revision = 2) {
+  std::string kvs;
+  for (const auto& [key, mod] : keys) {
+    if (!kvs.empty()) kvs += ",";
+    kvs += fmt::format(R"({{"key":"{}","mod_revision":"{}","value":"{}"}})", base64_encode(key),
+                       mod, base64_encode(std::to_string(mod)));
+  }
+  return body(fmt::format(
+      R"({{"header":{{"cluster_id":"5","revision":"{}"}},"succeeded":true,"responses":[)"
+      R"({{"response_range":{{"kvs":[{}],"count":"{}"}}}},{{"response_range":{{"kvs":[{}]}}}}]}})",
+      revision, kvs, count, identity_kv(identity_revision)));
+}
+
+class EtcdStoreCopyTest : public EtcdStoreTest {
+ protected:
+  EtcdStoreCopyTest() {
+    store->watch("w/", [] {});
+    wait_for_requests(1);  // the watch, which hears nothing
+    ask();
+    EXPECT_FALSE(asks_for_changes());
+    answer(1, found(12, {{"w/a", 10}, {"w/b", 12}}, 2));
+    EXPECT_EQ(keys(), "w/a=10 w/b=12");
+  }
+
+  void ask() {
+    seen.reset();
+    store->read("w/", [this](Result<Snapshot> r) { seen = std::move(r); });
+    wait_for_requests(2);
+  }
+  bool asks_for_changes() { return http.open[1].request.body.contains("min_mod_revision"); }
+  std::string keys() {
+    if (!seen || !*seen) return "none";
+    std::string out;
+    for (const Entry& entry : (*seen)->entries) {
+      out += (out.empty() ? "" : " ") + entry.key + "=" + entry.value;
+    }
+    return out;
+  }
+
+  std::optional<Result<Snapshot>> seen;
+};
+
+TEST_F(EtcdStoreCopyTest, AReadAsksForWhatChangedSinceTheOneBefore) {
+  ask();
+  EXPECT_THAT(http.open[1].request.body, HasSubstr(R"("min_mod_revision":"13")"));
+  answer(1, found(15, {{"w/a", 14}, {"w/c", 15}}, 3));
+  EXPECT_EQ(keys(), "w/a=14 w/b=12 w/c=15");
+  EXPECT_EQ((*seen)->revision, 15u);
+  ask();
+  EXPECT_THAT(http.open[1].request.body, HasSubstr(R"("min_mod_revision":"16")"));
+  answer(1, found(15, {}, 3));
+  EXPECT_EQ(keys(), "w/a=14 w/b=12 w/c=15");
+}
+
+TEST_F(EtcdStoreCopyTest, ADeletionShowsInTheCountAndEverythingIsRead) {
+  ask();
+  answer(1, found(15, {{"w/c", 15}}, 2));
+  wait_for_requests(2);
+  EXPECT_FALSE(seen.has_value());
+  EXPECT_FALSE(asks_for_changes());
+  answer(1, found(15, {{"w/b", 12}, {"w/c", 15}}, 2));
+  EXPECT_EQ(keys(), "w/b=12 w/c=15");
+}
+
+TEST_F(EtcdStoreCopyTest, AfterAnotherConnectionEverythingIsRead) {
+  ask();
+  HttpAnswer over_another = found(15, {}, 2);  // a store that was restored would say that
+  over_another.connected = true;
+  answer(1, std::move(over_another));
+  wait_for_requests(2);
+  EXPECT_FALSE(asks_for_changes());
+  answer(1, found(15, {{"w/a", 11}, {"w/b", 13}}, 2));
+  EXPECT_EQ(keys(), "w/a=11 w/b=13");
+}
+
+TEST_F(EtcdStoreCopyTest, AfterABrokenConnectionEverythingIsRead) {
+  ask();
+  answer(1, broken(HttpAnswer::Sent::kPerhaps));
+  wait_for_requests(2);
+  answer(1, found(15, {}, 2));
+  wait_for_requests(2);
+  EXPECT_FALSE(asks_for_changes());
+  answer(1, found(15, {{"w/a", 11}}, 1));
+  EXPECT_EQ(keys(), "w/a=11");
+}
+
+TEST_F(EtcdStoreCopyTest, OfAStoreMadeAnewEverythingIsRead) {
+  ask();
+  answer(1, found(15, {}, 2, /*identity_revision=*/3));
+  wait_for_requests(2);
+  EXPECT_FALSE(asks_for_changes());
+  answer(1, found(15, {{"w/a", 11}}, 1, /*identity_revision=*/3));
+  EXPECT_EQ(keys(), "w/a=11");
+}
+
+TEST_F(EtcdStoreCopyTest, ARevisionThatWentBackMakesEverythingBeRead) {
+  ask();
+  answer(1, found(11, {}, 2));
+  wait_for_requests(2);
+  EXPECT_FALSE(asks_for_changes());
+  answer(1, found(11, {{"w/a", 10}}, 1));
+  EXPECT_EQ(keys(), "w/a=10");
+}
+
+TEST_F(EtcdStoreCopyTest, NowAndThenEverythingIsRead) {
+  await([] { return false; }, EtcdStore::kCopyAgeMax);
+  ask();
+  EXPECT_FALSE(asks_for_changes());
+}
+
+TEST_F(EtcdStoreCopyTest, ReadsOfOneTurnAreOneRequest) {
+  int answers = 0;
+  store->read("w/", [&](Result<Snapshot> r) { answers += r.has_value(); });
+  store->read("w/", [&](Result<Snapshot> r) { answers += r.has_value(); });
+  wait_for_requests(2);
+  EXPECT_FALSE(await([&] { return http.open.size() > 2; }, 20ms));
+  answer(1, found(12, {}, 2));
+  EXPECT_EQ(answers, 2);
 }
 
 TEST_F(EtcdStoreTest, AWatchBrokenOffResumesBehindTheLastChangeAtAnotherMember) {

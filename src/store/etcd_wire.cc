@@ -32,6 +32,9 @@ std::string base64_text(std::string_view bytes) { return '"' + base64_encode(byt
 std::string range_object(const Range& range) {
   std::string out = "{\"key\":" + base64_text(range.key);
   if (!range.end.empty()) out += ",\"range_end\":" + base64_text(range.end);
+  if (range.changed_since != 0) {
+    out += fmt::format(",\"min_mod_revision\":\"{}\"", range.changed_since);
+  }
   return out + "}";
 }
 
@@ -112,19 +115,19 @@ bool entry_of(const json& kv, Entry& entry) {
          number(kv, "mod_revision", entry.revision);
 }
 
-bool range_of(const json& response, std::vector<std::vector<Entry>>& ranges) {
+bool range_of(const json& response, std::vector<Found>& ranges) {
   if (!response.is_object()) return false;
   const json* range = member(response, "response_range");
   if (range == nullptr) return true;  // of a write
   if (!range->is_object()) return false;
-  bool good = true;
-  std::vector<Entry> entries;
+  Found found;
+  bool good = number(*range, "count", found.count);
   if (const json* kvs = array_of(*range, "kvs", good)) {
     for (const json& kv : *kvs) {
-      if (!entry_of(kv, entries.emplace_back())) return false;
+      if (!entry_of(kv, found.entries.emplace_back())) return false;
     }
   }
-  ranges.push_back(std::move(entries));
+  ranges.push_back(std::move(found));
   return good;
 }
 

@@ -16,6 +16,7 @@ namespace bascule::store::etcd {
 struct Range {
   std::string key;
   std::string end;
+  Revision changed_since = 0;  // keys written at it or later only; all are counted
 };
 // Every key that begins with `prefix`.
 Range prefix_range(std::string_view prefix);
@@ -34,11 +35,16 @@ std::string authenticate_body(std::string_view user, std::string_view password);
 
 // ---- answers
 
+// Of a range request.
+struct Found {
+  std::vector<Entry> entries;
+  uint64_t count = 0;  // keys of the range, whether they are among the entries or not
+};
 struct TxnAnswer {
   uint64_t cluster_id = 0;
   Revision revision = 0;
   bool succeeded = false;
-  std::vector<std::vector<Entry>> ranges;  // of the range requests, in order
+  std::vector<Found> ranges;  // of the range requests, in order
 };
 Result<TxnAnswer> parse_txn(std::string_view json);
 

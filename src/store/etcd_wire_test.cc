@@ -53,8 +53,9 @@ TEST(EtcdWire, ATransactionsAnswerIsRead) {
   EXPECT_EQ(answer->revision, 12u);
   EXPECT_TRUE(answer->succeeded);
   ASSERT_EQ(answer->ranges.size(), 2u);
-  EXPECT_EQ(answer->ranges[0], (std::vector<Entry>{{"a", "v", 9}}));
-  EXPECT_TRUE(answer->ranges[1].empty());
+  EXPECT_EQ(answer->ranges[0].count, 1u);
+  EXPECT_EQ(answer->ranges[0].entries, (std::vector<Entry>{{"a", "v", 9}}));
+  EXPECT_TRUE(answer->ranges[1].entries.empty());
 }
 
 TEST(EtcdWire, WhatIsLeftOutIsZero) {
