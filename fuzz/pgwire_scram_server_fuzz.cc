@@ -58,8 +58,8 @@ void check_text_formats(std::string_view input) {
   if (const auto parsed = ScramVerifier::parse(input)) {
     BASCULE_FUZZ_CHECK(parsed->to_string() == input);
   }
-  if (const auto decoded = base64_decode(input)) {
-    BASCULE_FUZZ_CHECK(base64_encode(*decoded) == input);
+  if (const auto decoded = bascule::base64_decode(input)) {
+    BASCULE_FUZZ_CHECK(bascule::base64_encode(*decoded) == input);
   }
 }
 
