@@ -233,6 +233,7 @@ class Agent::Impl {
   void tend_tasks();
   NodeName best_in_region(const std::string& region) const;
   bool add_request(const TaskRecord& task, RequestRecord request, store::Txn& extras) const;
+  bool stops_writes(const TaskRecord& task) const;
   void begin_own_restart(const TaskRecord& task, store::Txn extras);
   void start_again();
   void take_turn(const std::string& task, TurnStage stage);
@@ -274,6 +275,7 @@ class Agent::Impl {
   // -- agent_switchover.cc
   void hold_samples();
   void handle_request();
+  bool checkpointed_for(const std::string& request);
   void begin_switchover(const RequestRecord& request);
   void finish_request(const RequestRecord& request, std::string outcome);
   void end_request_by_take_over(LeaderRecord& record, store::Txn& extras) const;
@@ -376,6 +378,7 @@ class Agent::Impl {
   std::optional<RequestRecord> request_;
   NodeName candidate_;
   MonoTime drain_since_{};
+  std::string checkpointed_for_;  // request or task
   int quiet_samples_ = 0;
   Position final_;
   bool verified_ = false;

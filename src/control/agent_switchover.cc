@@ -22,7 +22,20 @@ void Agent::Impl::handle_request() {
   }
   if (view_.paused) return finish_request(request, "refused: the cluster is paused");
   if (op_running()) return wake_at(now_ + 50ms);
+  std::string refusal;
+  candidate_ = choose_candidate(request, refusal);
+  if (candidate_.empty()) return finish_request(request, refusal);
+  if (!checkpointed_for(request.id)) return;
   begin_switchover(request);
+}
+
+// Before the proxies hold, so that what the shutdown itself has left to write is little.
+bool Agent::Impl::checkpointed_for(const std::string& request) {
+  if (checkpointed_for_ == request) return true;
+  checkpointed_for_ = request;
+  note(LogLevel::kInfo, "checkpoint", "before writes stop", {{"id", request}});
+  run(op::Checkpoint{});
+  return false;
 }
 
 NodeName Agent::Impl::choose_candidate(const RequestRecord& request, std::string& refusal) const {
@@ -51,9 +64,6 @@ NodeName Agent::Impl::choose_candidate(const RequestRecord& request, std::string
 }
 
 void Agent::Impl::begin_switchover(const RequestRecord& request) {
-  std::string refusal;
-  candidate_ = choose_candidate(request, refusal);
-  if (candidate_.empty()) return finish_request(request, refusal);
   request_ = request;
   LeaderRecord record = held_->record;
   record.handover_to = candidate_;
@@ -77,7 +87,6 @@ void Agent::Impl::begin_switchover(const RequestRecord& request) {
     quiet_samples_ = 0;
     set_phase(Phase::kDraining, "waiting for running transactions");
     hold_samples();
-    run(op::Checkpoint{});  // so that the shutdown's own is short
   });
 }
 
@@ -104,7 +113,7 @@ void Agent::Impl::drain() {
 }
 
 void Agent::Impl::op_done(const op::Checkpoint&, const OpData&) {
-  // The checkpoint before the shutdown is a courtesy; drain() goes on by itself.
+  // A courtesy: the next look at the request, or at the task, goes on.
 }
 
 void Agent::Impl::op_done(const op::CleanStop&, const OpData& data) {

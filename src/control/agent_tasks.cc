@@ -33,6 +33,8 @@ void Agent::Impl::tend_tasks() {
   TaskAdvance next = advance(task->value, view_, situation);
   if (!next.record) return;
   if (next.restart_leader && (op_running() || request_)) return wake_at(now_ + 50ms);
+  if (next.restart_leader && stops_writes(*next.record) && !checkpointed_for(next.record->id))
+    return;
   store::Txn extras;
   extras.compares = {{keys_.task(next.record->id), task->revision}};
   extras.writes = {{keys_.task(next.record->id), encode(*next.record)}};
@@ -76,6 +78,10 @@ NodeName Agent::Impl::best_in_region(const std::string& region) const {
   return best ? best->member : NodeName();
 }
 
+bool Agent::Impl::stops_writes(const TaskRecord& task) const {
+  return task.kind != TaskKind::kReload && !leads_standbys();
+}
+
 // As at a switchover the proxies hold, running transactions end, PostgreSQL stops cleanly; then it
 // is started in place, as after a crash.
 void Agent::Impl::begin_own_restart(const TaskRecord& task, store::Txn extras) {
@@ -108,7 +114,6 @@ void Agent::Impl::begin_own_restart(const TaskRecord& task, store::Txn extras) {
     quiet_samples_ = 0;
     set_phase(Phase::kDraining, "restart: waiting for running transactions");
     hold_samples();
-    run(op::Checkpoint{});  // so that the shutdown's own is short
   });
 }
 

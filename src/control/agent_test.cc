@@ -72,6 +72,8 @@ TEST_F(AgentTest, SwitchoverLeavesTheOldPrimaryAFollowerWithoutRewind) {
   world.pass(3s);
   EXPECT_EQ(world.at("n1").agent->phase(), Phase::kFollowing) << dump(world.at("n1"));
   for (const auto& n : world.at("n1").notes) EXPECT_NE(n.what, "rewinding");
+  // Before the proxies hold: its time is nobody's who writes.
+  EXPECT_EQ(world.at("n1").checkpointed_in, std::vector{LeaderPhase::kRunning});
 }
 
 TEST_F(AgentTest, RestartPolicyRecoversInPlaceOnTheSameTimeline) {

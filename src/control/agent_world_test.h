@@ -38,7 +38,8 @@ struct Member {
   bool starts_hang = false;  // of isolated standbys: never consistent
   int starts_fail = 0;       // so many starts of a standby from now on
   int clones_fail = 0;
-  std::vector<std::string> ops{};  // carried out, by name
+  std::vector<std::string> ops{};              // carried out, by name
+  std::vector<LeaderPhase> checkpointed_in{};  // what the record said at each checkpoint
   std::map<std::string, std::string> parameters{};
   std::string reload_problem{};
   bool power = true;       // without: nobody answers for it
@@ -282,6 +283,10 @@ inline Result<OpData> Member::perform(const Op& op) {
   if (const auto* reload = std::get_if<op::Reload>(&op)) {
     data.problem = reload_problem;
     if (reload_problem.empty()) parameters = reload->parameters;
+    return data;
+  }
+  if (std::holds_alternative<op::Checkpoint>(op)) {
+    checkpointed_in.push_back(world.view().leader->value.phase);
     return data;
   }
   if (std::holds_alternative<op::InitDb>(op)) {
