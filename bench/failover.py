@@ -51,7 +51,7 @@ class Bascule(HostCluster):
 def systems(network, etcd_hosts):
     """name: (what it is, how to make it)"""
     def bascule(prefix, **defaults):
-        return Bascule(defaults={"sync": "on", **defaults}, network=network, etcd_hosts=etcd_hosts, prefix=prefix)
+        return Bascule(defaults={"sync": "on", "failover_limit": 0, **defaults}, network=network, etcd_hosts=etcd_hosts, prefix=prefix)
 
     def peer(prefix, dcs, checks):
         return patroni.PatroniCluster(network, etcd_hosts, prefix, dcs, checks)

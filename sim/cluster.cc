@@ -51,6 +51,12 @@ Plan draw_plan(uint64_t seed) {
     c.region_relays = true;
     for (int host = 0; host < p.nodes; ++host) p.regions.push_back(regions.chance(0.4) ? "a" : "b");
   }
+  Prng places = Prng::stream(seed, "plan: sync region");
+  if (places.chance(0.15)) {
+    c.sync_region = places.chance(0.5) ? SyncRegion::kOther : SyncRegion::kSame;
+    p.regions.resize(static_cast<size_t>(p.nodes), "a");
+    for (std::string& region : p.regions) region = places.chance(0.5) ? "a" : "b";
+  }
   const uint64_t crash = r.below(3);
   c.on_crash = crash == 0   ? OnCrash::kFailover
                : crash == 1 ? OnCrash::kRestart
@@ -164,6 +170,7 @@ Cluster::Cluster(const Plan& plan, bool tracing)
       // Never everybody: somebody must be electable.
       config.nofailover = host >= 2 && r.chance(0.12);
     }
+    config.nofailover = config.nofailover || config.name.str() == plan.may_not_lead;
     if (static_cast<size_t>(host) < plan.regions.size()) {
       config.region = plan.regions[static_cast<size_t>(host)];
     }

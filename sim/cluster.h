@@ -31,6 +31,7 @@ struct Plan {
   uint64_t wal_keep_bytes = 1 << 20;
   std::vector<std::string> regions;  // by host
   bool tags_and_priorities = true;   // drawn; else everybody alike
+  std::string may_not_lead{};        // nofailover; its name
   double clock_error = 0;            // each host's rate is 1 +- this at most
   bool damage_store = false;
   control::UnsafeMutations unsafe;

@@ -121,6 +121,7 @@ void Member::carry_out_one(effect::SetSampling& e) {
 
 void Member::carry_out_one(effect::Note& e) {
   world_.trace("{} note {}: {}", name().str(), e.what, e.why);
+  if (e.what == "fetching") world_.count("notes.fetching");
   observer_.noted(*this, e);
 }
 

@@ -44,6 +44,7 @@ const std::vector<Nemesis::Fault>& Nemesis::faults() {
       {"lossy", 3, &Nemesis::lossy, true},
       {"slow_disk", 4, &Nemesis::slow_disk, true},
       {"hung_disk", 3, &Nemesis::hung_disk, false},
+      {"full_disk", 3, &Nemesis::full_disk, false},
       {"store_outage", 4, &Nemesis::store_outage, true},
       {"store_flaky", 4, &Nemesis::store_flaky, false},
       {"store_late", 5, &Nemesis::store_late, false},

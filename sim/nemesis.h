@@ -61,6 +61,7 @@ class Nemesis : public Checker {
   void lossy(Nanos d);
   void slow_disk(Nanos d);
   void hung_disk(Nanos d);
+  void full_disk(Nanos d);
   void store_outage(Nanos d);
   void store_flaky(Nanos d);
   void store_late(Nanos d);

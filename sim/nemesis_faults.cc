@@ -183,6 +183,13 @@ void Nemesis::slow_disk(Nanos d) {
 
 void Nemesis::hung_disk(Nanos d) { target().pg().disk().hung_until = world().now() + d; }
 
+void Nemesis::full_disk(Nanos d) {
+  Member& m = target();
+  using control::DiskFull;
+  m.pg().disk().full = random_.chance(0.7) ? DiskFull::kWal : DiskFull::kData;
+  undo_after(d, [&m] { m.pg().disk().full = DiskFull::kNo; });
+}
+
 void Nemesis::store_outage(Nanos d) {
   cluster_.store().set_outage(true);
   undo_after(d, [this] { cluster_.store().set_outage(false); });

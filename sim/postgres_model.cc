@@ -7,6 +7,8 @@
 namespace bascule::sim {
 
 namespace {
+constexpr double kSegmentFull = 0.02;  // of flushes, with a full disk
+
 bool same_name(const std::string& a, const std::string& b) {  // pg_strcasecmp
   return std::ranges::equal(
       a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
@@ -201,6 +203,7 @@ void PostgresModel::flush_soon() {
   const size_t target = data_.wal.size();
   world().after(disk_.flush_time(random_, world().now()), process_, [this, target] {
     flush_pending_ = false;
+    if (panics()) return;
     make_durable(std::min(target, data_.wal.size()));
     if (run_ == Run::kStandby || (run_ == Run::kStopping && was_standby_)) {
       receive_reported_ = data_.flushed_end();
@@ -212,6 +215,18 @@ void PostgresModel::flush_soon() {
     }
     if (data_.flushed < data_.wal.size()) flush_soon();
   });
+}
+
+// The segment is full, and there is no room for the next one.
+bool PostgresModel::panics() {
+  if (disk_.full != control::DiskFull::kWal || !random_.chance(kSegmentFull)) return false;
+  world().count("model.panic_disk_full");
+  if (run_ == Run::kStandby) {
+    signal_receiver();  // a receiver only ends, and is started again
+    return false;
+  }
+  exited("signal 6: no space left on device");
+  return true;
 }
 
 void PostgresModel::flushed_locally() {
@@ -240,7 +255,7 @@ void PostgresModel::flushed_locally() {
 }
 
 void PostgresModel::commit(uint64_t id, uint32_t bytes, Reply reply) {
-  if (!accepts_writes()) return reply(false);
+  if (!accepts_writes() || disk_.full == control::DiskFull::kData) return reply(false);
   const WalRecord record = append(WalKind::kCommit, bytes, id);
   fabric_.observer.commit_inserted(host_, record);
   unflushed_.push_back(Pending{record, std::move(reply)});
@@ -286,6 +301,7 @@ void PostgresModel::promote(const control::op::Promote& op,
                             std::function<void(uint32_t timeline)> done) {
   world().after(random_ms(random_, 30, 500), process_, [this, op, done = std::move(done)] {
     if (run_ != Run::kStandby) return;
+    if (disk_.full == control::DiskFull::kWal) return exited("signal 6: no space left on device");
     drop_receiver(true);
     conninfo_.reset();
     startup_conninfo_.reset();
@@ -396,6 +412,7 @@ control::PgStatus PostgresModel::status() const {
   using control::PgRun;
   control::PgStatus s;
   s.data = data_.state;
+  s.disk_full = disk_.full;
   s.system_id = data_.system_id;
   s.timeline = Timeline{any_process() ? data_.timeline : data_.checkpoint_timeline};
   s.checkpoint_timeline = Timeline{data_.checkpoint_timeline};

@@ -42,6 +42,8 @@ struct Disk {
   Nanos flush_low = micros(150);
   Nanos flush_high = micros(2000);
   SimTime hung_until{0};
+  // kWal: once the segment in use is full, PostgreSQL panics. kData: nothing but WAL is written.
+  control::DiskFull full = control::DiskFull::kNo;
   Nanos flush_time(Prng& random, SimTime now) const;
 };
 
@@ -158,6 +160,7 @@ class PostgresModel {
   WalRecord append(WalKind kind, uint32_t bytes, uint64_t commit = 0);
   void make_durable(size_t count);
   void flush_soon();
+  bool panics();
   void flushed_locally();
   void heartbeat();
   void maybe_finish_shutdown();

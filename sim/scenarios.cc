@@ -9,7 +9,7 @@ namespace bascule::sim {
 const std::vector<Scenario>& scenarios() {
   static const std::vector<Scenario> all = [] {
     std::vector<Scenario> list;
-    for (const auto group : {fault_scenarios(), data_scenarios()}) {
+    for (const auto group : {fault_scenarios(), data_scenarios(), policy_scenarios()}) {
       list.insert(list.end(), group.begin(), group.end());
     }
     std::ranges::stable_sort(list, {},

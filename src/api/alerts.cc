@@ -16,6 +16,7 @@ constexpr Nanos kReplicaDown = 300s;
 constexpr Nanos kLagMedium = 30s, kLagCritical = 300s;
 constexpr Nanos kLagHolds = 10s;
 constexpr Nanos kAloneHolds = 30s;
+constexpr Nanos kDiskHolds = 2s;
 constexpr Nanos kStoreSilent = 10s;
 constexpr Nanos kResolveAfter = 5s;  // a condition that comes and goes is one alert
 
@@ -42,7 +43,13 @@ std::vector<AlertBook::Condition> AlertBook::conditions(const Snapshot& snapshot
                    "no writable primary: " + health.reason, kPrimaryDown});
   }
   for (const auto& [name, member] : snapshot.view.members) {
-    if (leader && leader->holder == name) continue;
+    const bool leads = leader && leader->holder == name;
+    if (member.disk_full != control::DiskFull::kNo) {
+      out.push_back({"disk_full", leads ? "critical" : "high", name.str(),
+                     fmt::format("no room for {}", control::to_string(member.disk_full)),
+                     kDiskHolds});
+    }
+    if (leads) continue;
     if (!standby_is_healthy(snapshot, member)) {
       out.push_back(
           {"endpoint_down", "high", name.str(),

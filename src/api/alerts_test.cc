@@ -56,6 +56,16 @@ TEST_F(AlertBookTests, APrimaryThatIsGoneForTenSecondsIsOneCriticalAlertThatReso
   EXPECT_EQ(resolved(), 1u);
 }
 
+TEST_F(AlertBookTests, AFullDiskIsAnAlertThePrimarysACriticalOne) {
+  auto& members = snapshot.view.members;
+  for (auto& [name, member] : members) member.disk_full = control::DiskFull::kWal;
+  const std::string leader = snapshot.view.leader->value.holder.str();
+  for (int s = 0; s <= 3; ++s) see(std::chrono::seconds(s));
+  const auto seen = active();
+  EXPECT_EQ(seen.size(), members.size());
+  EXPECT_THAT(seen, ::testing::Contains("disk_full " + leader + " critical"));
+}
+
 TEST_F(AlertBookTests, LagRisesFromMediumToCriticalInOneAlert) {
   for (int s = 0; s <= 20; ++s) {
     lag[name("n3")] = std::chrono::seconds(40 + s);

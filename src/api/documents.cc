@@ -85,6 +85,7 @@ Json member_json(const Snapshot& snapshot, const MemberRecord& member) {
   }
   out["tags"] = tags_json(member);
   if (member.pending_restart) out["pending_restart"] = true;
+  if (member.disk_full != control::DiskFull::kNo) out["diskFull"] = to_string(member.disk_full);
   if (!member.upstream.empty()) out["upstream"] = member.upstream.str();
   if (!member.config_problem.empty()) out["configProblem"] = member.config_problem;
   out["epoch"] = member.epoch.value;

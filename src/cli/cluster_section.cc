@@ -82,6 +82,19 @@ std::string yaml_quoted(std::string_view value) {
 }
 
 // Written as false or as nothing it is taken away: the cluster follows nobody any more.
+// In the order of their enumerations.
+const std::vector<std::string> kOnCrash = {"failover", "restart", "restart_then_failover"};
+const std::vector<std::string> kOnDiskFull = {"failover", "stay"};
+const std::vector<std::string> kSyncRegions = {"any", "other", "same"};
+
+template <typename Enum>
+void read_word(MapReader& reader, const char* key, const std::vector<std::string>& words,
+               Enum& out) {
+  int index = static_cast<int>(out);
+  reader.choice(key, index, words);
+  out = static_cast<Enum>(index);
+}
+
 void read_standby_cluster(MapReader& reader, control::ClusterConfig& config) {
   const YAML::Node node = reader.raw("standby_cluster");
   if (node.IsNull() || (node.IsScalar() && (node.Scalar().empty() || node.Scalar() == "false"))) {
@@ -115,9 +128,13 @@ void read_cluster_config(MapReader& reader, control::ClusterConfig& config) {
   config.sync_count = static_cast<size_t>(count);
   reader.flag("sync_strict", config.sync_strict);
   reader.duration("sync_degrade_after", config.sync_degrade_after, {.min = 50ms, .max = 10min});
-  int on_crash = static_cast<int>(config.on_crash);
-  reader.choice("on_crash", on_crash, {"failover", "restart", "restart_then_failover"});
-  config.on_crash = static_cast<control::OnCrash>(on_crash);
+  read_word(reader, "on_crash", kOnCrash, config.on_crash);
+  read_word(reader, "on_disk_full", kOnDiskFull, config.on_disk_full);
+  int limit = static_cast<int>(config.failover_limit);
+  reader.integer("failover_limit", limit, {.min = 0, .max = 1000});
+  config.failover_limit = static_cast<size_t>(limit);
+  reader.duration("failover_window", config.failover_window, {.min = 1s, .max = 24h});
+  read_word(reader, "sync_region", kSyncRegions, config.sync_region);
   reader.size("maximum_lag", config.maximum_lag_bytes, 0);
   reader.duration("ballot_window", config.ballot_window, {.min = 10ms, .max = 1min});
   reader.duration("drain_timeout", config.drain_timeout, {.min = 0ms, .max = 1h});
@@ -136,7 +153,6 @@ void read_cluster_config(MapReader& reader, control::ClusterConfig& config) {
 }
 
 std::string render_cluster_config(const control::ClusterConfig& config) {
-  constexpr std::string_view kOnCrash[] = {"failover", "restart", "restart_then_failover"};
   std::string out;
   const auto line = [&](std::string_view key, std::string_view value) {
     out += fmt::format("{}: {}\n", key, value);
@@ -146,7 +162,11 @@ std::string render_cluster_config(const control::ClusterConfig& config) {
   line("sync_count", fmt::format("{}", config.sync_count));
   line("sync_strict", config.sync_strict ? "true" : "false");
   line("sync_degrade_after", format_duration(config.sync_degrade_after));
-  line("on_crash", kOnCrash[static_cast<int>(config.on_crash)]);
+  line("on_crash", kOnCrash[static_cast<size_t>(config.on_crash)]);
+  line("on_disk_full", kOnDiskFull[static_cast<size_t>(config.on_disk_full)]);
+  line("failover_limit", fmt::format("{}", config.failover_limit));
+  line("failover_window", format_duration(config.failover_window));
+  line("sync_region", kSyncRegions[static_cast<size_t>(config.sync_region)]);
   line("maximum_lag", format_size(config.maximum_lag_bytes));
   line("ballot_window", format_duration(config.ballot_window));
   line("drain_timeout", format_duration(config.drain_timeout));

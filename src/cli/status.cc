@@ -151,6 +151,10 @@ std::string render_status(const ClusterView& view, const std::string& cluster,
     const bool is_leader = role_of(view, member).ends_with("leader");
     std::string reason = member.reason;
     if (member.pending_restart) reason += reason.empty() ? "pending restart" : ", pending restart";
+    if (member.disk_full != control::DiskFull::kNo) {
+      reason += (reason.empty() ? "" : ", ") +
+                fmt::format("no room for {}", control::to_string(member.disk_full));
+    }
     for (const std::string& tag : tags_of(member)) reason += (reason.empty() ? "" : ", ") + tag;
     if (!member.config_problem.empty()) {
       reason += (reason.empty() ? "" : ", ") + ("configuration refused: " + member.config_problem);
@@ -218,6 +222,7 @@ ordered_json status_json(const ClusterView& view, const std::string& cluster) {
                               {"tags", tags_of(member)},
                               {"upstream", member.upstream.str()},
                               {"pendingRestart", member.pending_restart},
+                              {"diskFull", control::to_string(member.disk_full)},
                               {"configProblem", member.config_problem},
                               {"writtenAt", to_iso8601(member.written_at)}});
   }

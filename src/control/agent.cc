@@ -166,6 +166,7 @@ void Agent::Impl::on(const event::StoreRead& e) {
     leader_written_after_ = unchanged_at;
   }
   learn_store();
+  if (doubt_.empty()) count_failovers();
   if (held_) adopt_revision();
   if (held_ && settled()) records_in_doubt_ = false;
   if (std::exchange(read_again_, false)) request_read();
@@ -403,6 +404,9 @@ void Agent::Impl::op_error(const Op& op, const Error& error) {
     if (std::holds_alternative<op::CleanStop>(op)) run(op::Kill{});
   } else if (std::holds_alternative<op::Promote>(op)) {
     stand_down("promotion failed: " + error.message, Release::kYes);
+  } else if (std::holds_alternative<op::StartPrimary>(op) && held_for_ == HeldFor::kRestart &&
+             keeps_trying()) {
+    reason_ = why_disk_full() + ": " + error.message;
   } else if (std::holds_alternative<op::InitDb>(op) ||
              std::holds_alternative<op::StartPrimary>(op)) {
     stand_down("start failed: " + error.message, Release::kYes);
@@ -512,6 +516,7 @@ MemberRecord Agent::Impl::own_record() const {
   m.sync_name = sync_name();
   m.system_id = pg_.system_id;
   m.pending_restart = pg_.pending_restart;
+  m.disk_full = pg_.disk_full;
   m.restart_first = pg_.pending_restart && pg_.pending_lowers;
   return m;
 }

@@ -18,6 +18,7 @@ void Agent::Impl::contest() {
   if (contest_revision_ != revision) {
     contest_revision_ = revision;
     contest_since_ = now_;
+    fetch_.reset();
     note(LogLevel::kWarn, "detected",
          last.vacant()       ? "the leader record is vacant: " + last.why
          : !leader_expired() ? fmt::format("{} is taken for gone", last.holder.str())
@@ -35,6 +36,7 @@ void Agent::Impl::contest() {
     return give_up_hung(config().promote_timeout);
   }
   hung_since_ = {};
+  if (fetch_ && !fetched()) return;
   if (local_.ballot_intent != revision) {
     local_.ballot_intent = revision;
     set_phase(Phase::kBalloting, "no leader: recording the intent to ballot");
@@ -102,7 +104,8 @@ void Agent::Impl::place_ballot() {
   set_phase(Phase::kBalloting, "placing the ballot at " + located_->to_string());
   note(LogLevel::kInfo, "balloted", "WAL ends at " + located_->to_string(),
        {{"position", located_->to_string()}});
-  commit(TxnKind::kBallot, {{{keys_.leader(), view_.leader_revision}},
+  commit(TxnKind::kBallot, {{{keys_.leader(), view_.leader_revision},
+                             {keys_.ballot(config_.name), ballot_revision()}},
                             {{keys_.ballot(config_.name), encode(ballot)}}});
 }
 
@@ -114,6 +117,7 @@ void Agent::Impl::consider_take_over() {
   }
   if (txn_pending(TxnKind::kTakeOver) || txn_pending(TxnKind::kBallot)) return;
   const Election election = elect(view_, unsafe_);
+  if (fetches_first(election)) return;
   const auto rank = election.rank_of(config_.name);
   if (!rank) {
     if (election.summary != election_summary_) {
@@ -126,6 +130,13 @@ void Agent::Impl::consider_take_over() {
   const bool early = !last.vacant() && !leader_expired();
   if (const std::string why = early ? early_obstacle() : ""; !why.empty()) {
     return set_phase(Phase::kCandidate, "waiting until the record expires: " + why);
+  }
+  const bool planned = last.vacant() && !last.handover_to.empty();
+  if (const auto until = failovers_held_until(); until && !planned) {
+    wake_at(*until);
+    return set_phase(Phase::kCandidate,
+                     fmt::format("{}: the next one in {} s, or by bascule failover", why_held(),
+                                 to_ms(*until - now_) / 1000));
   }
   const Millis window = config().ballot_window;
   const bool synchronous = view_.sync && !view_.sync->value.generations.empty();
@@ -149,6 +160,8 @@ void Agent::Impl::consider_take_over() {
     return set_phase(Phase::kCandidate,
                      "may take over; letting better candidates go first: " + election.summary);
   }
+  const auto own = std::ranges::find(election.ranking, config_.name, &Candidate::name);
+  if (begin_fetch(*own)) return;  // whoever ranks before has not done it
   std::string trigger = last.vacant() ? "vacant" : early ? "early" : "expired";
   if (!last.handover_to.empty() && last.handover_to == config_.name) trigger = "switchover";
   std::string why = last.vacant() ? last.why
@@ -235,8 +248,7 @@ SyncSetting Agent::Impl::first_standbys(const Election& election, const Lineage&
   std::vector<const MemberRecord*> chosen;
   const auto consider = [&](const NodeName& name) {
     const MemberRecord* m = view_.member(name);
-    if (!m || name == config_.name || m->nofailover || m->sync_name.empty()) return;
-    if (m->tags.nosync) return;
+    if (!m || name == config_.name || m->sync_name.empty() || !may_be_waited_for(*m)) return;
     if (std::ranges::find(chosen, m) == chosen.end()) chosen.push_back(m);
   };
   const bool quorum = config().sync_mode == SyncMode::kQuorum;
@@ -257,7 +269,9 @@ SyncSetting Agent::Impl::first_standbys(const Election& election, const Lineage&
   // The former leader has to start again first; after a crash it may have to be rewound.
   if (chosen.empty() && (stopped_cleanly || config().sync_strict)) consider(former);
   if (chosen.empty()) return {};
-  std::ranges::stable_sort(chosen, std::greater{}, &MemberRecord::priority);
+  std::ranges::stable_sort(chosen, std::greater{}, [&](const MemberRecord* m) {
+    return std::pair(in_preferred_region(*m), m->priority);
+  });
   if (!quorum) chosen.resize(1);
   SyncSetting out;
   for (const MemberRecord* m : chosen) out.names.push_back(m->sync_name);

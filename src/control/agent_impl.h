@@ -1,15 +1,19 @@
 // The inside of control::Agent. One class, its jobs in one file each:
-//   agent.cc            events in, bookkeeping of reads / transactions / persists / operations,
-//   timers agent_follow.cc     not holding the record: bootstrap, rejoin (follow, rewind, clone),
-//   fencing of a stray primary agent_election.cc   ballot intent, receiver stop, ballot, take-over
-//   agent_sources.cc where standbys stream and are copied from; slots
-//   agent_tasks.cc operators' tasks (restart, reload, reinit); parameters of PostgreSQL
-//   agent_lead.cc       holding the record: renewals, promotion, crash policy, roster, synchronous
-//   set agent_switchover.cc planned switchover and orderly shutdown
-//   agent_removal.cc    taking a member out of the cluster
-//   agent_standby.cc    leading a cluster that follows another one
-//   agent_reseed.cc     what is believed of the store; filling it again
-//   agent_peers.cc      failsafe by pledges, evidence for an early take-over
+//   agent.cc             events in, bookkeeping of reads / transactions / persists / operations
+//   agent_follow.cc      not holding the record: bootstrap, rejoin (follow, rewind, clone), fencing
+//                        of a stray primary
+//   agent_election.cc    ballot intent, receiver stop, ballot, take-over
+//   agent_fetch.cc       what only a member has that may not lead is fetched before a take-over
+//   agent_lead.cc        holding the record: renewals, promotion, roster, synchronous set
+//   agent_crash.cc       a leader's PostgreSQL hangs or is gone
+//   agent_limits.cc      bounds on failovers; what a full disk leads to
+//   agent_switchover.cc  planned switchover and orderly shutdown
+//   agent_sources.cc     where standbys stream and are copied from; slots
+//   agent_tasks.cc       operators' tasks (restart, reload, reinit); parameters of PostgreSQL
+//   agent_removal.cc     taking a member out of the cluster
+//   agent_standby.cc     leading a cluster that follows another one
+//   agent_peers.cc       failsafe by pledges, evidence for an early take-over
+//   agent_reseed.cc      what is believed of the store; filling it again
 #pragma once
 
 #include <fmt/format.h>
@@ -156,8 +160,36 @@ class Agent::Impl {
   bool wal_was_lost() const;
   void consider_take_over();
   void take_over(const Election& election, std::string trigger, std::string why);
+  Revision ballot_revision() const {
+    const auto own = view_.ballots.find(config_.name);
+    return own == view_.ballots.end() ? 0 : own->second.revision;
+  }
   SyncSetting first_standbys(const Election& election, const Lineage& line) const;
   void took_over(const PendingTxn& txn, Revision revision);
+
+  // -- agent_fetch.cc
+  bool fetches_first(const Election& election);
+  bool others_fetch(const Candidate& own, const Election& election);
+  bool begin_fetch(const Candidate& own);
+  void void_ballot();
+  bool fetched();
+
+  // -- agent_crash.cc
+  bool writes_hang() const;
+  void hung();
+  void crashed(std::string how);
+  void apply_crash_policy();
+
+  // -- agent_limits.cc
+  void count_failovers();
+  std::optional<MonoTime> failovers_held_until() const;
+  std::string why_held() const;
+  bool stays_on_full_disk() const;
+  bool others_have_room() const;
+  bool keeps_trying() const;
+  NodeName candidate_with_room() const;
+  void tend_full_disk();
+  std::string why_disk_full() const;
 
   // -- agent_lead.cc
   void lead();
@@ -185,10 +217,6 @@ class Agent::Impl {
   bool end_duplicates();
   void keep_sync();
   void apply_sync_step(const SyncStep& step);
-  bool writes_hang() const;
-  void hung();
-  void crashed(std::string how);
-  void apply_crash_policy();
   enum class Release { kYes, kNo };
   void stand_down(std::string why, Release release);
   void finish_standing_down();
@@ -217,6 +245,7 @@ class Agent::Impl {
   bool is_avoided(const MemberRecord& relay) const;
   op::Clone copy_of(const LeaderRecord& leader) const;
   std::vector<SyncCandidate> voters() const;
+  bool in_preferred_region(const MemberRecord& m) const;
   std::vector<std::string> slots() const;
   std::vector<std::string> stale_slots() const;
 
@@ -269,6 +298,8 @@ class Agent::Impl {
   void trust_store();
   void keep_seed();
   store::Txn seed_txn(const LeaderRecord& record) const;
+  void seed_tasks(store::Txn& txn) const;
+  void seed_removed(store::Txn& txn) const;
   void seed_answered(const PendingTxn& txn, const store::TxnResult& result);
   const ClusterView& known() const { return good_ ? *good_ : view_; }
 
@@ -352,6 +383,24 @@ class Agent::Impl {
   MonoTime complete_since_{};
   Revision released_by_us_ = 0;  // vacancy that we made: the others go first
   std::string election_summary_;
+  struct Fetch {  // of WAL, before a take-over
+    NodeName from;
+    Position upto;
+    Lsn seen;
+    MonoTime since{};
+    MonoTime progress_at{};
+  };
+  std::optional<Fetch> fetch_;
+  MonoTime fetch_again_{};
+  Revision fetch_seen_ = 0;  // of another one's void ballot, and since when
+  MonoTime fetch_seen_at_{};
+
+  // limits
+  std::optional<Epoch> counted_epoch_;
+  std::vector<MonoTime> failovers_;  // automatic ones within the window, as they were seen
+  DiskFull disk_full_seen_ = DiskFull::kNo;
+  MonoTime disk_full_since_{};  // zero: there is room
+  MonoTime disk_full_again_{};
 
   // leading
   std::optional<Held> held_;
@@ -365,7 +414,8 @@ class Agent::Impl {
   bool promote_started_ = false;
   std::optional<Upstream> followed_in_force_;  // of a standby leader
   SyncSet sync_set_;
-  std::string crash_;  // PostgreSQL is gone while leading: how
+  std::string crash_;          // PostgreSQL is gone while leading: how
+  bool restart_helps_ = true;  // unless it is the disk
   int crashes_ = 0;
   MonoTime first_crash_{};
   bool release_on_down_ = false;

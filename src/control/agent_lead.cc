@@ -1,6 +1,6 @@
 // Holding the record: renewing it, getting PostgreSQL writable (promotion, restart, bootstrap), and
-// running the cluster: crash policy, roster, slots, synchronous set. Every write of the leader is a
-// renewal too, so each compares leader, epoch and counter.
+// running the cluster: roster, slots, synchronous set. Every write of the leader is a renewal too,
+// so each compares leader, epoch and counter.
 #include <fmt/ranges.h>
 
 #include "control/agent_impl.h"
@@ -9,8 +9,6 @@
 namespace bascule::control {
 namespace {
 
-constexpr int kCrashesMax = 3;  // within kCrashWindow: then somebody else shall try
-constexpr std::chrono::seconds kCrashWindow{60};
 constexpr std::chrono::seconds kSlotsAgain{10};
 
 // As synchronous_standby_names matches (pg_strcasecmp): a stranger of a standby's name in other
@@ -306,7 +304,12 @@ void Agent::Impl::op_done(const op::StartPrimary& o, const OpData& data) {
 
 // Writable: tell the proxies.
 void Agent::Impl::finish_start() {
-  if (pg_down() && !op_running()) return stand_down("PostgreSQL is gone again", Release::kYes);
+  if (pg_down() && !op_running()) {
+    if (!keeps_trying()) return stand_down("PostgreSQL is gone again", Release::kYes);
+    stage_ = Stage::kStart;
+    held_for_ = HeldFor::kRestart;
+    return op_failed({ErrorCode::kUnavailable, "gone again: " + why_disk_full(), ""});
+  }
   if (txn_pending(TxnKind::kLeader)) return;
   if (held_->unsettled) return renew(/*force=*/true);
   LeaderRecord record = held_->record;
@@ -350,6 +353,7 @@ void Agent::Impl::run_cluster() {
   if (pg_.run == PgRun::kUnresponsive || writes_hang()) return hung();
   hung_since_ = {};
   reason_.clear();
+  tend_full_disk();
   if (local_.led_epoch != held_->record.epoch) return;
   if (good_) return wake_at(now_ + 100ms);  // keep_seed()
   if (!settled()) {
@@ -372,27 +376,6 @@ void Agent::Impl::run_cluster() {
   if (settled()) keep_sync();
   if (settled()) tend_tasks();
   if (settled()) keep_parameters();  // not while a turn of our own is being announced
-}
-
-// A flush of WAL hangs (the write probe). Only where somebody else can go on: on the same disk a
-// restart would hang, too.
-bool Agent::Impl::writes_hang() const {
-  return sync_was_healthy_ && pg_.write_waits >= std::min(config().ttl / 2, Millis(2000));
-}
-
-// Its clients wait as they would for a host that is lost: for as long (stopped, or on a disk that
-// hangs). Load and used-up connections are no reason: they don't keep the probe waiting for ttl.
-void Agent::Impl::hung() {
-  const bool answers = pg_.run != PgRun::kUnresponsive;
-  reason_ = answers ? "storage does not take writes" : "PostgreSQL does not answer the probe";
-  if (hung_since_ == MonoTime{}) hung_since_ = now_ - (answers ? pg_.write_waits : Nanos{0});
-  const MonoTime limit = hung_since_ + config().ttl;
-  if (view_.paused || now_ < limit) return wake_at(view_.paused ? now_ + 1s : limit);
-  hung_since_ = {};
-  note(LogLevel::kWarn, "detected", reason_ + " for ttl: PostgreSQL is killed");
-  crashed(answers ? "its storage did not take writes" : "it did not answer");
-  op_.reset();
-  run(op::Kill{});
 }
 
 std::vector<SyncCandidate> Agent::Impl::sync_candidates() const {
@@ -506,47 +489,7 @@ void Agent::Impl::op_done(const op::SetSync& o, const OpData& data) {
   sync_set_.applied({o.standbys, o.count}, data.position.lsn, now_);
 }
 
-// ---- loss --------------------------------------------------------------------------------------
-
-void Agent::Impl::crashed(std::string how) {
-  crash_ = std::move(how);
-  if (crashes_ == 0 || now_ - first_crash_ > kCrashWindow) {
-    crashes_ = 0;
-    first_crash_ = now_;
-  }
-  ++crashes_;
-}
-
-void Agent::Impl::apply_crash_policy() {
-  if (view_.paused) {
-    reason_ = "paused: PostgreSQL is gone (" + crash_ + "), nothing is done";
-    if (held_->record.phase != LeaderPhase::kPreparing && !txn_pending(TxnKind::kLeader)) {
-      LeaderRecord record = held_->record;
-      record.phase = LeaderPhase::kPreparing;
-      record.why = reason_;
-      leader_commit(std::move(record), {});
-    }
-    return;
-  }
-  const ClusterConfig c = config();
-  const bool loop = crashes_ >= kCrashesMax;
-  const bool wanted = c.on_crash == OnCrash::kFailover || loop ||
-                      (c.on_crash == OnCrash::kRestartThenFailover && crashes_ > 1);
-  const bool safe = sync_was_healthy_ || (c.sync_mode == SyncMode::kOff && loop);
-  if (wanted && safe) return stand_down("PostgreSQL is gone (" + crash_ + ")", Release::kYes);
-  note(LogLevel::kInfo, "restart in place",
-       wanted ? "no synchronous standby was healthy: nobody else is safe" : "on_crash: restart");
-  if (request_) finish_request(*request_, "failed: " + crash_);
-  stage_ = Stage::kStart;
-  held_for_ = HeldFor::kRestart;
-  LeaderRecord record = held_->record;
-  record.phase = LeaderPhase::kPreparing;
-  record.why = "restarting after: " + crash_;
-  record.handover_to = {};
-  set_phase(Phase::kRestarting, record.why);
-  held_->record = record;
-  leader_commit(std::move(record), {});
-}
+// ---- standing down -----------------------------------------------------------------------------
 
 // Kills PostgreSQL if it may be alive, then gives the record away (or lets it go).
 void Agent::Impl::stand_down(std::string why, Release release) {

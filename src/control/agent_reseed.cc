@@ -7,6 +7,7 @@ namespace {
 
 constexpr size_t kHistoryKept =
     60;  // in one transaction; older epochs are nobody's parent any more
+constexpr size_t kTasksKept = 20, kRemovedKept = 16;  // likewise
 constexpr Millis kSeedAgain{200};
 
 }  // namespace
@@ -103,12 +104,42 @@ store::Txn Agent::Impl::seed_txn(const LeaderRecord& record) const {
   for (const auto& [name, ballot] : view_.ballots) {
     txn.writes.push_back({keys_.ballot(name), std::nullopt});
   }
+  seed_tasks(txn);
+  seed_removed(txn);
   size_t kept = 0;
   for (auto it = good_->history.rbegin(); it != good_->history.rend() && kept < kHistoryKept;
        ++it, ++kept) {
     txn.writes.push_back({keys_.history(it->first), encode(it->second)});
   }
   return txn;
+}
+
+// Open ones go on from where they stood. What a backup shows as open may have ended since, or never
+// have been known here: it is not carried out again.
+void Agent::Impl::seed_tasks(store::Txn& txn) const {
+  size_t kept = 0;
+  for (const auto& [id, task] : good_->tasks) {
+    const bool open = task.value.outcome.empty();
+    if ((open || view_.tasks.contains(id)) && kept++ < kTasksKept) {
+      txn.writes.push_back({keys_.task(id), encode(task.value)});
+    }
+  }
+  for (const auto& [id, task] : view_.tasks) {
+    if (good_->tasks.contains(id) || !task.value.outcome.empty() || kept++ >= kTasksKept) continue;
+    TaskRecord unknown = task.value;
+    unknown.outcome = "cancelled: the store was filled again by the leader; ask again";
+    txn.writes.push_back({keys_.task(id), encode(unknown)});
+  }
+}
+
+// Members that were taken out stay out.
+void Agent::Impl::seed_removed(store::Txn& txn) const {
+  size_t kept = 0;
+  for (const auto& [name, removed] : good_->removed) {
+    if (kept++ < kRemovedKept) {
+      txn.writes.push_back({keys_.removed(name), encode(removed.value)});
+    }
+  }
 }
 
 void Agent::Impl::seed_answered(const PendingTxn& txn, const store::TxnResult& result) {

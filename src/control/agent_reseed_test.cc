@@ -102,5 +102,31 @@ TEST_F(ReseedTest, ABackupOfASeededStoreIsNoSeed) {
   EXPECT_FALSE(world.view().leader->value.epoch > Epoch{1});
 }
 
+TEST_F(ReseedTest, OpenTasksAndRemovalsAreThereAgain) {
+  start_three();
+  TaskRecord later = task_of(TaskKind::kRestart, {"n2"});
+  later.id = "later";
+  later.at = WallTime(std::chrono::hours(1000000));
+  ask(later);
+  world.apply({{}, {{Keys("test").removed(name("n9")), encode(RemovedRecord{"n9_x", "test"})}}});
+  world.pass(2s);
+  wipe();
+  world.pass(3s);
+  EXPECT_TRUE(task("later").outcome.empty());
+  EXPECT_EQ(task("later").at, later.at);
+  EXPECT_TRUE(world.view().removed.contains(name("n9")));
+}
+
+TEST_F(ReseedTest, ATaskOfABackupThatNobodyKnowsIsNotCarriedOut) {
+  start_three();
+  wipe();
+  TaskRecord old = task_of(TaskKind::kRestart, {"n2"});
+  old.id = "old";
+  ask(old);
+  world.pass(5s);
+  ASSERT_EQ(world.leader(), "n1");
+  EXPECT_NE(task("old").outcome.find("ask again"), std::string::npos) << task("old").outcome;
+}
+
 }  // namespace
 }  // namespace bascule::control

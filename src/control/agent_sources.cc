@@ -18,10 +18,10 @@ NodeName Agent::Impl::wanted_relay(const LeaderRecord& leader) const {
   if (!config().region_relays) return {};
   // Commits wait for members that stream from the leader itself: the relay has to be one that can
   // be waited for, and where they wait for several, nobody of these goes behind a relay.
-  const bool votes = config().synchronous() && !config_.nofailover && !config_.tags.nosync;
+  const bool votes = config().synchronous() && may_be_waited_for(own_record());
   if (votes && config().sync_mode == SyncMode::kQuorum && config().sync_count > 1) return {};
   const NodeName relay = relay_of_region(view_, leader, config_.region, [&](const MemberRecord& m) {
-    return is_avoided(m) || (config().synchronous() && (m.nofailover || m.tags.nosync));
+    return is_avoided(m) || (config().synchronous() && !may_be_waited_for(m));
   });
   return relay == config_.name ? NodeName() : relay;
 }
@@ -58,11 +58,30 @@ op::Clone Agent::Impl::copy_of(const LeaderRecord& leader) const {
 // Who may be waited for.
 std::vector<SyncCandidate> Agent::Impl::voters() const {
   std::vector<SyncCandidate> out = sync_candidates();
-  for (SyncCandidate& c : out) c.leaving = view_.member(c.member)->tags.nosync;
+  const bool choice = std::ranges::any_of(
+      out, [&](const SyncCandidate& c) { return may_be_waited_for(*view_.member(c.member)); });
+  for (SyncCandidate& c : out) {
+    const MemberRecord& m = *view_.member(c.member);
+    // One without room still acknowledges: better than nobody.
+    c.leaving = m.tags.nosync || (choice && !may_be_waited_for(m));
+    c.preferred = in_preferred_region(m);
+  }
   for (const auto& [name, m] : view_.members) {
     if (being_removed(name)) out.push_back({m.sync_name, name, m.priority, m.flush_lsn, true});
   }
   return out;
+}
+
+bool Agent::Impl::in_preferred_region(const MemberRecord& m) const {
+  switch (config().sync_region) {
+    case SyncRegion::kAny:
+      return false;
+    case SyncRegion::kOther:
+      return !m.region.empty() && m.region != config_.region;
+    case SyncRegion::kSame:
+      return m.region == config_.region;
+  }
+  return false;
 }
 
 // Not of those that stream from another member: a slot that nobody moves holds WAL for ever.

@@ -41,6 +41,7 @@ class Count {
       std::string obstacle = obstacle_of(v);
       e.ranking.push_back({v.ballot->member, v.ballot->position, obstacle.empty(), obstacle});
     }
+    for (Candidate& c : e.ranking) c.fetch_from = fetch_for(voter(c.name));
     std::ranges::stable_sort(e.ranking, [&](const Candidate& a, const Candidate& b) {
       return key_of(a) > key_of(b) || (key_of(a) == key_of(b) && a.name < b.name);
     });
@@ -51,6 +52,9 @@ class Count {
       if (name != leader && std::ranges::find(e.counted, name) == e.counted.end()) {
         e.missing.push_back(name);
       }
+    }
+    for (const auto& [name, ballot] : view_.ballots) {
+      if (ballot.value.fetching == view_.leader_revision) e.fetching.push_back(name);
     }
     e.summary = summarize(e);
     return e;
@@ -63,7 +67,19 @@ class Count {
       return force_obstacle();
     }
     if (unsafe_.ignore_ballots) return "";
+    if (std::string why = bar_of(v); !why.empty()) return why;
+    if (!promised()) return lag_obstacle(v);
+    if (has_final(v)) return "";
+    for (const Generation& g : view_.sync->value.generations) {
+      if (std::string why = generation_obstacle(v, g); !why.empty()) return why;
+    }
+    return "";
+  }
+
+  // Empty: it may lead, if its WAL says so.
+  std::string bar_of(const Voter& v) const {
     if (v.member && v.member->nofailover) return "is tagged nofailover";
+    if (v.member && v.member->disk_full == DiskFull::kWal) return "has no room for WAL on its disk";
     const auto& roster = view_.roster ? view_.roster->value.members : std::vector<NodeName>{};
     if (std::ranges::find(roster, v.ballot->member) == roster.end()) {
       return "is not in the roster (never streamed from a leader)";
@@ -72,12 +88,21 @@ class Count {
       return fmt::format("has diverged: {} is not on the line of epoch {}",
                          v.ballot->position.to_string(), record_.epoch.value);
     }
-    if (!view_.sync || view_.sync->value.generations.empty()) return lag_obstacle(v);
-    if (has_final(v)) return "";
-    for (const Generation& g : view_.sync->value.generations) {
-      if (std::string why = generation_obstacle(v, g); !why.empty()) return why;
-    }
     return "";
+  }
+
+  // In synchronous mode whatever only one of them has was not acknowledged.
+  bool promised() const { return view_.sync && !view_.sync->value.generations.empty(); }
+
+  // Whoever may lead and has less than one who may not, or is passed by because its disk is full.
+  NodeName fetch_for(const Voter& v) const {
+    if (promised() || goes_on_following() || !bar_of(v).empty()) return {};
+    const Voter* source = &v;
+    for (const Voter& other : voters_) {
+      const bool passed_by = !bar_of(other).empty() || (has_room(v) && !has_room(other));
+      if (passed_by && other.place > source->place) source = &other;
+    }
+    return source == &v ? NodeName() : source->ballot->member;
   }
 
   // The same numbers as in Agent::Impl::bound_since(): who is bound has no ballot.
@@ -168,22 +193,31 @@ class Count {
   }
 
   // Larger is better.
-  using Key = std::tuple<bool, bool, bool, size_t, Timeline, Lsn, bool, int>;
+  using Key = std::tuple<bool, bool, bool, bool, size_t, Timeline, Lsn, bool, int>;
   Key key_of(const Candidate& c) const {
-    const auto v = std::ranges::find_if(
-        voters_, [&](const Voter& voter) { return voter.ballot->member == c.name; });
+    const Voter* v = &voter(c.name);
     const MemberRecord* last = record_.holder.empty() ? nullptr : view_.member(record_.holder);
     const bool same_region = last && v->member && v->member->region == last->region;
     const Place at = v->place.value_or(Place{});
     // Whoever is safe in synchronous mode loses nothing: the region counts more than the position.
     const std::string& wanted = config().primary_region;
-    const bool synchronous = view_.sync && !view_.sync->value.generations.empty();
     const bool in_region =
-        synchronous && !wanted.empty() && v->member && v->member->region == wanted;
-    return {c.safe,      preferred() == c.name,
-            in_region,   at.segment,
-            at.timeline, at.lsn,
-            same_region, v->member ? v->member->priority : 0};
+        promised() && !wanted.empty() && v->member && v->member->region == wanted;
+    return {c.safe,
+            preferred() == c.name,
+            has_room(*v),
+            in_region,
+            at.segment,
+            at.timeline,
+            at.lsn,
+            same_region,
+            v->member ? v->member->priority : 0};
+  }
+
+  static bool has_room(const Voter& v) { return !v.member || v.member->disk_full == DiskFull::kNo; }
+
+  const Voter& voter(const NodeName& name) const {
+    return *std::ranges::find(voters_, name, [](const Voter& v) { return v.ballot->member; });
   }
 
   NodeName preferred() const {
@@ -198,7 +232,10 @@ class Count {
           c.safe ? fmt::format("{} at {} may take over", c.name.str(), c.position.to_string())
                  : fmt::format("{} {}", c.name.str(), c.obstacle));
     }
-    for (const NodeName& n : e.missing) parts.push_back(n.str() + " has no ballot");
+    for (const NodeName& n : e.missing) {
+      const bool fetches = std::ranges::find(e.fetching, n) != e.fetching.end();
+      parts.push_back(n.str() + (fetches ? " fetches WAL first" : " has no ballot"));
+    }
     return fmt::format("{}", fmt::join(parts, "; "));
   }
 

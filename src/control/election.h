@@ -30,12 +30,16 @@ struct Candidate {
   Position position;
   bool safe = false;     // may take over
   std::string obstacle;  // why not, when not safe
+  // A member that may not lead has more than this one, which may, and no promise covers it: to be
+  // fetched before the take-over. Empty: nobody.
+  NodeName fetch_from{};
 };
 
 struct Election {
   std::vector<Candidate> ranking;  // best first; the safe ones before the others
   std::vector<NodeName> counted;   // members whose ballots this is computed from
   std::vector<NodeName> missing;   // roster members without a ballot (the last leader excepted)
+  std::vector<NodeName> fetching;  // their ballots come when they have fetched another one's WAL
   std::string summary;             // one line for people
   // Index in `ranking` among the safe candidates; nullopt: not there or not safe.
   std::optional<size_t> rank_of(const NodeName& name) const;

@@ -238,5 +238,60 @@ TEST_F(ForcedTest, AsynchronousOneBallotOfTheRosterIsEnough) {
   EXPECT_FALSE(safe("c"));  // nobody asks for its pledge
 }
 
+TEST_F(ElectionTest, WalOfAMemberThatMayNotLeadIsToBeFetchedFirst) {
+  view.config->value.maximum_lag_bytes = 50;
+  view.leader->value.flush_lsn = Lsn{300};
+  ballot("a", at(1, 260));
+  ballot("b", at(1, 200));
+  ballot("c", at(1, 300));
+  view.members.at(name("c")).nofailover = true;
+  const Election e = elect(view);
+  ASSERT_EQ(e.ranking.size(), 3u);
+  EXPECT_EQ(e.ranking[0].name, name("a"));
+  EXPECT_EQ(e.ranking[0].fetch_from, name("c"));
+  EXPECT_FALSE(e.ranking[1].safe && e.ranking[2].safe);
+  for (const Candidate& candidate : e.ranking) {
+    if (candidate.name == name("b")) {
+      EXPECT_EQ(candidate.fetch_from, name("c")) << "what it lags is what it would fetch";
+    }
+    if (candidate.name == name("c")) {
+      EXPECT_TRUE(candidate.fetch_from.empty());
+    }
+  }
+}
+
+TEST_F(ElectionTest, NothingIsFetchedFromWhoMayLeadOrWhereCommitsWereWaitedFor) {
+  ballot("a", at(1, 200));
+  ballot("b", at(1, 300));
+  ballot("c", at(1, 250));
+  for (const Candidate& c : elect(view).ranking) EXPECT_TRUE(c.fetch_from.empty());
+  view.members.at(name("c")).nofailover = true;
+  for (const Candidate& c : elect(view).ranking) {
+    EXPECT_EQ(c.fetch_from, c.name == name("a") ? name("c") : NodeName());
+  }
+  generation(1, "x", {"a_1"});
+  for (const Candidate& c : elect(view).ranking) EXPECT_TRUE(c.fetch_from.empty());
+}
+
+TEST_F(ElectionTest, AVoidBallotElectsNobodyAndSaysWhy) {
+  ballot("a", at(1, 200), {}, 0);
+  view.ballots.at(name("a")).value.fetching = 10;
+  const Election e = elect(view);
+  EXPECT_TRUE(e.ranking.empty());
+  EXPECT_EQ(e.fetching, std::vector<NodeName>{name("a")});
+  EXPECT_NE(e.summary.find("a fetches WAL first"), std::string::npos) << e.summary;
+}
+
+TEST_F(ElectionTest, WithoutRoomForWalNobodyLeadsAndWithoutRoomForDataOthersGoFirst) {
+  ballot("a", at(1, 300));
+  ballot("b", at(1, 290));
+  view.members.at(name("a")).disk_full = DiskFull::kData;
+  EXPECT_EQ(elect(view).ranking.front().name, name("b"));
+  EXPECT_TRUE(safe("a"));
+  view.members.at(name("a")).disk_full = DiskFull::kWal;
+  EXPECT_FALSE(safe("a"));
+  EXPECT_TRUE(safe("b"));
+}
+
 }  // namespace
 }  // namespace bascule::control

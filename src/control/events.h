@@ -182,6 +182,7 @@ struct PgStatus {
   size_t sync_count = 1;                   // likewise
   int running_transactions = 0;            // of clients, replication and ourselves excluded
   Nanos write_waits{0};  // primary: so long a flush of WAL has been waited for; 0: it works
+  DiskFull disk_full = DiskFull::kNo;
   bool pending_restart = false;
   bool pending_lowers = false;  // ... and what waits lowers a limit that standbys must not undercut
   std::string progress;         // "cloning 43 %", may be empty

@@ -22,6 +22,20 @@ constexpr std::pair<OnCrash, std::string_view> kOnCrash[] = {
     {OnCrash::kRestart, "restart"},
     {OnCrash::kRestartThenFailover, "restart_then_failover"},
 };
+constexpr std::pair<OnDiskFull, std::string_view> kOnDiskFull[] = {
+    {OnDiskFull::kFailover, "failover"},
+    {OnDiskFull::kStay, "stay"},
+};
+constexpr std::pair<SyncRegion, std::string_view> kSyncRegions[] = {
+    {SyncRegion::kAny, "any"},
+    {SyncRegion::kOther, "other"},
+    {SyncRegion::kSame, "same"},
+};
+constexpr std::pair<DiskFull, std::string_view> kDiskFull[] = {
+    {DiskFull::kNo, ""},
+    {DiskFull::kData, "data"},
+    {DiskFull::kWal, "wal"},
+};
 constexpr std::pair<RequestKind, std::string_view> kRequestKinds[] = {
     {RequestKind::kSwitchover, "switchover"},
     {RequestKind::kFailover, "failover"},
@@ -46,6 +60,7 @@ constexpr std::pair<StepState, std::string_view> kStepStates[] = {
 
 std::string_view to_string(SyncMode mode) { return name_of(kSyncModes, mode); }
 std::string_view to_string(LeaderPhase phase) { return name_of(kPhases, phase); }
+std::string_view to_string(DiskFull full) { return name_of(kDiskFull, full); }
 std::string_view to_string(TaskKind kind) { return name_of(kTaskKinds, kind); }
 std::string_view to_string(StepState state) { return name_of(kStepStates, state); }
 
@@ -127,6 +142,10 @@ static void fields(auto& f, Of<ClusterConfig> auto& c) {
   f.boolean("syncStrict", c.sync_strict);
   f.duration("syncDegradeAfterMs", c.sync_degrade_after);
   f.choice("onCrash", kOnCrash, c.on_crash);
+  f.choice("onDiskFull", kOnDiskFull, c.on_disk_full);
+  f.number("failoverLimit", c.failover_limit);
+  f.duration("failoverWindowMs", c.failover_window);
+  f.choice("syncRegion", kSyncRegions, c.sync_region);
   f.number("maximumLagBytes", c.maximum_lag_bytes);
   f.duration("ballotWindowMs", c.ballot_window);
   f.duration("drainTimeoutMs", c.drain_timeout);
@@ -183,6 +202,7 @@ static void fields(auto& f, Of<MemberRecord> auto& m) {
   f.number("systemId", m.system_id);
   f.boolean("pendingRestart", m.pending_restart);
   f.boolean("restartFirst", m.restart_first);
+  f.choice("diskFull", kDiskFull, m.disk_full);
   f.text("configProblem", m.config_problem);
   f.text("task", m.task);
   f.text("taskResult", m.task_result);
@@ -194,6 +214,7 @@ static void fields(auto& f, Of<MemberRecord> auto& m) {
 static void fields(auto& f, Of<Ballot> auto& b) {
   f.name("member", b.member);
   f.required("answers", b.answers);
+  f.number("fetching", b.fetching);
   f.position("position", b.position);
   f.number("receiverLagBytes", b.receiver_lag_bytes);
   f.text("syncName", b.sync_name);

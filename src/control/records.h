@@ -32,6 +32,15 @@ using store::Revision;
 enum class SyncMode { kOff, kOn, kQuorum };
 std::string_view to_string(SyncMode mode);  // off, on, quorum
 enum class OnCrash { kFailover, kRestart, kRestartThenFailover };
+// A full disk of the primary: hand over to a member that has room, or stay and say why.
+enum class OnDiskFull { kFailover, kStay };
+// Which standbys are preferred to be waited for, by the primary's region.
+enum class SyncRegion { kAny, kOther, kSame };
+
+// What of a member's PostgreSQL has no room left. kWal: not for another segment of WAL (the whole
+// directory, where that is on the same file system).
+enum class DiskFull { kNo, kData, kWal };
+std::string_view to_string(DiskFull full);  // "", data, wal
 
 // A replication slot of somebody outside the cluster, by name.
 struct PermanentSlot {
@@ -60,6 +69,10 @@ struct ClusterConfig {
   bool sync_strict = false;               // block rather than lose redundancy
   Millis sync_degrade_after{400};         // a synchronous standby silent for so long is replaced
   OnCrash on_crash = OnCrash::kFailover;  // only with a healthy synchronous standby, else restart
+  OnDiskFull on_disk_full = OnDiskFull::kFailover;
+  size_t failover_limit = 20;      // automatic ones within failover_window; 0: no limit
+  Millis failover_window{600000};  // ... then they wait until fewer are left in it
+  SyncRegion sync_region = SyncRegion::kAny;
   uint64_t maximum_lag_bytes = 16 << 20;  // asynchronous mode: no promotion beyond this
   Millis ballot_window{400};              // how long ballots of slower members are waited for
   Millis drain_timeout{3000};             // switchover: running transactions may end within this
@@ -147,6 +160,7 @@ struct MemberRecord {
   std::string sync_name;  // application_name of its receiver: name + "_" + incarnation
   uint64_t system_id = 0;
   bool pending_restart = false;
+  DiskFull disk_full = DiskFull::kNo;
   bool restart_first = false;  // what waits for it lowers a limit: standbys can't go first
   std::string config_problem;  // why the dynamic parameters are not in force here
   std::string task;            // the last one that it took its turn in
@@ -159,7 +173,8 @@ struct MemberRecord {
 // "My receiver is stopped, my WAL ends here, and it stays so until I have deleted this ballot."
 struct Ballot {
   NodeName member;
-  Revision answers = 0;  // revision of `leader` that it answers; void for any other
+  Revision answers = 0;   // revision of `leader` that it answers; void for any other
+  Revision fetching = 0;  // void: before it answers this revision, another one's WAL is fetched
   Position position;
   uint64_t receiver_lag_bytes = 0;  // what the member last knew itself to be behind the primary
   std::string sync_name;  // voters are counted by it: a rebuilt member is not the voter it was

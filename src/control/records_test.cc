@@ -32,6 +32,10 @@ TEST(RecordsTest, TheClustersConfigurationIsReadBackInFull) {
   c.sync_strict = true;
   c.sync_degrade_after = 700ms;
   c.on_crash = OnCrash::kRestartThenFailover;
+  c.on_disk_full = OnDiskFull::kStay;
+  c.failover_limit = 7;
+  c.failover_window = 90s;
+  c.sync_region = SyncRegion::kOther;
   c.maximum_lag_bytes = 5;
   c.ballot_window = 150ms;
   c.drain_timeout = 1s;
@@ -77,13 +81,14 @@ TEST(RecordsTest, WhoLeadsAndWhoFollowsIsReadBackInFull) {
                  .sync_name = "n2_x",
                  .system_id = ~0ULL,
                  .pending_restart = true,
+                 .disk_full = DiskFull::kData,
                  .restart_first = true,
                  .config_problem = "work_mem",
                  .task = "t1",
                  .task_result = "done",
                  .written_at = wall(1'700'000'000'000)};
   expect_same(m, decode_member);
-  expect_same(Ballot{name("n2"), 12, at(4, 99), 8, "n2_x", Epoch{6}}, decode_ballot);
+  expect_same(Ballot{name("n2"), 12, 13, at(4, 99), 8, "n2_x", Epoch{6}}, decode_ballot);
 }
 
 TEST(RecordsTest, HistoryAndVotersAreReadBackInFull) {

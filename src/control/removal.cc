@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "control/sync_set.h"
+
 namespace bascule::control {
 namespace {
 
@@ -16,8 +18,8 @@ bool in_roster(const ClusterView& view, const NodeName& member) {
 bool has_substitute(const ClusterView& view, const NodeName& member) {
   return std::ranges::any_of(view.members, [&](const auto& entry) {
     const auto& [name, m] = entry;
-    return name != member && m.role == "replica" && m.state == "streaming" && !m.nofailover &&
-           !m.tags.nosync && in_roster(view, name) && m.epoch == view.leader->value.epoch;
+    return name != member && m.role == "replica" && m.state == "streaming" &&
+           may_be_waited_for(m) && in_roster(view, name) && m.epoch == view.leader->value.epoch;
   });
 }
 

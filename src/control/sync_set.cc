@@ -4,12 +4,15 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
+#include <tuple>
 
 namespace bascule::control {
 namespace {
 
 constexpr Millis kFoundGrace{400};  // nothing is known of a standby before the first samples
 constexpr Millis kGrace{1000};      // for the first standby of a new leader to connect
+constexpr Millis kSteady{5000};  // nobody is replaced for the region's sake by one that just came
 
 bool contains(const std::vector<std::string>& list, const std::string& item) {
   return std::ranges::find(list, item) != list.end();
@@ -120,6 +123,13 @@ void SyncSet::observe(const PgStatus& status, const std::vector<SyncCandidate>& 
       h.last_good = now;
     h.flush = s.flush_lsn;
   }
+  for (auto& [name, h] : health_) {
+    if (!h.streaming || !good(name, now, patience)) {
+      h.steady_since = {};
+    } else if (h.steady_since == MonoTime{}) {
+      h.steady_since = now;
+    }
+  }
   if (all_passed()) {
     if (!passed_at_) {
       passed_at_ = sampled_at_;
@@ -134,6 +144,17 @@ void SyncSet::observe(const PgStatus& status, const std::vector<SyncCandidate>& 
     least_count_ = SIZE_MAX;
     must_confirm_ = false;
   }
+}
+
+bool SyncSet::preferred(const std::string& name) const {
+  const auto found = std::ranges::find(candidates_, name, &SyncCandidate::sync_name);
+  return found != candidates_.end() && found->preferred;
+}
+
+bool SyncSet::steady(const std::string& name, MonoTime now) const {
+  const auto it = health_.find(name);
+  return it != health_.end() && it->second.steady_since != MonoTime{} &&
+         now - it->second.steady_since >= kSteady;
 }
 
 bool SyncSet::good(const std::string& name, MonoTime now, Millis patience) const {
@@ -175,16 +196,20 @@ SyncSetting SyncSet::wanted(const ClusterConfig& config, MonoTime now) const {
 }
 
 std::string SyncSet::wanted_one(const ClusterConfig& config, MonoTime now) const {
-  for (const std::string& name : setting_.names) {
-    if (good(name, now, config.sync_degrade_after)) return name;
-  }
   const SyncCandidate* best = nullptr;
   for (const SyncCandidate& c : candidates_) {
     const auto it = health_.find(c.sync_name);
     if (it == health_.end() || !it->second.streaming) continue;
     if (!good(c.sync_name, now, config.sync_degrade_after)) continue;
-    const auto key = [](const SyncCandidate& s) { return std::pair(s.priority, s.flush_lsn); };
+    const auto key = [](const SyncCandidate& s) {
+      return std::tuple(s.preferred, s.priority, s.flush_lsn);
+    };
     if (!best || key(c) > key(*best)) best = &c;
+  }
+  for (const std::string& name : setting_.names) {
+    if (!good(name, now, config.sync_degrade_after)) continue;
+    const bool better = best && best->preferred && !preferred(name) && steady(best->sync_name, now);
+    return better ? best->sync_name : name;
   }
   if (best) return best->sync_name;
   if (config.sync_strict && !setting_.empty()) {
@@ -207,6 +232,15 @@ SyncSetting SyncSet::wanted_quorum(const ClusterConfig& config, MonoTime now) co
     if (!streams || !good(c.sync_name, now, config.sync_degrade_after)) continue;
     ++sure;
     add_to(names, {c.sync_name});
+  }
+  // Those of the preferred region alone, where they are enough.
+  std::vector<std::string> there;
+  std::ranges::copy_if(names, std::back_inserter(there), [&](const std::string& name) {
+    return preferred(name) && (contains(setting_.names, name) || steady(name, now));
+  });
+  if (there.size() >= config.sync_count) {
+    names = std::move(there);
+    sure = names.size();
   }
   size_t held = setting_.empty() ? 0 : setting_.count;
   if (!config.sync_strict) held = std::min(held, names.size());

@@ -30,13 +30,19 @@
 
 namespace bascule::control {
 
+// Whether a commit may be made to wait for this member.
+inline bool may_be_waited_for(const MemberRecord& m) {
+  return !m.nofailover && !m.tags.nosync && m.disk_full != DiskFull::kWal;
+}
+
 // A standby that may be waited for: streams, is in the roster, not nofailover.
 struct SyncCandidate {
   std::string sync_name;
   NodeName member;
   int priority = 0;
   Lsn flush_lsn;
-  bool leaving = false;  // waited for only until another one can be (removed, or tagged nosync)
+  bool leaving = false;    // waited for only until another one can be (removed, nosync, no room)
+  bool preferred = false;  // by its region (sync_region)
 };
 
 // One step to take, or nothing (all is as wanted, or waiting; `why` says which).
@@ -101,10 +107,13 @@ class SyncSet {
  private:
   struct Health {
     MonoTime last_good{};
+    MonoTime steady_since{};  // zero: it does not keep up
     Lsn flush;
     bool streaming = false;
   };
   bool good(const std::string& name, MonoTime now, Millis patience) const;
+  bool preferred(const std::string& name) const;
+  bool steady(const std::string& name, MonoTime now) const;
   bool confirmed() const;
   bool all_passed() const;
   void forget_marker();

@@ -29,6 +29,7 @@ class Model {
 
   void tick() {
     now += Millis(prng.between(10, 120));
+    if (prng.chance(0.01)) preferred = kNames[prng.below(3)];  // the region that is wanted changes
     primary += 10;
     for (auto& [n, s] : standbys) {
       if (prng.chance(0.06)) s.up = !s.up;
@@ -89,6 +90,7 @@ class Model {
       if (!s.up) continue;
       status.senders.push_back({n, true, Lsn{s.flush}, Lsn{s.flush}});
       candidates.push_back({n, name(n.substr(0, 1)), 0, Lsn{s.flush}});
+      candidates.back().preferred = n == preferred;
     }
     set.observe(status, candidates, config.sync_degrade_after, now);
   }
@@ -137,6 +139,7 @@ class Model {
   uint64_t primary = 1000;
   uint64_t acknowledged = 0;
   std::map<std::string, Standby> standbys;
+  std::string preferred;
   SyncSetting in_force;
   bool backends_know = true;
   struct Stale {

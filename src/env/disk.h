@@ -42,6 +42,8 @@ class Disk {
   virtual Result<std::unique_ptr<FileLock>> lock(const std::string& path) = 0;
   virtual bool exists(const std::string& path) = 0;
   virtual Result<uint64_t> size(const std::string& path) = 0;
+  // What users other than root may still write on the file system of `path`.
+  virtual Result<uint64_t> free_bytes(const std::string& path) = 0;
   virtual Result<std::vector<std::string>> list(const std::string& directory) = 0;  // sorted names
 };
 

@@ -130,6 +130,9 @@ class ReceiverStop {
   }
 
   Status unblock(env::Pid startup, const std::string& type, const std::string& event) {
+    // It works, or runs restore_command (which has a name from 15 on): it comes to its wait by
+    // itself. Woken on the way there it would not wait, but begin anew.
+    if (event.empty() || event == "RestoreCommand") return {};
     if (event == "RecoveryPause") {
       auto done = session_->query("SELECT pg_wal_replay_resume()", bound_);
       if (!done) return std::unexpected(done.error());

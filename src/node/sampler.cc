@@ -12,6 +12,8 @@ using control::PgStatus;
 
 constexpr Nanos kSessionLife = 1s;
 constexpr Nanos kToolWithin = 10s;
+constexpr Nanos kDisksEvery = 1s;
+constexpr uint64_t kDataRoom = 1 << 20;
 
 // In recovery or not is asked first of all columns, and positions last, so that a promotion in
 // between can at worst show a primary as a standby for one more sample.
@@ -102,6 +104,9 @@ Status Sampler::ensure_session(const Bound& bound) {
     if (!lowers) return std::unexpected(lowers.error());
     pending_lowers_ = *lowers == "t";
   }
+  auto segment = session->value("SELECT pg_size_bytes(current_setting('wal_segment_size'))", bound);
+  if (!segment) return std::unexpected(segment.error());
+  segment_bytes_ = strtoull(segment->c_str(), nullptr, 10);
   session_ = std::move(*session);
   session_since_ = server_.clock().now();
   return {};
@@ -162,10 +167,26 @@ Status Sampler::look_at_server(PgStatus& status, const Bound& bound) {
   return look_at_primary(status, bound);
 }
 
+// A directory that does not answer is no full one.
+control::DiskFull Sampler::look_at_disks() {
+  const MonoTime now = server_.clock().now();
+  if (disks_seen_at_ != MonoTime{} && now < disks_seen_at_ + kDisksEvery) return disk_full_;
+  disks_seen_at_ = now;
+  const auto below = [&](const std::string& path, uint64_t room) {
+    const auto free = server_.disk().free_bytes(path);
+    return free && *free < room;
+  };
+  disk_full_ = below(server_.data("pg_wal"), segment_bytes_) ? control::DiskFull::kWal
+               : below(server_.config().data_dir, kDataRoom) ? control::DiskFull::kData
+                                                             : control::DiskFull::kNo;
+  return disk_full_;
+}
+
 PgStatus Sampler::sample(env::Pid postmaster, bool processes) {
   PgStatus status;
   status.sampled_at = server_.clock().now();
   status.data = server_.data_dir_state();
+  status.disk_full = look_at_disks();
   {
     const std::lock_guard lock(mutex_);
     status.progress = progress_;

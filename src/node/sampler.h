@@ -32,11 +32,16 @@ class Sampler {
   Status ensure_session(const Bound& bound);
   Status look_at_senders(control::PgStatus& status, const Bound& bound);
   Status look_at_primary(control::PgStatus& status, const Bound& bound);
+  control::DiskFull look_at_disks();
 
   Server& server_;
   std::optional<PgConnection> session_;
   MonoTime session_since_{};
   env::Pid session_of_ = 0;  // postmaster that the session belongs to
+  // PostgreSQL writes a whole segment of WAL before it uses it.
+  uint64_t segment_bytes_ = 16 << 20;
+  MonoTime disks_seen_at_{};
+  control::DiskFull disk_full_ = control::DiskFull::kNo;
   bool pending_restart_ = false;
   bool pending_lowers_ = false;
   int receiver_ = 0;             // process that streamed at the sample before

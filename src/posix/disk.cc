@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -128,6 +129,12 @@ Result<std::unique_ptr<env::FileLock>> PosixDisk::lock(const std::string& path) 
     return failed(path, "flock", errno);
   }
   return std::make_unique<Flock>(std::move(fd));
+}
+
+Result<uint64_t> PosixDisk::free_bytes(const std::string& path) {
+  struct statvfs info;
+  if (::statvfs(path.c_str(), &info) != 0) return failed(path, "statvfs", errno);
+  return uint64_t{info.f_bavail} * info.f_frsize;
 }
 
 bool PosixDisk::exists(const std::string& path) {

@@ -18,6 +18,7 @@ class PosixDisk final : public env::Disk {
   Result<std::unique_ptr<env::FileLock>> lock(const std::string& path) override;
   bool exists(const std::string& path) override;
   Result<uint64_t> size(const std::string& path) override;
+  Result<uint64_t> free_bytes(const std::string& path) override;
   Result<std::vector<std::string>> list(const std::string& directory) override;
 };
 

@@ -105,6 +105,18 @@ TEST_F(NodeOps, ReceiverStopsAlthoughReplayIsPaused) {
   EXPECT_EQ(world.value(*n2, "SELECT count(*) FROM t"), "1000");  // all of it replayed
 }
 
+TEST_F(NodeOps, ReceiverStopsByReloadThoughRestoreCommandTakesItsTime) {
+  auto [n1, n2] = world.pair();
+  ASSERT_DONE(world.run(*n2, op::Reload{{{"restore_command", "sleep 0.05; false"}}}));
+  ASSERT_TRUE(world.sql(*n1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS i"));
+  const env::Pid postmaster = world.postmaster(*n2);
+  const MonoTime before = world.loop.now();
+  const auto stopped = world.run(*n2, op::StopReceiver{});
+  ASSERT_DONE(stopped);
+  std::cout << "receiver stopped within " << to_ms(world.loop.now() - before) << " ms\n";
+  EXPECT_EQ(world.postmaster(*n2), postmaster) << "it was restarted instead";
+}
+
 TEST_F(NodeOps, ReceiverStopsAlthoughAQueryHoldsReplayUp) {
   auto [n1, n2] = world.pair();
   ASSERT_TRUE(world.sql(*n1, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS i"));

@@ -101,6 +101,28 @@ def test_15_hosts_a_killed_backend_exposes_no_commit_that_waits():
 
 # ------------------------------------------------------------------------------------- durability
 
+def test_38_hosts_wal_of_a_member_that_may_not_lead_is_fetched_first():
+    with HostCluster(defaults={**FAST, "sync": "off"}, places={"n3": {"nofailover": True}}) as cluster:
+        old, epoch = cluster.primary(), cluster.epoch()
+        behind = cluster.others(old, "n3")[0]
+        cluster.cut_between([old], [behind])
+        cluster.query(old, "CREATE TABLE kept AS SELECT generate_series(1, 2000) AS n", database="app")
+        end = cluster.query(old, "SELECT pg_current_wal_lsn()")[0][0]
+        wait_for(lambda: cluster.query("n3", f"SELECT pg_last_wal_replay_lsn() >= '{end}'")[0][0], 10, "n3 has it")
+        assert not cluster.query(behind, "SELECT FROM pg_class WHERE relname = 'kept'", database="app")
+        died = time.monotonic()
+        cluster.host(old).power_off()
+        assert cluster.wait_primary(timeout=30, other_than=old, epoch_above=epoch) == behind
+        gap = time.monotonic() - died
+        rows = cluster.query(behind, "SELECT count(*) FROM kept", database="app")[0][0]
+        notes = [f"{n['what']}: {n['why']}" for n in cluster.noted(behind, "fetch")]
+        print(json.dumps({"scenario": "38", "gap_s": round(gap, 2), "rows": rows, "notes": notes}))
+        assert rows == 2000, "what only the member had that may not lead was given up"
+        cluster.boot(old)
+        cluster.heal(behind)
+        cluster.wait_healthy(timeout=90)
+
+
 def test_39_hosts_a_replica_too_far_behind_is_not_promoted_unless_forced():
     with HostCluster(nodes=2, defaults={**FAST, "sync": "off", "maximum_lag": "1MB"}) as cluster:
         old, epoch = cluster.primary(), cluster.epoch()

@@ -48,6 +48,14 @@ class DiskCluster(HostCluster):
             os.chown(data, owner.pw_uid, owner.pw_gid)
             data.chmod(0o700)
 
+    def fill(self, member, leave_bytes):
+        """Until only so much is left. Returns the file to be removed."""
+        ballast = self.data(member) / "ballast"
+        with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+            while (left := free_bytes(self.data(member)) - leave_bytes) > 0:
+                file.write(bytes(min(left, 1 << 20)))
+        return ballast
+
     def freeze(self, member):
         netns.run("fsfreeze", "--freeze", str(self.data(member)))
         self.frozen.add(member)
@@ -65,6 +73,11 @@ class DiskCluster(HostCluster):
                 self.host(member).kill()
             subprocess.run(["umount", str(self.data(member))], capture_output=True, timeout=30)
         super().destroy(keep)
+
+
+def free_bytes(path):
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
 
 
 def reason_by_its_api(cluster, host):
@@ -98,17 +111,50 @@ def test_10_hosts_a_full_disk_of_the_primary_loses_nothing():
     with DiskCluster(400, defaults=FAST) as cluster, cluster.ledger() as ledger:
         ledger.wait_acks(50)
         old, epoch = cluster.primary(), cluster.epoch()
-        ballast = cluster.data(old) / "ballast"
-        with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
-            while True:
-                file.write(bytes(1 << 20))
+        ballast = cluster.fill(old, 0)
         with contextlib.suppress(psycopg2.Error):  # what is left of the segment is written full
             cluster.query(old, "SELECT pg_switch_wal()")
         cluster.wait_primary(timeout=60, other_than=old, epoch_above=epoch)
         ledger.wait_acks(50)
-        said = [n["why"] for n in cluster.notes(old) if "No space" in n["why"] or "disk" in n["why"]]
+        said = [n["why"] for n in cluster.notes(old) if "no room for another segment" in n["why"]]
+        assert said, "it did not say why"
         ballast.unlink(missing_ok=True)
         cluster.whole_again(ledger, "10", said=said[:1])
+
+
+def test_10_hosts_a_disk_that_is_nearly_full_is_handed_over_in_order():
+    with DiskCluster(400, defaults=FAST) as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        ballast = cluster.fill(old, 8 << 20)  # less than a segment of WAL; PostgreSQL goes on
+        new = cluster.wait_primary(timeout=60, other_than=old, epoch_above=epoch)
+        ledger.wait_acks(50)
+        request, change = cluster.record("request"), cluster.record(f"history/{epoch + 1:020}")
+        assert request["by"] == "on_disk_full" and change["trigger"] == "switchover", (request, change)
+        wait_for(lambda: cluster.record("request")["outcome"] == "done", 20, "the request is done")
+        assert cluster.record(f"members/{old}")["diskFull"] == "wal"
+        alerts = json.load(urllib.request.urlopen(
+            f"http://{cluster.host(new).address}:{API_PORT}/api/database/alerts", timeout=5))
+        assert any(a["type"] == "disk_full" and a["endpoint"] == old for a in alerts["active"]), alerts
+        ballast.unlink()
+        cluster.whole_again(ledger, "10", request=request)
+
+
+def test_10_hosts_a_full_disk_stays_where_the_policy_says_so():
+    with DiskCluster(400, defaults={**FAST, "on_disk_full": "stay"}) as cluster, cluster.ledger() as ledger:
+        ledger.wait_acks(50)
+        old, epoch = cluster.primary(), cluster.epoch()
+        ballast = cluster.fill(old, 0)
+        with contextlib.suppress(psycopg2.Error):
+            cluster.query(old, "SELECT pg_switch_wal()")
+        wait_for(lambda: "no room for another segment" in reason_of(cluster, old), 30, "it says why")
+        time.sleep(4 * FAST_TTL_S)
+        assert cluster.epoch() == epoch and cluster.leader()["holder"] == old
+        said = reason_of(cluster, old)
+        ballast.unlink()
+        ledger.wait_acks(50)
+        assert cluster.primary() == old
+        cluster.whole_again(ledger, "10", said=said)
 
 
 def test_11_hosts_a_data_directory_that_is_gone_is_replaced_by_a_clone():
