@@ -10,7 +10,8 @@ void read_durability(MapReader& proxy, Problems& problems,
   if (!list) return;
   if (!list.IsSequence() || list.size() > kRulesMax) {
     return proxy.problem(
-        "durability", "expected a list of {database, user, application_name, synchronous_commit}");
+        "durability",
+        "expected a list of {database, user, application_name, table, synchronous_commit}");
   }
   for (const auto& item : list) {
     MapReader entry(problems, item, "proxy.durability");
@@ -18,6 +19,11 @@ void read_durability(MapReader& proxy, Problems& problems,
     entry.text("database", rule.database);
     entry.text("user", rule.user);
     entry.text("application_name", rule.application_name);
+    entry.text("table", rule.table);
+    const size_t dot = rule.table.find('.');
+    if (dot == 0 || (dot != std::string::npos && dot + 1 == rule.table.size())) {
+      entry.problem("table", "expected a name or schema.name");
+    }
     std::optional<int> level;
     if (entry.choice("synchronous_commit", level, levels)) {
       rule.synchronous_commit = levels[static_cast<size_t>(*level)];

@@ -107,6 +107,8 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void look_up(std::string& reply);
   void login_timed_out();
   void end_login();
+  std::optional<TableDurability> set_durability(const std::string& database,
+                                                const std::string& user, Parameters& startup) const;
   bool admit(const std::string& user, const std::string& database);
   void uncount();
   void on_authenticated(std::string reply);

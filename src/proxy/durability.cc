@@ -14,6 +14,41 @@ bool says_itself(const Parameters& startup) {
   });
 }
 
+// Of one session.
+class Client {
+ public:
+  Client(std::string_view database, std::string_view user, const Parameters& startup,
+         Demands demands)
+      : database_(database), user_(user), demands_(demands) {
+    const auto application = std::ranges::find_if(
+        startup, [](const auto& parameter) { return parameter.first == "application_name"; });
+    if (application != startup.end()) application_ = application->second;
+  }
+
+  bool fits(const DurabilityRule& rule) const {
+    const auto same = [](const std::string& wanted, std::string_view found) {
+      return wanted.empty() || wanted == found;
+    };
+    return same(rule.database, database_) && same(rule.user, user_) &&
+           same(rule.application_name, application_);
+  }
+  bool refused(const DurabilityRule& rule) const {
+    return demands_ == Demands::kStandby && is_weak(rule.synchronous_commit) &&
+           !rule.even_if_strict;
+  }
+
+ private:
+  const std::string_view database_, user_;
+  std::string_view application_;
+  const Demands demands_;
+};
+
+sql::TableName table_name(std::string_view text) {
+  const size_t dot = text.find('.');
+  if (dot == std::string_view::npos) return {"", std::string(text)};
+  return {std::string(text.substr(0, dot)), std::string(text.substr(dot + 1))};
+}
+
 }  // namespace
 
 bool is_weak(std::string_view synchronous_commit) {
@@ -24,20 +59,29 @@ bool is_weak(std::string_view synchronous_commit) {
 std::string_view durability_of(const std::vector<DurabilityRule>& rules, std::string_view database,
                                std::string_view user, const Parameters& startup, Demands demands) {
   if (rules.empty() || says_itself(startup)) return {};
-  const auto application = std::ranges::find_if(
-      startup, [](const auto& parameter) { return parameter.first == "application_name"; });
-  const std::string_view name =
-      application == startup.end() ? std::string_view() : std::string_view(application->second);
-  const auto fits = [](const std::string& wanted, std::string_view found) {
-    return wanted.empty() || wanted == found;
-  };
-  const auto rule = std::ranges::find_if(rules, [&](const DurabilityRule& r) {
-    return fits(r.database, database) && fits(r.user, user) && fits(r.application_name, name);
-  });
-  if (rule == rules.end()) return {};
-  const bool refused =
-      demands == Demands::kStandby && is_weak(rule->synchronous_commit) && !rule->even_if_strict;
-  return refused ? std::string_view() : std::string_view(rule->synchronous_commit);
+  const Client client(database, user, startup, demands);
+  const auto rule = std::ranges::find_if(
+      rules, [&](const DurabilityRule& r) { return r.table.empty() && client.fits(r); });
+  if (rule == rules.end() || client.refused(*rule)) return {};
+  return rule->synchronous_commit;
+}
+
+std::optional<TableDurability> table_durability_of(const std::vector<DurabilityRule>& rules,
+                                                   std::string_view database, std::string_view user,
+                                                   const Parameters& startup, Demands demands) {
+  if (rules.empty() || says_itself(startup)) return std::nullopt;
+  const Client client(database, user, startup, demands);
+  const CommitLevel session =
+      commit_level_of(durability_of(rules, database, user, startup, demands));
+  std::vector<TableLevel> tables;
+  for (const DurabilityRule& rule : rules) {
+    if (rule.table.empty() || !client.fits(rule)) continue;
+    // One that does not count hides the ones behind it, as among the rules without a table.
+    tables.push_back({table_name(rule.table),
+                      client.refused(rule) ? session : commit_level_of(rule.synchronous_commit)});
+  }
+  if (tables.empty()) return std::nullopt;
+  return TableDurability(std::move(tables), session);
 }
 
 }  // namespace bascule::proxy

@@ -6,9 +6,10 @@ namespace bascule::proxy {
 namespace {
 
 const std::vector<DurabilityRule> kRules = {
-    {"", "", "payments", "remote_apply"},
-    {"analytics", "", "", "off"},
-    {"", "loader", "", "local", true},
+    {"", "", "", "remote_apply", false, "ledger"},  // no rule for a client
+    {"", "", "payments", "remote_apply", false, ""},
+    {"analytics", "", "", "off", false, ""},
+    {"", "loader", "", "local", true, ""},
 };
 
 std::string_view level(std::string_view database, std::string_view user,

@@ -127,10 +127,10 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
       // Whether the server skips what was put in front of an earlier batch's: likewise.
       const bool unmade = injected_ > tracker_.answered_count() && !batches_.empty() &&
                           batches_.back().ended && type != 'S' && type != 'H';
-      const bool verify = type == 'B' && described_ && shares() && !again_ && !next_batch &&
-                          !undecided && !unsure && !unmade &&
-                          must_verify(bytes.substr(result.consumed));
-      if (pipeline_full() || again_ || next_batch || undecided || unsure || unmade || verify) {
+      const std::string_view rest = bytes.substr(result.consumed);
+      const bool verifies = type == 'B' && described_ && shares();
+      if (pipeline_full() || again_ || next_batch || undecided || unsure || unmade ||
+          (durability_ && level_first(rest)) || (verifies && must_verify(rest))) {
         result.next = Next::kBusy;
         break;
       }
@@ -170,7 +170,7 @@ std::optional<std::string_view> Session::prepared_sql(std::string_view name) con
     if (prepared == nullptr) return std::nullopt;
     if (prepared->statement) return prepared->statement->sql;
     message = prepared->message;
-  } else if (unnamed_id_ == 0) {
+  } else if (unnamed_id_ == 0 && shares()) {
     return std::nullopt;
   }
   if (message.size() < pgwire::kFrameHeaderSize) return std::nullopt;
@@ -285,8 +285,8 @@ void Session::begin_text(const Scan& piece) {
   if (text_ == Text::kParse) {
     parse_name_ = until_nul(text);
     text.remove_prefix(std::min(text.size(), parse_name_.size() + 1));
-    const bool keep =
-        (!parse_name_.empty() || shares()) && piece.payload_length < limits_.memory.prepared_bytes;
+    const bool keep = (!parse_name_.empty() || keeps_unnamed()) &&
+                      piece.payload_length < limits_.memory.prepared_bytes;
     if (keep) parse_message_ = piece.bytes;
   }
   if (piece.ends) return end_text(piece, scan_statements(until_nul(text)));
@@ -347,7 +347,7 @@ void Session::end_text(const Scan& piece, Effects effects) {
   }
   unnamed_ = effects;
   unnamed_changes_ = std::move(changes);
-  if (shares()) unnamed_message_ = parse_message_.take();
+  if (keeps_unnamed()) unnamed_message_ = parse_message_.take();
 }
 
 void Session::on_bind(const Scan& piece, std::vector<NameAction> actions) {

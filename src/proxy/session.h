@@ -38,6 +38,7 @@
 #include "proxy/settings.h"
 #include "proxy/statement_scanner.h"
 #include "proxy/statements.h"
+#include "proxy/table_durability.h"
 #include "proxy/traffic.h"
 
 namespace bascule::proxy {
@@ -71,6 +72,7 @@ struct ServerState {
 struct Workspace {
   SettingsTable settings;
   StatementTable statements;
+  WrittenTexts written;
   uint64_t unnamed_ids = 0;
   // How often a table may have changed since it was planned for. One number for all workers.
   std::atomic<uint64_t> own_plans{0};
@@ -148,6 +150,8 @@ class Session {
     counts_ = &counts;
     parsed_ = &parsed;
   }
+  // Rules with tables fit it. Before the first attach().
+  void set_durability(TableDurability levels);
   // What the client was told at log-in.
   void set_greeting(ParametersRef told) { greeting_ = std::move(told); }
   enum class After { kKeep, kClose };
@@ -339,6 +343,7 @@ class Session {
                               size_t& placeholders);
   void bring(const StatementRef& statement, Within within);
   void inject_prepare(uint32_t serial, const SharedStatement& statement);
+  void run_temporary(std::string_view sql, uint32_t makes);
   void inject_close(std::string_view name);
   void send_temporary(std::string_view name, std::string_view sql, std::string_view types);
   bool bind_translated(const pgwire::BindView& bind, const StatementText& text,
@@ -350,6 +355,20 @@ class Session {
   void on_execute(std::string_view payload);
   void drop_bound(uint64_t before);
   bool settings_open() const { return memory_ && memory_->settings_open(); }
+  // session_durability.cc
+  bool level_first(std::string_view bytes);
+  void idle_level(const sql::Written& written, std::optional<CommitLevel> demand, char type);
+  void leave_level_alone(bool idle);
+  void set_server_level(CommitLevel level);
+  void set_local_level(CommitLevel level, char type);
+  void settle_level();
+  const SettingsRef& goal();
+  SettingsRef leveled(SettingsRef base);
+  std::optional<sql::Written> written_by(std::string_view bytes);
+  std::string text_of_prepared(std::string_view name) const;
+  sql::Strings strings() const;
+  bool unnamed_in_flight(std::string_view bytes) const;
+  bool keeps_unnamed() const { return shares() || durability_; }
   // session_server.cc
   std::optional<Loss> server_message(const pgwire::Scan& piece, Permit permit, Writable writable,
                                      SessionOutput& out);
@@ -473,6 +492,12 @@ class Session {
   RareVector<OlderUnnamed> older_unnamed_;
   RareVector<uint32_t> doomed_;  // serials parsed under settings that others do not have
   RareVector<std::pair<std::string, std::string>> observed_;  // parameters as they were when idle
+  struct Durability {
+    TableDurability levels;
+    SettingsRef goal, goal_of;  // goal(), and the wanted_ and level that it is made of
+    CommitLevel goal_level = CommitLevel::kDefault;
+  };
+  std::unique_ptr<Durability> durability_;
   std::unique_ptr<SessionMemory> memory_;
   std::unique_ptr<AbortedTransaction> aborted_;
 };

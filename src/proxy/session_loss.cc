@@ -89,6 +89,7 @@ void Session::forget_server() {
     unnamed_ = Effects{};
     unnamed_.may_write = unnamed_.has_effect = unnamed_.not_atomic = true;
     unnamed_changes_.clear();
+    unnamed_message_.clear();
   }
   if (memory_) memory_->forget_unconfirmed();
 }

@@ -274,6 +274,10 @@ uint16_t SessionMemory::on_tag(uint64_t message, std::string_view tag) {
     }
     staged_.pop_front();
   }
+  if (tag == "DEALLOCATE ALL") {  // also by an EXECUTE of a statement that does it
+    prepared_.clear();
+    prepared_bytes_ = 0;
+  }
   if (tag == "DISCARD ALL") {
     on_discard_all();
   } else if (!known) {

@@ -174,16 +174,20 @@ void Session::inject_close(std::string_view name) {
 
 // Within a batch: as messages of the extended protocol, which end no transaction.
 void Session::inject_prepare(uint32_t serial, const SharedStatement& statement) {
+  run_temporary("PREPARE " + server_name(serial) + statement.sql, serial);
+}
+
+// A statement that returns no rows. `makes`: the serial of what it prepares; 0: nothing.
+void Session::run_temporary(std::string_view sql, uint32_t makes) {
   inject_close(kTemporaryName);
   const auto injected = [&](char type, uint32_t made = 0) {
     edits_.push_back({tracker_.sent_count(), EditKind::kInjected, made});
     tracker_.sent(type);
     return &to_server_->build();
   };
-  pgwire::append_parse(*injected('P'), kTemporaryName,
-                       "PREPARE " + server_name(serial) + statement.sql);
+  pgwire::append_parse(*injected('P'), kTemporaryName, sql);
   pgwire::append_bind(*injected('B'), kTemporaryName, kTemporaryName, {});
-  pgwire::append_execute(*injected('E', serial), kTemporaryName);
+  pgwire::append_execute(*injected('E', makes), kTemporaryName);
   pgwire::append_close(*injected('C'), pgwire::Target::kPortal, kTemporaryName);
 }
 

@@ -1,9 +1,8 @@
-// The server's half of Session.
+// The server's half of Session. What it answers to messages that are not the client's as they were:
+// session_edits.cc.
 #include <algorithm>
-#include <charconv>
 #include <utility>
 
-#include "base/hash.h"
 #include "pgwire/messages.h"
 #include "proxy/session.h"
 
@@ -36,16 +35,6 @@ bool asks_what_it_executes(std::string_view batch) {
   return true;
 }
 
-void put_length(std::string& m) {
-  for (size_t i = 0; i < 4; ++i) m[1 + i] = static_cast<char>((m.size() - 1) >> (24 - 8 * i));
-}
-
-// asyncpg and pgJDBC know by the function that a statement is to be prepared again.
-void name_routine(std::string& error) {
-  error.insert(error.size() - 1, "RRevalidateCachedQuery").insert(error.size() - 1, 1, '\0');
-  put_length(error);
-}
-
 // Above this an idle session gives its copy of the last statement back.
 constexpr size_t kKeepCapacity = 512;
 
@@ -70,8 +59,6 @@ bool may_change_columns(std::string_view tag) {
   return false;
 }
 
-uint64_t hash_of(std::string_view bytes) { return std::max<uint64_t>(fnv1a(bytes), 1); }
-
 SessionMemory::Block block(TransactionStatus status) {
   return status == TransactionStatus::kIdle ? SessionMemory::Block::kNone
                                             : SessionMemory::Block::kOpen;
@@ -88,6 +75,7 @@ void Session::attach(ServerState& server, SessionOutput& out) {
     server.statements.drain(server.closing);
   }
   if (memory_) memory_->synced();
+  if (durability_) durability_->levels.on_attach();
   if (retry_.empty()) return;
   const std::string statement = retry_.take();
   on_client(statement, Gate::kOpen, out);
@@ -232,6 +220,9 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
     case 's':
       if (memory_) on_tag(message, piece.payload());
       if (shares() && may_change_columns(piece.payload())) changes_plans_ = true;
+      if (shares() && piece.payload() == std::string_view("DEALLOCATE ALL\0", 15)) {
+        server_->statements.clear();
+      }
       // DISCARD ALL undoes whatever pinned the session.
       if (pin_ != Pin::kNone && piece.payload() == std::string_view("DISCARD ALL\0", 12)) {
         pin_ = Pin::kNone;
@@ -269,36 +260,6 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
   return std::nullopt;
 }
 
-// To a message of our own: nothing of it is for the client.
-std::optional<Loss> Session::own_reply(const Scan& piece, Writable writable, SessionOutput& out) {
-  const EditKind kind = edits_.front().kind;
-  if (piece.type != 'A' || (shares() && movable())) reply_ = Reply::kSwallow;
-  if (piece.type == 'E') {
-    if (kind == EditKind::kSettings) return Loss::kSettings;
-    if (pgwire::parse_error_prefix(piece.payload()).fatal()) {
-      reply_ = Reply::kRelay;
-      return server_error(piece, writable);
-    }
-    if (piece.ends) own_error_ = piece.bytes;
-  }
-  if (tracker_.received(piece.type, piece.payload()) ==
-      pgwire::SessionTracker::Verdict::kViolation) {
-    return Loss::kProtocol;
-  }
-  if (piece.type == 'S') on_parameter(piece.payload(), out);
-  if (piece.type == 'E') {
-    // Not there. The first edit of an exchange stays until it is over: see drop_edits().
-    Edit& edit = edits_.front();
-    server_->statements.remove_serial(edit.serial);
-    server_->closing.push_back(std::exchange(edit.serial, 0));
-    if (kind == EditKind::kOwnParse) edits_.pop_front();
-  } else if (piece.type == 'Z' || (piece.type == '1' && kind == EditKind::kOwnParse)) {
-    synced_ |= kind == EditKind::kSettings;
-    edits_.pop_front();
-  }
-  return std::nullopt;
-}
-
 void Session::on_notice(const Scan& piece) {
   if (again_) reply_ = Reply::kSwallow;
   // "canceling wait for synchronous replication due to user request", in any language; its SQLSTATE
@@ -332,85 +293,6 @@ void Session::on_tag(uint64_t message, std::string_view payload) {
     return e.message == message && e.kind == EditKind::kPrepared && e.number == number;
   };
   while (!edits_.empty() && confirmed(edits_.front())) edits_.pop_front();
-}
-
-// The first answer to the message of the first edit.
-void Session::edit_reply(const Scan& piece) {
-  if (piece.type == 'S' || piece.type == 'A') return;
-  Edit& edit = edits_.front();
-  if (edit.kind == EditKind::kDescribed || edit.kind == EditKind::kOwnDescribe) {
-    return on_described(piece);
-  }
-  if (piece.type == 'E') {
-    if (edit.kind == EditKind::kRefused) {
-      replacement_.clear();
-      pgwire::append_error_response(replacement_,
-                                    {.sqlstate = std::string_view(edit.text).substr(0, 5),
-                                     .message = std::string_view(edit.text).substr(6)});
-      if (edit.text.starts_with("0A000:cached plan")) name_routine(replacement_);
-      reply_ = Reply::kReplace;
-    }
-    return;  // drop_edits() goes on
-  }
-  switch (edit.kind) {
-    case EditKind::kPrepared:
-      return;  // see on_tag()
-    case EditKind::kInjected:
-    case EditKind::kInjectedParse:
-    case EditKind::kInjectedClose:
-      reply_ = Reply::kSwallow;
-      break;
-    case EditKind::kParsedBefore:  // counts as a '1' below
-      replacement_.clear();
-      pgwire::append_parse_complete(replacement_);
-      reply_ = Reply::kReplace;
-      break;
-    case EditKind::kParse:
-    case EditKind::kParseTaken:
-      // Also of a name that was thought to be taken: the server has another text there now.
-      server_->statements.rename(edit.serial, edit.statement->id);
-      if (parsed_ != nullptr) parsed_->add(edit.statement->text, *workspace_.plans);
-      break;
-    default:
-      break;
-  }
-  edits_.pop_front();
-}
-
-// ParameterDescription, then RowDescription or NoData.
-void Session::on_described(const Scan& piece) {
-  const Edit& edit = edits_.front();
-  const bool own = edit.kind == EditKind::kOwnDescribe;
-  if (piece.type == 'E') return;
-  if (own) reply_ = Reply::kSwallow;
-  if (piece.type == 't') return;
-  // What has not arrived as a whole is not compared.
-  const uint64_t columns = piece.ends ? hash_of(piece.payload()) : 0;
-  server_->statements.set_columns(edit.statement->id,
-                                  columns == 0 && own ? kUnseenColumns : columns);
-  if (SessionMemory::Prepared* named = own || !memory_ ? nullptr : memory_->find(edit.text)) {
-    if (named->statement == edit.statement) named->columns = columns;
-    described_ = true;
-  }
-  edits_.pop_front();
-}
-
-// What was sent before `next` and has not been confirmed did not happen.
-void Session::drop_edits(uint64_t next) {
-  while (!edits_.empty() && edits_.front().message < next) {
-    const Edit& edit = edits_.front();
-    if (edit.serial != 0 && edit.kind != EditKind::kParseTaken) {
-      if (tracker_.in_flight() && failed_.size() < kFailedMax) {
-        const uint32_t id = server_->statements.id_of(edit.serial);
-        failed_.emplace_back(edit.serial, edit.text.empty() && memory_
-                                              ? std::string(memory_->name_of(id))
-                                              : edit.text);
-      }
-      server_->statements.remove_serial(edit.serial);
-      server_->closing.push_back(edit.serial);  // in case that it is there
-    }
-    edits_.pop_front();
-  }
 }
 
 void Session::on_parameter(std::string_view payload, SessionOutput& out) {
@@ -463,13 +345,6 @@ std::optional<Loss> Session::server_error(const Scan& piece, Writable writable) 
   return std::nullopt;
 }
 
-// The client did not see that its statement could not be prepared again.
-void Session::tell_own_error(std::string_view sqlstate) {
-  if (sqlstate != "26000" && sqlstate != "25P02") return;
-  replacement_ = own_error_.take();
-  reply_ = Reply::kReplace;
-}
-
 // The server skips what follows the message that failed.
 void Session::unnamed_after_error(uint64_t message) {
   const uint64_t failed = message + 1;
@@ -490,34 +365,6 @@ void Session::unnamed_after_error(uint64_t message) {
     older_unnamed_.pop_back();
   }
   if (unnamed_sent_ >= failed) unnamed_id_ = 0;
-}
-
-// Messages speak of statements by the names that they have on the server.
-void Session::name_as_client(const Scan& piece) {
-  const std::string_view payload = piece.payload();
-  const size_t at = payload.find(kServerNamePrefix);
-  if (at == std::string_view::npos) return;
-  uint32_t serial = 0;
-  const char* digits = payload.data() + at + kServerNamePrefix.size();
-  const char* end = std::from_chars(digits, payload.data() + payload.size(), serial).ptr;
-  std::string_view name;
-  if (end == digits && payload.substr(at).starts_with(kTemporaryName)) {
-    name = temporary_for_;
-    end = payload.data() + at + kTemporaryName.size();
-  }
-  for (const UsedName& used : used_) {
-    if (used.serial == serial && used.from <= tracker_.answered_count()) name = used.name;
-  }
-  if (name.empty() && memory_ && serial != 0) {
-    name = memory_->name_of(server_->statements.id_of(serial));
-  }
-  for (const auto& [failed, its_name] : failed_) {
-    if (name.empty() && failed == serial) name = its_name;
-  }
-  replacement_.assign("E\0\0\0\0", 5).append(payload.substr(0, at)).append(name);
-  replacement_.append(end, payload.data() + payload.size());
-  put_length(replacement_);
-  reply_ = Reply::kReplace;
 }
 
 // The statements were prepared by somebody else, before a table changed: nobody needs to see that.
@@ -561,6 +408,7 @@ void Session::on_ready() {
   while (last && !batches_.empty() && batches_.front().ended) batches_.pop_front();
   if (memory_) memory_->on_ready(block(status));
   if (status == TransactionStatus::kIdle) settle();
+  if (durability_ && status == TransactionStatus::kIdle && batches_.empty()) settle_level();
   error_forwarded_ = false;
   own_error_.clear();
   if (status == TransactionStatus::kIdle && std::exchange(changes_plans_, false)) {
@@ -587,7 +435,7 @@ void Session::settle() {
   }
   if (memory_ && memory_->take_changed()) {
     wanted_ = memory_->wanted(workspace_.settings);
-    server_->settings = memory_->left(workspace_.settings);
+    server_->settings = leveled(memory_->left(workspace_.settings));
     memory_->settled();
   }
   for (const uint32_t serial : std::exchange(doomed_, {})) {

@@ -44,9 +44,10 @@ void put_length(std::string& out, size_t at) {
 
 void Session::prepare_server() {
   if (tracker_.transaction() == TransactionStatus::kIdle) {
-    if (server_->settings == wanted_) return;
-    inject_settings(difference(*server_->settings, *wanted_));
-    server_->settings = wanted_;
+    const SettingsRef& wanted = goal();
+    if (server_->settings == wanted) return;
+    inject_settings(difference(*server_->settings, *wanted));
+    server_->settings = wanted;
     if (memory_) memory_->synced();
   } else if (tracker_.transaction() == TransactionStatus::kInTransaction && settings_open()) {
     inject_settings(memory_->restore_base());
@@ -180,7 +181,8 @@ void Session::ensure_unnamed() {
 
 // By the message that is sent next. 0: there is none any more.
 void Session::replace_unnamed(uint64_t id) {
-  if (tracker_.in_flight()) {
+  const bool in_flight = tracker_.in_flight();
+  if (in_flight) {
     older_unnamed_.push_back({unnamed_, std::move(unnamed_changes_), std::move(unnamed_message_),
                               unnamed_id_, unnamed_sent_});
     unnamed_changes_.clear();
@@ -189,7 +191,7 @@ void Session::replace_unnamed(uint64_t id) {
   }
   unnamed_message_.clear();
   unnamed_id_ = id;
-  server_->unnamed = id == 0 && tracker_.in_flight() ? ServerState::kUnknown : id;
+  server_->unnamed = id == 0 && in_flight ? ServerState::kUnknown : id;
   unnamed_touched_ = unnamed_sent_ = tracker_.sent_count() + 1;
 }
 

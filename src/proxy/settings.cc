@@ -20,7 +20,8 @@ bool one_of(std::string_view word, const std::array<std::string_view, N>& words)
 constexpr auto kNotPlanned = std::to_array<std::string_view>(
     {"application_name", "statement_timeout", "lock_timeout", "transaction_timeout",
      "idle_in_transaction_session_timeout", "idle_session_timeout", "client_min_messages",
-     "tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout"});
+     "synchronous_commit", "tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count",
+     "tcp_user_timeout"});
 
 // Built in, and their check depends on the value alone: what one server took, the next one takes.
 constexpr auto kCertain = std::to_array<std::string_view>({"application_name",

@@ -1,24 +1,20 @@
 // Verdicts of statement texts, remembered by exact text apart from literals and comments. One for
-// each database in each worker: no lock. Bounded by count and bytes: two generations, of which the
-// older is dropped when the younger is full, so that a hit writes nothing most of the time.
+// each database in each worker.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 
+#include "proxy/text_cache.h"
 #include "sql/analysis.h"
 
 namespace bascule::proxy {
 
 class VerdictCache {
  public:
-  struct Limits {
-    size_t count = 10'000;
-    size_t bytes = 8 * 1024 * 1024;
-  };
+  using Limits = TextCache<sql::Analysis>::Limits;
   // Of a whole statement. Views and references are valid until the next call.
   struct Verdict {
     const sql::Analysis& analysis;
@@ -35,21 +31,12 @@ class VerdictCache {
 
   uint64_t hits() const { return hits_; }
   uint64_t misses() const { return misses_; }
-  size_t size() const { return young_.size() + old_.size(); }
-  size_t bytes() const { return young_bytes_ + old_bytes_; }
+  size_t size() const { return verdicts_.size(); }
+  size_t bytes() const { return verdicts_.bytes(); }
 
  private:
-  struct Hash {
-    using is_transparent = void;
-    size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
-  };
-  using Map = std::unordered_map<std::string, sql::Analysis, Hash, std::equal_to<>>;
-  const sql::Analysis& insert(sql::Analysis analysis);
-
-  const Limits limits_;
   std::shared_ptr<const sql::Catalog> catalog_;
-  Map young_, old_;
-  size_t young_bytes_ = 0, old_bytes_ = 0;
+  TextCache<sql::Analysis> verdicts_;
   uint64_t hits_ = 0, misses_ = 0;
   std::string key_;
   sql::Analysis uncached_;

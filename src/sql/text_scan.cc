@@ -146,8 +146,9 @@ class Scanner {
 
   void first_word(std::string_view word) {
     first_ = false;
-    for (const std::string_view read : {"select", "with", "values", "table"}) {
-      normalise_ = normalise_ || equals_lower(word, read);
+    for (const std::string_view data :
+         {"select", "with", "values", "table", "insert", "update", "delete", "merge"}) {
+      normalise_ = normalise_ || equals_lower(word, data);
     }
   }
 
@@ -299,7 +300,7 @@ class Scanner {
   size_t i_ = 0;
   uint32_t depth_ = 0;
   bool first_ = true;       // no word yet
-  bool normalise_ = false;  // it begins like a read
+  bool normalise_ = false;  // it reads or writes rows
   Literal prefixed_ = Literal::kPlain;
   TextScan result_;
 };

@@ -40,9 +40,10 @@ struct TextScan {
   Hints hints;
 };
 
-// Fills `key`: the text with comments as blanks; in a SELECT, WITH, VALUES or TABLE numbers as 0
-// and plain string literals as '': texts of one key have the same structure, and get the same
-// verdict. Keeps the capacity of `key`, so that a caller who reuses it allocates nothing.
+// Fills `key`: the text with comments as blanks; where it begins with SELECT, WITH, VALUES, TABLE,
+// INSERT, UPDATE, DELETE or MERGE numbers as 0 and plain string literals as '': texts of one key
+// have the same structure, and get the same verdict. Keeps the capacity of `key`, so that a caller
+// who reuses it allocates nothing.
 TextScan scan_text(std::string_view sql, std::string& key);
 
 }  // namespace bascule::sql

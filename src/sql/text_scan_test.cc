@@ -11,17 +11,19 @@ std::string key_of(std::string_view sql) {
   return key;
 }
 
-TEST(TextScan, LiteralsOfReadsAreTakenOut) {
+TEST(TextScan, LiteralsOfReadsAndWritesAreTakenOut) {
   EXPECT_EQ(key_of("SELECT a FROM t WHERE b = 12345 AND c = 'it''s'"),
             "SELECT a FROM t WHERE b = 0 AND c = ''");
   EXPECT_EQ(key_of("select 1.50, .5, 1e10, a1, $12, \"b 3\""),
             "select 0.0, .0, 0e10, a1, $12, \"b 3\"");
   EXPECT_EQ(key_of("(VALUES (1))"), "(VALUES (0))");
+  EXPECT_EQ(key_of("UPDATE t SET a = 'x' WHERE b = 3"), "UPDATE t SET a = '' WHERE b = 0");
+  EXPECT_EQ(key_of("insert into t1 values (2)"), "insert into t1 values (0)");
   EXPECT_EQ(key_of("WITH a AS (SELECT 7) TABLE a"), "WITH a AS (SELECT 0) TABLE a");
 }
 
 TEST(TextScan, OtherStatementsAndOtherLiteralsStay) {
-  for (const auto* sql : {"SET a = 'b'", "BEGIN", "UPDATE t SET a = 'x' WHERE b = 3",
+  for (const auto* sql : {"SET a = 'b'", "BEGIN", "DO 'begin 1; end'",
                           "SELECT E'a\\'b', B'01', X'1F', N'x', U&'\\0061'",
                           "SELECT $$it's$$, $a$x$b$y$a$, \"it's\""}) {
     EXPECT_EQ(key_of(sql), sql);

@@ -85,6 +85,21 @@ proxy::DatabaseRule database(const std::string& text) {
   return rule;
 }
 
+// LEVEL;table=...;user=...
+proxy::DurabilityRule durability(const std::string& text) {
+  proxy::DurabilityRule rule;
+  rule.even_if_strict = true;
+  std::istringstream parts(text);
+  std::getline(parts, rule.synchronous_commit, ';');
+  for (std::string part; std::getline(parts, part, ';');) {
+    const auto [key, value] = split(part, '=');
+    if (key == "table") rule.table = value;
+    if (key == "user") rule.user = value;
+    if (key == "app") rule.application_name = value;
+  }
+  return rule;
+}
+
 proxy::ProxyConfig parse_config(int argc, char** argv) {
   proxy::ProxyConfig config;
   for (int i = 1; i < argc; ++i) {
@@ -101,6 +116,7 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
     if (key == "region") config.routing.region = value;
     if (key == "catalog_ms") config.catalog_refresh = Millis(number(value));
     if (key == "workers") config.workers = static_cast<int>(number(value));
+    if (key == "durability") config.durability.push_back(durability(value));
     if (key == "engine") {
       config.engine = value == "io_uring" ? env::EngineKind::kUring
                       : value == "epoll"  ? env::EngineKind::kEpoll
