@@ -26,7 +26,10 @@ constexpr CommandRoute kCommandRoutes[] = {
     {"/failover/trigger", Kind::kFailover},
     {"/failover/check-health", Kind::kCheckHealth},
     {"/api/database/health-check", Kind::kCheckHealth},
-    {kRegionFailover, Kind::kFailover},  // and the name of a region
+    {kRegionFailover, Kind::kFailover},    // and the name of a region
+    {kRegionReconnect, Kind::kReconnect},  // likewise
+    {"/api/database/connections/refresh", Kind::kReconnect},
+    {"/api/database/analyze-query", Kind::kAnalyzeQuery},
     {"/pause", Kind::kPause},
     {"/resume", Kind::kResume},
     {"/config", Kind::kConfig, "PATCH"},
@@ -40,7 +43,7 @@ constexpr CommandRoute kCommandRoutes[] = {
 };
 
 std::string_view route_of(std::string_view path) {
-  for (const std::string_view prefix : {kRegionFailover, kMembers, kOperations}) {
+  for (const std::string_view prefix : {kRegionFailover, kRegionReconnect, kMembers, kOperations}) {
     if (path.starts_with(prefix) && path.size() > prefix.size()) return prefix;
   }
   return path;
@@ -137,6 +140,7 @@ Status check_fields(const json& body, Kind kind) {
       {"target", {Kind::kSwitchover, Kind::kFailover}},
       {"reason", {Kind::kSwitchover, Kind::kFailover, Kind::kRestart, Kind::kReinit}},
       {"region", {Kind::kSwitchover}},
+      {"query", {Kind::kAnalyzeQuery}},
       {"scheduled_at", {Kind::kSwitchover, Kind::kRestart}},
       {"schedule", {Kind::kRestart}},
       {"force", {Kind::kFailover, Kind::kReinit}},
@@ -196,8 +200,8 @@ Status parse_fields(const json& body, const NodeName& local, ParsedCommand& pars
        {take_name(body, "leader", parsed.leader), take_name(body, candidate, c.candidate),
         take_text(body, "reason", c.reason), take_flag(body, "force", c.force),
         take_flag(body, "old_primary_is_dead", c.old_primary_dead),
-        take_text(body, "region", c.region), take_time(body, at, c.at),
-        take_flag(body, "restart_pending", c.only_pending),
+        take_text(body, "region", c.region), take_text(body, "query", c.query),
+        take_time(body, at, c.at), take_flag(body, "restart_pending", c.only_pending),
         take_flag(body, "by_switchover", c.by_switchover), take_timeout(body, c.timeout),
         members ? take_members(body, local, c.members) : Status()}) {
     if (!step) return step;
@@ -205,6 +209,7 @@ Status parse_fields(const json& body, const NodeName& local, ParsedCommand& pars
   if (c.reason.size() > kReasonBytesMax) {
     return invalid(fmt::format("reason: longer than {} bytes", kReasonBytesMax));
   }
+  if (c.kind == Kind::kAnalyzeQuery && c.query.empty()) return invalid("query: is required");
   if (!c.region.empty() && !c.candidate.empty()) {
     return invalid("region and candidate: name one of both");
   }
@@ -225,7 +230,7 @@ std::vector<std::pair<std::string, std::string>> command_routes() {
   std::vector<std::pair<std::string, std::string>> out;
   for (const CommandRoute& route : kCommandRoutes) {
     std::string path(route.path);
-    if (route.path == kRegionFailover) path += "{region}";
+    if (route.path == kRegionFailover || route.path == kRegionReconnect) path += "{region}";
     if (route.path == kMembers) path += "{name}";
     if (route.path == kOperations) path += "{id}";
     out.emplace_back(route.method, path);
@@ -269,6 +274,9 @@ Result<ParsedCommand> parse_command(const Request& request, Kind kind, const Cal
     return parse_changes(body, std::move(parsed));
   }
   if (auto ok = parse_fields(body, local, parsed); !ok) return std::unexpected(ok.error());
+  if (request.path.starts_with(kRegionReconnect)) {
+    command.region = request.path.substr(kRegionReconnect.size());
+  }
   return parsed;
 }
 

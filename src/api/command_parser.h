@@ -13,6 +13,7 @@
 namespace bascule::api {
 
 inline constexpr std::string_view kRegionFailover = "/api/database/failover/";
+inline constexpr std::string_view kRegionReconnect = "/api/database/reconnect/";
 inline constexpr std::string_view kMembers = "/members/";
 inline constexpr std::string_view kOperations = "/operations/";
 

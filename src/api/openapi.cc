@@ -140,6 +140,16 @@ const std::vector<Route>& routes() {
       {"get", "/api/database/export", kDatabase, "All of it, to save"},
       {"post", "/api/database/failover/{region}", kDatabase, "Moves the primary to a region"},
       {"post", "/api/database/health-check", kDatabase, "Checks everything now"},
+      {"post", "/api/database/reconnect/{region}", kDatabase,
+       "Replaces the proxy's connections to the servers of a region"},
+      {"post", "/api/database/connections/refresh", kDatabase,
+       "Replaces all server connections of the proxy"},
+      {"post",
+       "/api/database/analyze-query",
+       kDatabase,
+       "What a statement reads and writes, and where it may go",
+       {},
+       {"query:string"}},
   };
   return all;
 }

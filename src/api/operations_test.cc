@@ -123,6 +123,30 @@ TEST_F(OperationsTest, AMemberThatIsNotToBeReadFromIsNoReplicaForLoadBalancers) 
   EXPECT_EQ(call(replica, "GET", "/replica").status, 503);
 }
 
+TEST_F(OperationsTest, TheProxysConnectionsAreReplacedByRegionOrAllOfThem) {
+  proxy.view.members.begin()->second.region = "east";
+  const Response done = call(proxy, "POST", "/api/database/reconnect/east");
+  EXPECT_EQ(done.status, 200);
+  EXPECT_EQ(json::parse(done.body), (json{{"success", true}, {"message", "op-1"}}));
+  EXPECT_EQ(call(proxy, "POST", "/api/database/connections/refresh").status, 200);
+  EXPECT_EQ(call(proxy, "POST", "/api/database/reconnect/nowhere").status, 404);
+  ASSERT_EQ(commands.size(), 2u);
+  EXPECT_EQ(commands[0].kind, Command::Kind::kReconnect);
+  EXPECT_EQ(commands[0].region, "east");
+  EXPECT_EQ(commands[1].region, "");
+}
+
+TEST_F(OperationsTest, AQueryToBeAnalysedIsHandedOnAsItIs) {
+  EXPECT_EQ(call(proxy, "POST", "/api/database/analyze-query", R"({"query": "select 1"})").status,
+            200);
+  EXPECT_EQ(call(proxy, "POST", "/api/database/analyze-query", "{}").status, 400);
+  EXPECT_EQ(call(proxy, "POST", "/api/database/analyze-query", R"({"sql": "select 1"})").status,
+            400);
+  ASSERT_EQ(commands.size(), 1u);
+  EXPECT_EQ(commands[0].kind, Command::Kind::kAnalyzeQuery);
+  EXPECT_EQ(commands[0].query, "select 1");
+}
+
 TEST_F(OperationsTest, TheOpenApiDocumentHasEveryRouteAndNoOther) {
   const auto document = json::parse(call(primary, "GET", "/openapi.json").body);
   EXPECT_EQ(document["openapi"], "3.1.0");

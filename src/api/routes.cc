@@ -283,6 +283,11 @@ Response get(const Context& c) {
   return error_response(404, "not_found", "No such path", "");
 }
 
+Response no_such_region() {
+  return error_response(404, "not_found", "No database is in that region",
+                        "GET /api/database/status lists the regions");
+}
+
 bool is_get_path(std::string_view path) {
   return std::ranges::count(kHealthRoutes, path, &HealthRoute::path) +
              std::ranges::count(kDocumentRoutes, path, &DocumentRoute::path) >
@@ -401,13 +406,16 @@ Response Routes::command(const Request& request, const Snapshot& snapshot,
                           fmt::format("{} is not the leader", parsed->leader.str()),
                           "GET /cluster shows who is");
   }
+  if (kind == Command::Kind::kReconnect && !parsed->command.region.empty() &&
+      !has_region(snapshot, parsed->command.region)) {
+    return no_such_region();
+  }
   const bool by_region = request.path.starts_with(kRegionFailover);
   const std::string region = by_region ? request.path.substr(kRegionFailover.size()) : "";
   if (by_region) {
     parsed->command.candidate = candidate_in_region(snapshot, region);
     if (!has_region(snapshot, region)) {
-      return error_response(404, "not_found", "No database is in that region",
-                            "GET /api/database/status lists the regions");
+      return no_such_region();
     }
     if (parsed->command.candidate.empty()) {
       return error_response(409, "conflict", "No database of that region may take over",
@@ -416,6 +424,10 @@ Response Routes::command(const Request& request, const Snapshot& snapshot,
   }
   const auto id = handler_(std::move(parsed->command));
   if (!id) return error_response(id.error());
+  if (kind == Command::Kind::kAnalyzeQuery) return {200, "application/json", *id + "\n", {}};
+  if (kind == Command::Kind::kReconnect) {
+    return json_response(200, {{"success", true}, {"message", *id}});
+  }
   if (kind == Command::Kind::kCheckHealth) {
     return json_response(202, {{"message", "checking"}, {"href", "/failover/health"}});
   }

@@ -49,6 +49,9 @@ struct Command {
     kRemove,  // takes a member out of the cluster
     kCancel,  // of what is scheduled or under way
     kAudit,   // reads, as kConfigHistory
+    // Of this daemon's proxy.
+    kReconnect,     // its connections to the servers of `region`; empty: to all
+    kAnalyzeQuery,  // reads: what `query` is
   };
   Kind kind = Kind::kSwitchover;
   NodeName candidate;             // empty: the best one
@@ -64,13 +67,14 @@ struct Command {
   bool by_switchover = false;  // kRestart: instead of restarting the primary in place
   Millis timeout{0};           // a member that takes longer has failed; 0: the default
   std::string region;          // kSwitchover: to the best of that region
+  std::string query;           // kAnalyzeQuery
   std::string id;              // kCancel: empty: scheduled ones of `cancels`
   Kind cancels = Kind::kSwitchover;
   std::string by;  // "api ops 127.0.0.1"
 };
-// Writes the request into the store and returns its id (kConfigHistory, kAudit: reads, and returns
-// the document); called on a thread of the HTTP server, must
-// answer within a few seconds. kConflict: refused, with the reason.
+// Writes the request into the store and returns its id (kConfigHistory, kAudit, kAnalyzeQuery:
+// reads, and returns the document; kReconnect: does it, and returns what); called on a thread of
+// the HTTP server, must answer within a few seconds. kConflict: refused, with the reason.
 using CommandHandler = std::function<Result<std::string>(Command)>;
 
 class Routes {

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "cli/cluster_access.h"
+#include "cli/query_analysis.h"
 #include "proxy/statement_scanner.h"
 
 namespace bascule::cli {
@@ -84,16 +85,30 @@ void add_proxy(const proxy::ProxyStats& stats, api::Snapshot& snapshot) {
   }
 }
 
-api::CommandHandler command_handler(const Platform& platform, ClusterAt at,
-                                    std::string audit_file) {
-  return [&platform, at = std::move(at),
-          file = std::move(audit_file)](const api::Command& command) -> Result<std::string> {
+api::CommandHandler command_handler(const Platform& platform, ClusterAt at, std::string audit_file,
+                                    api::CommandHandler daemon) {
+  return [&platform, at = std::move(at), file = std::move(audit_file),
+          daemon = std::move(daemon)](const api::Command& command) -> Result<std::string> {
+    if (command.kind == api::Command::Kind::kCheckHealth) return daemon(command);
+    if (command.kind == api::Command::Kind::kAnalyzeQuery) return analyze_query(command.query);
     auto session = StoreSession::open(platform, at);
     if (!session) return std::unexpected(session.error());
-    auto done = carry_out(platform, **session, at.cluster, command);
+    auto done = carry_out(platform, **session, at.cluster, command, daemon);
     if (is_audited(command)) audit(platform, file, command, done);
     return done;
   };
+}
+
+Result<std::string> reconnect(proxy::Proxy* proxy, const std::string& region) {
+  if (proxy == nullptr) {
+    return fail(ErrorCode::kUnavailable, "no proxy runs in this daemon",
+                "Ask the API of a daemon with a proxy");
+  }
+  proxy->reconnect(region);
+  return region.empty()
+             ? std::string("every server connection is replaced as soon as it is free")
+             : fmt::format("connections to region {} are replaced as soon as they are free",
+                           region);
 }
 
 }  // namespace bascule::cli

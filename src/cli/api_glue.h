@@ -6,7 +6,7 @@
 #include "cli/platform.h"
 #include "cli/store_session.h"
 #include "node/node.h"
-#include "proxy/stats.h"
+#include "proxy/proxy.h"
 
 namespace bascule::cli {
 
@@ -17,6 +17,10 @@ void add_proxy(const proxy::ProxyStats& stats, api::Snapshot& snapshot);
 // Opens the store anew for each command, on the thread that calls: no state is shared with the
 // daemon's own loop. `platform` must outlive it.
 // `audit_file`: commands are appended to it, too; empty: none.
-api::CommandHandler command_handler(const Platform& platform, ClusterAt at, std::string audit_file);
+// `daemon`: carries out what concerns this daemon itself: kCheckHealth, kReconnect.
+api::CommandHandler command_handler(const Platform& platform, ClusterAt at, std::string audit_file,
+                                    api::CommandHandler daemon);
+// kReconnect; null: the daemon has no proxy.
+Result<std::string> reconnect(proxy::Proxy* proxy, const std::string& region);
 
 }  // namespace bascule::cli

@@ -266,6 +266,7 @@ class Commands {
     add_request("failover", "Change of the primary when there is none or it is sick",
                 control::RequestKind::kFailover);
     add_tasks();
+    add_proxy_commands();
     const auto p = options<ClusterOptions>();
     add_where(add("pause", "No automatic failover until resumed",
                   [this, p] { return pause_command(platform_, *p, PauseCommand::kPause); }),
@@ -274,6 +275,20 @@ class Commands {
     add_where(add("resume", "Automatic failover again",
                   [this, r] { return pause_command(platform_, *r, PauseCommand::kResume); }),
               *r);
+  }
+
+  void add_proxy_commands() {
+    const auto reconnect = options<ReconnectOptions>();
+    CLI::App* sub =
+        add("reconnect", "Replace a proxy's server connections, clients stay (needs --api)",
+            [this, reconnect] { return reconnect_command(platform_, *reconnect); });
+    add_where(sub, *reconnect);
+    sub->add_option("region", reconnect->region, "Those to servers of that region (default: all)");
+    const auto query = options<std::string>();
+    add("analyze-query", "What a statement reads and writes, and where it may go, as JSON",
+        [query] { return analyze_query_command(*query); })
+        ->add_option("query", *query, "The statement")
+        ->required();
   }
 
   CLI::App* add_task(const std::string& name, const std::string& description,

@@ -40,6 +40,10 @@ std::string_view name_of(Kind kind) {
       return "cancel";
     case Kind::kAudit:
       return "audit";
+    case Kind::kReconnect:
+      return "reconnect";
+    case Kind::kAnalyzeQuery:
+      return "analyze query";
   }
   return "command";
 }
@@ -67,7 +71,8 @@ std::string describe(const api::Command& command) {
 }
 
 bool is_audited(const api::Command& command) {
-  return command.kind != Kind::kConfigHistory && command.kind != Kind::kAudit;
+  return command.kind != Kind::kConfigHistory && command.kind != Kind::kAudit &&
+         command.kind != Kind::kAnalyzeQuery;
 }
 
 std::string audit_prefix(const std::string& cluster) {

@@ -236,13 +236,19 @@ Result<std::string> ApiAccess::ask(const api::Command& command) {
     case Kind::kCheckHealth:
       path = "/failover/check-health";
       break;
+    case Kind::kReconnect:
+      path = command.region.empty() ? "/api/database/connections/refresh"
+                                    : "/api/database/reconnect/" + command.region;
+      break;
     case Kind::kConfigHistory:
     case Kind::kAudit:
+    case Kind::kAnalyzeQuery:
       return fail(ErrorCode::kInternal, "not a command");
   }
   const auto answer = call(method, path, method == "DELETE" ? "" : body.dump());
   if (!answer) return std::unexpected(answer.error());
-  const json id = answer->is_object() ? answer->value("operation", json()) : json();
+  const char* what = command.kind == Kind::kReconnect ? "message" : "operation";
+  const json id = answer->is_object() ? answer->value(what, json()) : json();
   return id.is_string() ? id.get<std::string>() : std::string();
 }
 
@@ -417,8 +423,13 @@ Result<std::string> decide_and_commit(const Platform& platform, StoreSession& se
 }  // namespace
 
 Result<std::string> carry_out(const Platform& platform, StoreSession& session,
-                              const std::string& cluster, const api::Command& command) {
-  auto done = decide_and_commit(platform, session, cluster, command);
+                              const std::string& cluster, const api::Command& command,
+                              const api::CommandHandler& daemon) {
+  const bool of_daemon = command.kind == api::Command::Kind::kReconnect;
+  auto done = !of_daemon ? decide_and_commit(platform, session, cluster, command)
+              : daemon   ? daemon(command)
+                         : fail(ErrorCode::kInvalid, "that is for a daemon with a proxy",
+                                "Name its API: --api URL");
   if (is_audited(command)) {
     record_audit(platform, session, cluster,
                  {to_iso8601(platform.clock.wall_now()), command.by, describe(command),

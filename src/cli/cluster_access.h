@@ -48,9 +48,11 @@ class ClusterAccess {
                                                      const ClusterWhere& where);
 };
 
-// The command, carried out on the store, and the audit of it.
+// The command, carried out on the store, and the audit of it. `daemon`: carries out what concerns a
+// daemon itself; empty: there is none.
 Result<std::string> carry_out(const Platform& platform, StoreSession& session,
-                              const std::string& cluster, const api::Command& command);
+                              const std::string& cluster, const api::Command& command,
+                              const api::CommandHandler& daemon = {});
 nlohmann::ordered_json config_history_json(const std::vector<ConfigChange>& history);
 
 }  // namespace bascule::cli

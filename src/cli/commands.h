@@ -49,6 +49,12 @@ struct CancelOptions : ClusterOptions {
 };
 int cancel_command(const Platform& platform, const CancelOptions& options);
 
+struct ReconnectOptions : ClusterOptions {
+  std::string region;  // empty: all servers
+};
+int reconnect_command(const Platform& platform, const ReconnectOptions& options);
+int analyze_query_command(const std::string& query);
+
 enum class PauseCommand { kPause, kResume };
 // Whom it names in commands that it asks for: "ops@host".
 std::string who(const Platform& platform);

@@ -10,6 +10,7 @@
 #include "cli/config.h"
 #include "cli/confirm.h"
 #include "cli/exit_code.h"
+#include "cli/query_analysis.h"
 #include "cli/request.h"
 #include "cli/signals.h"
 #include "cli/status.h"
@@ -233,6 +234,26 @@ int pause_command(const Platform& platform, const ClusterOptions& options, Pause
   if (!access) return report(access.error());
   if (const auto done = (*access)->ask(command); !done) return report(done.error());
   fmt::print("{}\n", pause ? "paused: no automatic failover until `bascule resume`" : "resumed");
+  return kExitOk;
+}
+
+int reconnect_command(const Platform& platform, const ReconnectOptions& options) {
+  api::Command command;
+  command.kind = api::Command::Kind::kReconnect;
+  command.region = options.region;
+  command.by = who(platform);
+  auto access = ClusterAccess::open(platform, options);
+  if (!access) return report(access.error());
+  const auto done = (*access)->ask(command);
+  if (!done) return report(done.error());
+  fmt::print("{}\n", *done);
+  return kExitOk;
+}
+
+int analyze_query_command(const std::string& query) {
+  const auto analysis = analyze_query(query);
+  if (!analysis) return report(analysis.error());
+  fmt::print("{}\n", *analysis);
   return kExitOk;
 }
 

@@ -325,6 +325,7 @@ class Daemon {
       pid_file_.reset();
       loop_->cancel(publish_timer_);
       api_.reset();
+      monitor_.reset();  // two of one name must not look after the databases
     };
     events.aborted = [this] { hold_on(); };
     events.taken = [this] {
@@ -342,6 +343,11 @@ class Daemon {
     if (!config_.pid_file.empty()) {
       auto created = PidFile::create(platform_.disk, platform_.process, config_.pid_file);
       if (created) pid_file_ = std::move(*created);
+    }
+    if (config_.monitor) {
+      if (auto s = start_monitor(); !s) {
+        log(LogLevel::kError, who_, "the monitor does not run", {{"reason", s.error().to_string()}});
+      }
     }
     if (!config_.api) return;
     if (auto s = start_api(); !s) {
@@ -374,11 +380,12 @@ class Daemon {
     if (node_) options.peers = peer_port(platform_, *node_);
     api_ = std::make_unique<api::HttpServer>(
         std::move(options), platform_.clock, *api_pool_,
-        [this, others = command_handler(platform_, {config_.cluster, config_.store, ""},
-                                        config_.api->audit_file)](const api::Command& command) {
-          return command.kind == api::Command::Kind::kCheckHealth ? check_health()
-                                                                  : others(command);
-        });
+        command_handler(platform_, {config_.cluster, config_.store, ""}, config_.api->audit_file,
+                        [this](const api::Command& command) {
+                          return command.kind == api::Command::Kind::kCheckHealth
+                                     ? check_health()
+                                     : reconnect(proxy_.get(), command.region);
+                        }));
     publish_snapshot();
     const auto port = api_->start();
     if (!port) return std::unexpected(port.error());

@@ -69,6 +69,7 @@ class Dispatcher {
   void on_controls();
   // Server connections are closed once they are free, sessions moved between two statements.
   void reconnect(const std::string& database);
+  void reconnect_region(const std::string& region);
   enum class Sockets { kNo, kYes };
   void show(ConsoleSnapshot& out, Sockets sockets) const;
   void next_period();
@@ -87,6 +88,8 @@ class Dispatcher {
   int in_use(const std::string& member) const;
   bool usable(const ServerConnection& server, PortKind kind) const;
   bool stale(const ServerConnection& server) const;  // the route does not lead to it any more
+  template <class Predicate>
+  void reconnect_where(Predicate wanted);
   void pump(Pool& pool, PortKind kind);
   bool serve(Pool& pool, PortKind kind, ClientConnection& client);
   // `member`: empty for any.

@@ -1,4 +1,6 @@
 // What the console orders the dispatcher to do, and what it shows of it.
+#include <algorithm>
+
 #include "proxy/cancel_request.h"
 #include "proxy/client_connection.h"
 #include "proxy/console_snapshot.h"
@@ -33,10 +35,31 @@ void Dispatcher::leave_servers(Pool& pool) {
 }
 
 void Dispatcher::reconnect(const std::string& database) {
+  reconnect_where([&](const ServerConnection& server) {
+    return database.empty() || server.pool().database == database;
+  });
+}
+
+void Dispatcher::reconnect_region(const std::string& region) {
+  const Route* route = worker_.route();
+  const auto is_there = [&](const std::string& name) {
+    if (route == nullptr) return false;
+    const RouteTable& table = route->table;
+    const auto fits = [&](const RouteMember& m) { return m.name == name && m.region == region; };
+    return (table.primary && fits(*table.primary)) || std::ranges::any_of(table.replicas, fits);
+  };
+  reconnect_where([&](const ServerConnection& server) {
+    return region.empty() || (!server.target().elsewhere && is_there(server.target().name));
+  });
+}
+
+// A connection that somebody uses goes when it comes back.
+template <class Predicate>
+void Dispatcher::reconnect_where(Predicate wanted) {
   const MonoTime now = worker_.loop().now();
   for (const Handle handle : servers_.handles()) {
     ServerConnection* server = servers_.find(handle);
-    if (server == nullptr || (!database.empty() && server->pool().database != database)) continue;
+    if (server == nullptr || !wanted(*server)) continue;
     server->set_expires(now - 1ns);
     if (server->client() == nullptr && server->idle() && !server->being_canceled()) {
       remove(*server);

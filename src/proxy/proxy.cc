@@ -139,6 +139,12 @@ void Proxy::leave() {
   });
 }
 
+void Proxy::reconnect(const std::string& region) {
+  for (auto& worker : impl_->workers) {
+    worker->post([w = worker.get(), region] { w->dispatcher().reconnect_region(region); });
+  }
+}
+
 void Proxy::cancel(uint32_t pid, const std::string& secret) {
   impl_->crew.cancel(pid, secret, [] {});
 }

@@ -46,6 +46,9 @@ class Proxy {
   // Nobody new is let in; when the last client has left, after leave_timeout at the latest,
   // ProcessHooks::shut_down is called.
   void leave();
+  // Replaces the connections to the servers of this region (empty: to all), each as soon as its
+  // client gives it back; clients stay.
+  void reconnect(const std::string& region);
   // A cancel request that came in elsewhere.
   void cancel(uint32_t pid, const std::string& secret);
   // Ignored if `epoch` is not the current table's.

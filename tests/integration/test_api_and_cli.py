@@ -1,4 +1,5 @@
 """The API and the command line against a real cluster."""
+import contextlib
 import json
 import subprocess
 import urllib.error
@@ -121,6 +122,13 @@ def certificate(directory):
     return cert, key
 
 
+def pid_of_server(client):
+    client.autocommit = True
+    with client.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return cursor.fetchone()[0]
+
+
 def test_command_line_works_through_the_api_of_a_daemon_with_a_token():
     with Cluster() as cluster:
         cert, key = certificate(cluster.base)
@@ -157,6 +165,20 @@ def test_command_line_works_through_the_api_of_a_daemon_with_a_token():
         assert "drain_timeout: 2s" in cluster.run_cli("config", "show").stdout
         change = json.loads(bascule("config", "history", "--json", *viewer).stdout)[-1]
         assert change["changes"] == {"drain_timeout": ["3s", "2s"]} and "the-admin" in change["by"]
+
+        with contextlib.closing(psycopg2.connect(cluster.dsn())) as client:
+            server = pid_of_server(client)
+            assert "replaced" in bascule("reconnect", *admin).stdout
+            assert bascule("reconnect", *viewer, check=False).returncode == 2, "for admins"
+            assert bascule("reconnect", "nowhere", *admin, check=False).returncode != 0
+            assert pid_of_server(client) == server, "pooled by session: it stays"
+        with contextlib.closing(psycopg2.connect(cluster.dsn())) as client:
+            assert pid_of_server(client) != server, "and the next client has a new one"
+        assert any(" reconnect " in line for line in bascule("audit", *viewer).stdout.splitlines())
+        analysis = json.loads(bascule("analyze-query", "insert into t select f(1) from u").stdout)
+        assert analysis["analysis"] == {
+            "isRead": False, "isWrite": True, "estimatedComplexity": "simple", "tables": ["t", "u"], "functions": ["f"],
+            "reasons": ["it calls f, which is not PostgreSQL's: what that does is not known", "it writes t"]}
 
         old = cluster.primary()
         done = bascule("switchover", *admin)
