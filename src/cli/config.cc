@@ -69,12 +69,11 @@ class Parser {
         if (top.has(section)) top.problem(section, "can't be beside proxy.servers");
       }
     }
-    if (config_.proxy && !config_.proxy->handover_socket.empty() &&
-        (config_.node || config_.monitor)) {
-      top.problem(
-          "proxy",
-          "handover_socket: a daemon with a node or a monitor can't be taken over. Run the "
-          "proxy as a process of its own: a file with the section proxy and the same store");
+    if (config_.proxy && !config_.proxy->handover_socket.empty() && config_.node) {
+      top.problem("proxy",
+                  "handover_socket: a daemon with a node can't be taken over, its PostgreSQL has to "
+                  "end with it. Run the proxy as a process of its own: a file with the section "
+                  "proxy and the same store");
     }
     check_ports();
     if (!problems_.list.empty()) return fail(ErrorCode::kInvalid, render());

@@ -332,3 +332,32 @@ def test_monitor_takes_databases_from_the_environment_and_shows_no_password():
         assert 'failover_primary_healthy{' in metrics
         shown = check.stdout + m.log.read_text() + metrics + json.dumps(m.get("/cluster"))
         assert MONITOR_PASSWORD not in shown and "m0nitor%20secret" not in shown
+
+
+def test_a_daemon_with_monitor_and_proxy_is_taken_over_and_the_new_monitor_fails_over():
+    with World() as world:
+        old = world.daemon()
+        old.kill()
+        old.file.write_text(old.file.read_text().replace(
+            "userlist_file: users}", f"userlist_file: users, handover_socket: '{world.root}/store/take-over'}}"))
+        old.start()
+        world.healthy(old)
+        with contextlib.closing(old.connect()) as client:
+            client.autocommit = True
+            client.cursor().execute("SELECT 1")
+            before = old.process
+            with open(old.log, "a") as log:
+                old.process = subprocess.Popen([BASCULE, "run", "-c", old.file, "--take-over"], stdout=log, stderr=log)
+            try:
+                wait_for(lambda: "taken over: ends when its clients have left" in old.log.read_text(), 20, "hand-over")
+                world.healthy(old)
+                client.cursor().execute("INSERT INTO ledger VALUES (1)")
+                with contextlib.closing(old.connect()) as other:
+                    other.cursor().execute("SELECT 1")
+                client.close()
+                before.wait(20)
+            finally:
+                before.kill()
+                before.wait()
+        world.east.kill()
+        wait_for(lambda: old.status()["currentPrimary"] == "west", 30, "the new monitor has failed over")
