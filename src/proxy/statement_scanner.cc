@@ -22,6 +22,35 @@ constexpr std::array<char, 256> kWordBytes = [] {
   return table;
 }();
 
+// What a byte can mean between the words that matter.
+enum class Byte : uint8_t { kPlain, kWord, kSign };
+constexpr std::array<Byte, 256> kByteKinds = [] {
+  std::array<Byte, 256> table{};
+  for (size_t i = 0; i < table.size(); ++i) {
+    if (kWordBytes[i] != 0) table[i] = Byte::kWord;
+  }
+  for (const char c : {'\'', '"', '-', '/', '*', '$', ';'}) {
+    table[static_cast<unsigned char>(c)] = Byte::kSign;
+  }
+  return table;
+}();
+
+Byte kind_of(char c) { return kByteKinds[static_cast<unsigned char>(c)]; }
+
+// Cheap, and true of every word that StatementScanner::anywhere() acts upon unless it follows INTO.
+bool may_matter(std::string_view word) {
+  switch (word.front() | 32) {
+    case 'i':
+      return word.size() == 4;  // into
+    case 's':
+      return word.size() == 10;  // set_config
+    case 'p':
+      return word.size() > 3 && word[2] == '_';  // pg_...
+    default:
+      return false;
+  }
+}
+
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 template <size_t N>
@@ -88,6 +117,7 @@ void StatementScanner::feed(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
     switch (mode_) {
       case Mode::kNormal:
+        i += dull(text.substr(i));
         i += word(text.substr(i));
         if (i < text.size()) sign(text[i++]);
         break;
@@ -100,6 +130,29 @@ void StatementScanner::feed(std::string_view text) {
         break;
     }
   }
+}
+
+// How many bytes at the front can be passed over: inside of a plain read or write, whole words that
+// mean nothing and what stands between them. Most of most statements.
+size_t StatementScanner::dull(std::string_view text) {
+  const bool plain = first_ == First::kRead || first_ == First::kWrite;
+  if (!plain || word_size_ > 0 || after_into_) return 0;
+  size_t n = 0;
+  for (size_t end = 0; end < text.size();) {
+    const Byte kind = kind_of(text[end]);
+    if (kind == Byte::kSign) break;
+    if (kind == Byte::kPlain) {
+      n = ++end;
+      continue;
+    }
+    while (end < text.size() && kind_of(text[end]) == Byte::kWord) ++end;
+    // It may go on, or be part of what the sign means.
+    if (end == text.size() || kind_of(text[end]) == Byte::kSign) break;
+    if (may_matter(text.substr(n, end - n))) break;
+    n = end;
+  }
+  if (n > 0) previous_ = text[n - 1];
+  return n;
 }
 
 // How many bytes at the front belong to the current word, or begin one.

@@ -84,6 +84,7 @@ class StatementScanner {
     kHarmless,
   };
 
+  size_t dull(std::string_view text);
   size_t word(std::string_view text);
   void sign(char c);
   void quoted(char c);
