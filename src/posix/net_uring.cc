@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "posix/socket_calls.h"
 
 namespace bascule::posix {
 
@@ -36,7 +37,7 @@ void UringStream::send_raw(std::string_view bytes) {
 }
 
 std::string_view UringStream::send_now(std::string_view bytes) {
-  const ssize_t n = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  const ssize_t n = send_bytes(fd_.get(), bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
   if (n >= 0) return bytes.substr(static_cast<size_t>(n));
   if (errno == EAGAIN || errno == EINTR) return bytes;
   // Not reported: the peer's last words may still be unread, and they say why. The end of the
@@ -106,7 +107,7 @@ void UringStream::on_received(int result, uint32_t cqe_flags) {
 
 void UringStream::on_end(int error) {
   ended_ = true;
-  end_error_ = error;
+  end_error_ = static_cast<int16_t>(error);
   if (lingering_) return close();
   if (paused_) {
     if (handler_ != nullptr) handler_->on_peer_gone();

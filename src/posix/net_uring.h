@@ -61,14 +61,15 @@ class UringStream final : public SocketStream {
   // Input that waits for the handler: beyond it no more is received.
   static constexpr size_t kHeld = 16 * 1024;
 
-  bool receiving_ = false;     // a multishot receive is under way
-  bool cancelling_ = false;    // ... and was told to end
+  // There are many streams: these fit behind the last of the base class.
   bool watching_end_ = false;  // a poll for the peer's end is under way
-  bool ended_ = false;         // the input has ended, by `end_error_`
-  bool broken_ = false;        // output can't be sent any more
   bool blocked_ = false;       // congested, and on_drained() is owed
   bool queued_output_ = false;
-  int end_error_ = 0;
+  bool receiving_ : 1 = false;      // a multishot receive is under way
+  bool cancelling_ : 1 = false;     // ... and was told to end
+  bool ended_ : 1 = false;          // the input has ended, by `end_error_`
+  bool broken_ : 1 = false;         // output can't be sent any more
+  int16_t end_error_ = 0;           // of errno
   UringOutput* waiting_ = nullptr;  // not handed over yet
   UringOutput* flying_ = nullptr;   // the kernel's
   RareString held_;                 // received while the handler paused

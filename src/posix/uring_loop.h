@@ -60,7 +60,7 @@ class UringLoop final : public LoopCore {
   };
 
   static constexpr unsigned kRequests = 1024;
-  static constexpr unsigned kCompletions = 8192;
+  static constexpr unsigned kCompletions = 4096;
   static constexpr int kAttempts = 1000;
 
   unsigned dispatch();
