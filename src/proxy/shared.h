@@ -138,6 +138,8 @@ int max_user_clients(const ProxyConfig& config, const std::string& user,
                      const std::string& database);
 
 struct Shared {
+  // What one worker writes often must not share a line with what others read.
+  static constexpr size_t kCacheLine = 64;
   Shared(ProxyConfig c)
       : config(std::move(c)),
         limits{.retained_bytes = config.retained_bytes_max,
@@ -157,10 +159,12 @@ struct Shared {
   ReportedParameters reported;
   ParsedTextsTable parsed;
   CatalogTable catalogs;
-  std::atomic<uint64_t> plans{0};  // of Workspace
-  std::atomic<int> clients{0};
+  // Read with every transaction.
+  alignas(kCacheLine) std::atomic<uint64_t> plans{0};  // of Workspace
+  alignas(kCacheLine) std::atomic<int> clients{0};
   std::atomic<int> consoles{0};  // of these
-  std::atomic<int> held{0};
+  // Written by every worker with every client that waits.
+  alignas(kCacheLine) std::atomic<int> held{0};
 };
 
 class Worker;
