@@ -37,6 +37,9 @@ class StreamHandler {
  public:
   virtual ~StreamHandler() = default;
   virtual void on_connected() {}  // of Net::connect()
+  // There is input, and an engine that can leave it where it is asks before it reads. False: the
+  // handler has paused.
+  virtual bool on_readable() { return true; }
   // Returns how many bytes it is done with; the rest, at most kMaxUnread, comes again in front of
   // later bytes (after resume(), also without any). Less than all without pausing means "more
   // bytes are needed".
@@ -62,7 +65,11 @@ class Stream {
   virtual bool congested() const = 0;
   virtual void pause() = 0;   // no on_data() after this, until
   virtual void resume() = 0;  // on_data() comes in a later turn
-  virtual void close() = 0;   // at once; unsent output is lost
+  // The peer waited for its answer longer than the kernel delays an acknowledgement (40 ms), and
+  // would get one in a packet of its own for whatever is read from now on: not again before it has
+  // to wait as long.
+  virtual void delay_acks() = 0;
+  virtual void close() = 0;  // at once; unsent output is lost
   // Sends what is pending (bounded by time), tells the peer, and lets it read: a plain close with
   // unread input resets the connection, and the peer would lose a last error message.
   virtual void close_after_flush() = 0;

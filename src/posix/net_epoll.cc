@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "posix/socket_calls.h"
 
 namespace bascule::posix {
 namespace {
@@ -34,7 +35,7 @@ void EpollStream::send_raw(std::string_view bytes) {
     return;
   }
   if (!connecting_) {
-    const ssize_t n = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    const ssize_t n = send_bytes(fd_.get(), bytes, MSG_NOSIGNAL);
     if (n >= 0) {
       bytes.remove_prefix(static_cast<size_t>(n));
     } else if (errno != EAGAIN && errno != EINTR) {
@@ -55,7 +56,7 @@ void EpollStream::on_broken_output() {
 
 void EpollStream::flush() {
   const std::string_view rest = std::string_view(out_->bytes).substr(out_->done);
-  const ssize_t n = ::send(fd_.get(), rest.data(), rest.size(), MSG_NOSIGNAL);
+  const ssize_t n = send_bytes(fd_.get(), rest, MSG_NOSIGNAL);
   if (n < 0) {
     if (errno == EAGAIN || errno == EINTR) return;
     out_.reset();
@@ -87,7 +88,8 @@ void EpollStream::on_events(uint32_t events) {
       if (broken && handler_ != nullptr) handler_->on_peer_gone();
       return;
     }
-    receive();
+    const bool asks = !hung_up_ && !tls_ && unread_.empty() && handler_ != nullptr;
+    if (!asks || handler_->on_readable()) receive();
   }
 }
 
@@ -98,7 +100,7 @@ void EpollStream::read_on() {
     const size_t kept = tls_ ? 0 : unread_.size();
     ::memcpy(scratch, unread_.view().data(), kept);
     const size_t wanted = read_size();
-    const ssize_t n = ::recv(fd_.get(), scratch + kept, wanted, 0);
+    const ssize_t n = receive_bytes(fd_.get(), scratch + kept, wanted);
     if (n < 0) {
       if (errno == EINTR) continue;
       if (errno != EAGAIN) return fail(errno);
@@ -118,7 +120,7 @@ void EpollStream::read_on() {
 
 void EpollStream::discard_input() {
   for (size_t done = 0; done < kReadPerTurn;) {
-    const ssize_t n = ::recv(fd_.get(), net().scratch_.get(), SocketNet::kReadSize, 0);
+    const ssize_t n = receive_bytes(fd_.get(), net().scratch_.get(), SocketNet::kReadSize);
     if (n > 0) {
       done += static_cast<size_t>(n);
       continue;

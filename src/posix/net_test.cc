@@ -22,6 +22,7 @@ class Peer : public env::StreamHandler {
     connected = true;
     if (on_ready) on_ready();
   }
+  bool on_readable() override { return !on_input || on_input(); }
   void on_drained() override { ++drained; }
   void on_peer_gone() override {
     gone = true;
@@ -33,6 +34,7 @@ class Peer : public env::StreamHandler {
     if (on_end) on_end();
   }
   std::function<size_t(std::string_view)> on_bytes;
+  std::function<bool()> on_input;
   std::function<void()> on_ready, on_end, on_gone;
   std::string received;
   bool connected = false, closed = false, gone = false;
@@ -117,6 +119,34 @@ TEST_P(NetTest, PausedStreamKeepsBytesUnreadAndOffersThemAfterResume) {
   loop.run();
   EXPECT_EQ(calls, 2);
   EXPECT_EQ(server.received, "hello");
+}
+
+// Where the engine can leave it; else it comes at once.
+TEST_P(NetTest, InputThatAHandlerLeavesForLaterComesAfterResume) {
+  env::Stream* stream = nullptr;
+  int asked = 0;
+  bool left = false;
+  server.on_input = [&] {
+    ++asked;
+    left = true;
+    accepted->pause();
+    loop.call_after(5ms, [&] {
+      left = false;
+      accepted->resume();
+    });
+    return false;
+  };
+  server.on_bytes = [&](std::string_view b) {
+    EXPECT_FALSE(left);
+    server.received.append(b);
+    loop.stop();
+    return b.size();
+  };
+  client.on_ready = [&] { loop.call_after(5ms, [&] { stream->send("hello"); }); };
+  stream = &net.connect(endpoint, client);
+  loop.run();
+  EXPECT_EQ(server.received, "hello");
+  EXPECT_EQ(asked, GetParam() == env::EngineKind::kEpoll ? 1 : 0);
 }
 
 TEST_P(NetTest, LargeOutputToASlowReaderIsKeptAndDrains) {

@@ -1,6 +1,8 @@
 #include "posix/socket_net.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -54,6 +56,12 @@ void SocketStream::resume() {
   paused_ = false;
   offer_again_ = !unread_.empty();
   if (offer_again_ || input_pending()) receive_later();
+}
+
+// tcp(7), TCP_QUICKACK: "not permanent"; the kernel leaves the mode when a delay has run out.
+void SocketStream::delay_acks() {
+  const int quick = 0;
+  ::setsockopt(fd_.get(), IPPROTO_TCP, TCP_QUICKACK, &quick, sizeof quick);  // unix sockets: fails
 }
 
 void SocketStream::close() {

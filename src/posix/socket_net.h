@@ -31,6 +31,7 @@ class SocketStream : public env::Stream {
   void send(std::string_view bytes) final;
   void pause() final { paused_ = true; }
   void resume() final;
+  void delay_acks() final;
   void close() final;
   void close_after_flush() final;
   void close_when_sent() final;

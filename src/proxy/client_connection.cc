@@ -60,6 +60,18 @@ Session::Gate ClientConnection::gate() const {
                                                            : Session::Gate::kShut;
 }
 
+// Behind others that wait for places which are all taken it can only wait: what it says stays in
+// the kernel, not in memory here. Not of a client that prepares: that may need no server.
+bool ClientConnection::on_readable() {
+  const bool leaves = phase_ == Phase::kSession && server_ == nullptr && !split_ &&
+                      session_->shares() && session_->idle() && session_->transactions() > 0 &&
+                      session_->prepared_count() == 0 && worker_.dispatcher().queue_unread(*this);
+  if (!leaves) return true;
+  unread_ = true;
+  stream_->pause();
+  return false;
+}
+
 size_t ClientConnection::on_session_data(std::string_view bytes) {
   if (terminating_) return bytes.size();
   size_t done = 0;
@@ -87,6 +99,12 @@ size_t ClientConnection::on_session_data(std::string_view bytes) {
   if (server_ != nullptr && server_->congested()) stream_->pause();
   pool_->traffic.now.received += done;
   count_active();
+  if (unread_) {  // It was given a server before: perhaps for nothing that needs one.
+    const bool needless = server_ != nullptr && !server_->restoring() && session_->releasable() &&
+                          server_->at_boundary();
+    if (needless || session_->in_flight()) unread_ = false;  // else: the middle of a message
+    if (needless) release();
+  }
   return done;
 }
 
@@ -157,9 +175,7 @@ void ClientConnection::after_server_data() {
 // Between two transactions: whoever waits longest is next.
 void ClientConnection::release() {
   ServerConnection& server = *std::exchange(server_, nullptr);
-  const bool reusable = session_->reusable();
-  session_->detach();
-  if (reusable) {
+  if (session_->release()) {
     worker_.dispatcher().release(server, ServerConnection::Use::kClean);
   } else {
     worker_.dispatcher().drop(server);
@@ -168,26 +184,6 @@ void ClientConnection::release() {
 
 void ClientConnection::on_drained() {
   if (server_ != nullptr) server_->resume();
-}
-
-void ClientConnection::count_active() {
-  WorkerCounters& counters = worker_.counters();
-  const bool active =
-      server_ != nullptr && server_->target().role == PortKind::kWriter && session_->active();
-  if (active != counted_active_) {
-    counted_active_ = active;
-    active ? counters.active_transactions.add() : counters.active_transactions.sub();
-  }
-  account();
-  if (session_->transactions() != transactions_seen_) {
-    counters.transactions.add(session_->transactions() - transactions_seen_);
-    pool_->traffic.now.transactions += session_->transactions() - transactions_seen_;
-    transactions_seen_ = session_->transactions();
-  }
-  if (session_->errors() != errors_seen_) {
-    counters.errors_outage.add(session_->errors() - errors_seen_);
-    errors_seen_ = session_->errors();
-  }
 }
 
 // ---- Servers come and go -----------------------------------------------------------------------

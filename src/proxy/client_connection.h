@@ -52,6 +52,10 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void on_attached();
   void on_restore_failed(std::string_view sqlstate, std::string_view why);
   void resume() { stream_->resume(); }  // what it waited for is there
+  // It has waited for long: see env::Stream.
+  void delay_acks() {
+    if (!unread_) stream_->delay_acks();
+  }
   // What it waits for will not come: an error for the statement, or the end during log-in.
   void give_up(std::string_view sqlstate, const std::string& message);
   void fail(std::string_view sqlstate, std::string_view message);  // FATAL, then the end
@@ -73,6 +77,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   // Kept until the client is between two transactions. `channel`: empty for a notice about all.
   void on_notification(std::string_view channel, std::string_view message);
 
+  bool on_readable() override;
   void on_peer_gone() override;
   void on_secured() override;
   size_t on_data(std::string_view bytes) override;
@@ -140,6 +145,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   bool counted_active_ = false;
   bool pipeline_full_ = false;  // not read until the server has answered more
   bool had_server_ = false;
+  bool unread_ = false;          // it was given a place in the queue before what it says was read
   bool leaving_server_ = false;  // as soon as nothing runs on it
   bool terminating_ = false;     // the client said goodbye: what it sent before is answered
   std::unique_ptr<ClientLogin> login_;

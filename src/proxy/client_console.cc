@@ -68,6 +68,26 @@ void ClientConnection::account() {
   counting_transaction_ = inside;
 }
 
+void ClientConnection::count_active() {
+  WorkerCounters& counters = worker_.counters();
+  const bool active =
+      server_ != nullptr && server_->target().role == PortKind::kWriter && session_->active();
+  if (active != counted_active_) {
+    counted_active_ = active;
+    active ? counters.active_transactions.add() : counters.active_transactions.sub();
+  }
+  account();
+  if (session_->transactions() != transactions_seen_) {
+    counters.transactions.add(session_->transactions() - transactions_seen_);
+    pool_->traffic.now.transactions += session_->transactions() - transactions_seen_;
+    transactions_seen_ = session_->transactions();
+  }
+  if (session_->errors() != errors_seen_) {
+    counters.errors_outage.add(session_->errors() - errors_seen_);
+    errors_seen_ = session_->errors();
+  }
+}
+
 void ClientConnection::count(ConsoleSnapshot& out) const {
   ++out.clients;
   if (phase_ == Phase::kLogin) {

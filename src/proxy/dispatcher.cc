@@ -79,11 +79,21 @@ Dispatcher::Acquired Dispatcher::acquire(ClientConnection& client) {
       return Acquired::kRefused;
     }
     enqueue(client);
-    pump(pool, kind);
+    // Behind others, where all places are taken, nothing can have changed.
+    if (kind == PortKind::kReader || !pool.side(kind).refused) pump(pool, kind);
   }
   if (client.hold().ticket != 0) return Acquired::kWaiting;
   if (client.server() == nullptr) return Acquired::kRefused;
   return client.server()->restoring() ? Acquired::kWaiting : Acquired::kReady;
+}
+
+bool Dispatcher::queue_unread(ClientConnection& client) {
+  const Pool::Side& side = client.pool().side(client.side());
+  if (client.side() == PortKind::kReader) return false;  // another server may do
+  if (!side.refused || side.waiting.empty()) return false;
+  if (worker_.shared().held.load() >= worker_.config().hold_count_max) return false;
+  enqueue(client);
+  return true;
 }
 
 // Serves a client if that is possible now; begins what makes it possible if not.
@@ -107,7 +117,9 @@ bool Dispatcher::serve(Pool& pool, PortKind kind, ClientConnection& client) {
   }
   ++pool.traffic.now.assignments;
   if (client.hold().ticket != 0) {
-    pool.traffic.now.wait_time += worker_.turn_began() - client.hold().since;
+    const Nanos waited = worker_.turn_began() - client.hold().since;
+    pool.traffic.now.wait_time += waited;
+    if (waited >= kAckDelay) client.delay_acks();
   }
   stop_waiting(client);
   client.take(*server);
@@ -115,8 +127,11 @@ bool Dispatcher::serve(Pool& pool, PortKind kind, ClientConnection& client) {
 }
 
 void Dispatcher::pump(Pool& pool, PortKind kind) {
+  const Pool::Side& side = pool.side(kind);
+  const bool limited = side.limited;
   serve_queue(pool, kind);
-  update_claim();
+  const bool due = worker_.turn_began() - claim_checked_ >= kClaimGrain;
+  if (claiming_ && (limited != side.limited || due)) update_claim();
 }
 
 void Dispatcher::serve_queue(Pool& pool, PortKind kind) {

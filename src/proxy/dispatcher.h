@@ -38,6 +38,8 @@ class Dispatcher {
     kRefused,  // it has been told
   };
   Acquired acquire(ClientConnection& client);
+  // True: the client is in the queue. False: it may not have to be; see acquire().
+  bool queue_unread(ClientConnection& client);
   void stop_waiting(ClientConnection& client);
   // Splitting ports: the replica for a read; none: the primary is to answer it.
   std::optional<std::string> pick_reader(std::string_view affinity);
@@ -133,6 +135,7 @@ class Dispatcher {
   // How many waiting readers that can't be served are passed over for others that can.
   static constexpr int kReadersLookedAt = 64;
   static constexpr Nanos kHandOverMargin = 20ms, kHandOverInterval = 50ms;
+  static constexpr Nanos kAckDelay = 40ms;   // TCP_DELACK_MIN of Linux
   static constexpr Nanos kClaimGrain = 1ms;  // of this worker's place in the queue for the limit
   static constexpr Nanos kRested = 20ms;  // so long unused, a connection may go to another worker
   // Connections opened at once for one pool's queue: a promoted server has many clients to greet.
@@ -154,7 +157,7 @@ class Dispatcher {
   env::TimerId room_timer_ = env::TimerId::kNone;    // the other workers have been asked
   env::TimerId expiry_timer_ = env::TimerId::kNone;  // of the client that waits longest
   bool claiming_ = false;  // in the queue for the limit of server connections
-  MonoTime claimed_since_{};
+  MonoTime claimed_since_{}, claim_checked_{};
   bool burying_ = false;
 };
 

@@ -146,9 +146,10 @@ std::string_view Dispatcher::member_of_waiter(const Pool::Side& side, int skip) 
   return {};
 }
 
-// Keeps this worker's place in the queue for the limit true to who waits.
+// Keeps this worker's place in the queue for the limit true to who waits. Not with every
+// transaction: it is the lock of all workers, and their order need not be that fine.
 void Dispatcher::update_claim() {
-  if (!claiming_) return;
+  claim_checked_ = worker_.turn_began();
   MonoTime oldest = MonoTime::max();
   for (const auto& [key, pool] : pools_) {
     for (const Pool::Side& side : pool->sides) {
@@ -156,7 +157,6 @@ void Dispatcher::update_claim() {
     }
   }
   claiming_ = oldest != MonoTime::max();
-  // The lock of all workers, with every transaction, for an order that need not be that fine.
   if (claiming_ && oldest >= claimed_since_ && oldest - claimed_since_ < kClaimGrain) return;
   claimed_since_ = oldest;
   worker_.shared().servers.claim(worker_.index(), oldest);

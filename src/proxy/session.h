@@ -159,6 +159,8 @@ class Session {
   After on_lost(Loss loss, std::string_view who, SessionOutput& out);
   // Idle and attached: leaves the server without a trace.
   void detach();
+  // The same where releasable(). True: others may have the server.
+  bool release();
 
   // ---- LISTEN, where servers are shared -------------------------------------------------------
   // Channels that the client is about to listen to: somebody else is to do it, and to say so by

@@ -61,6 +61,13 @@ void Session::begin_retry() {
   retry_ = std::move(statement);
 }
 
+// The usual way, many times a second: nothing is left to forget.
+bool Session::release() {
+  attached_ = touched_ = retaining_ = false;
+  server_ = nullptr;
+  return tracker_.reusable();
+}
+
 void Session::forget_server() {
   attached_ = false;
   touched_ = false;

@@ -97,12 +97,7 @@ SessionMemory::Script Session::full_script(const ServerState& server) const {
   return script;
 }
 
-void Session::detach() {
-  if (!releasable()) return forget_server();
-  // The usual way, many times a second: nothing is left to forget.
-  attached_ = touched_ = retaining_ = false;
-  server_ = nullptr;
-}
+void Session::detach() { releasable() ? void(release()) : forget_server(); }
 
 Session::Relayed Session::on_server(std::string_view bytes, pgwire::FrameScanner& scanner,
                                     Permit permit, Writable writable, SessionOutput& out) {

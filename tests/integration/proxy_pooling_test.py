@@ -421,6 +421,30 @@ def test_fifty_queries_and_a_terminate_in_one_segment(one, server):
         c.receive()
 
 
+def test_what_waited_unread_and_was_no_statement_keeps_no_server(one):
+    """Behind others an engine may leave a client unread until it has a server: here, for nothing."""
+    holder, waiter, stray, leaver = one.connect(), one.connect(), connect(one.port), connect(one.port)
+    for client in (stray, leaver):
+        assert client.run("select 1") == [("1",)]
+    run(holder, "begin")
+    waiting = in_thread(lambda: run(waiter, "select 2"))
+    wait_for(lambda: one.stats["held"] == 1, what="waiter")
+    stray.send(pw.copy_data(b"of a COPY that has failed"))
+    leaver.send(pw.TERMINATE)
+    last = in_thread(lambda: stray_last(one))
+    wait_for(lambda: one.stats["held"] >= 2, what="the last one")
+    run(holder, "commit")
+    assert waiting() == [(2,)]
+    assert last() == [(3,)]
+    with pytest.raises(pw.wire.Closed):
+        leaver.receive()
+    assert stray.run("select 4") == [("4",)]
+
+
+def stray_last(proxy):
+    return run(proxy.connect(), "select 3")
+
+
 def test_cancel_hits_its_own_query_and_never_the_next_clients(make_proxy):
     proxy = make_proxy("mode=transaction", "pool=1", "workers=2")
     c, d = connect(proxy.port), connect(proxy.port)
