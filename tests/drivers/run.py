@@ -42,7 +42,7 @@ def proxy_of(bench, target):
     if target == "tls":
         key, certificate = self_signed(bench)
         return bench.bascule("tls", pool=TRANSACTION_POOL, workers=2, more=few + (
-            f"  client_tls: {{mode: prefer, certificate_file: {certificate}, key_file: {key}}}\n")).port
+            f"  client_tls: {{mode: require, certificate_file: {certificate}, key_file: {key}}}\n")).port
     if target == "pgbouncer":
         return bench.pgbouncer(pool=TRANSACTION_POOL).port
     assert target == "direct", target
@@ -129,8 +129,8 @@ def run_program(program, variant, target, port, bench, options):
         "DRIVER_SCRATCH": str(bench.dir / "scratch"), "PYTHONDONTWRITEBYTECODE": "1",
         "PG_BIN": str(rig.PG_BIN), **program.environment,
     }
-    if target == "tls":  # libpq's and asyncpg's; others prefer TLS by themselves, or go without
-        environment |= {"PGSSLMODE": "require", "DRIVER_TLS": "yes"}
+    if target == "tls":  # the proxy refuses clear text; libpq's drivers and asyncpg read these, the others DRIVER_TLS
+        environment |= {"PGSSLMODE": "require", "PGCHANNELBINDING": "require", "DRIVER_TLS": "yes"}
     while len(hung) < 6:  # after a hang it is run again without the checks that have been
         environment["DRIVER_SKIP"] = ",".join(set(results) | hung)
         stuck = run_once(program, variant, environment, results, options.verbose)
@@ -145,8 +145,8 @@ def parse_arguments():
     parser.add_argument("--drivers", default="", help="names, with commas; default: all")
     parser.add_argument("--checks", default="", help="names, with commas; default: all")
     parser.add_argument("--targets", default="direct,session,transaction",
-                        help="of direct, session, transaction, tls (transaction mode, TLS where the client "
-                        "can), pgbouncer")
+                        help="of direct, session, transaction, tls (transaction mode, nothing in clear, "
+                        "channel binding with libpq), pgbouncer")
     parser.add_argument("--report", help="file that gets the table, Markdown")
     parser.add_argument("--json", help="file that gets the results")
     parser.add_argument("--merge", nargs="+", metavar="FILE", help="runs nothing: --report of what --json wrote before")

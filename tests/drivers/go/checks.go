@@ -22,6 +22,14 @@ func check(name string, run func()) { checks = append(checks, namedCheck{name, r
 
 func env(name string) string { return os.Getenv("DRIVER_" + name) }
 
+// What the data source says where nothing has to go over TLS.
+func sslmode(otherwise string) string {
+	if env("TLS") != "" {
+		return "require"
+	}
+	return otherwise
+}
+
 func names(variable string) map[string]bool {
 	found := map[string]bool{}
 	for _, name := range strings.Split(env(variable), ",") {

@@ -16,8 +16,8 @@ import (
 var ctx = context.Background()
 
 func dsn(more string) string {
-	text := fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=%s sslmode=prefer connect_timeout=15 %s",
-		env("HOST"), env("PORT"), env("USER"), env("PASSWORD"), env("DATABASE"), more)
+	text := fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=%s sslmode=%s connect_timeout=15 %s",
+		env("HOST"), env("PORT"), env("USER"), env("PASSWORD"), env("DATABASE"), sslmode("prefer"), more)
 	if env("VARIANT") == "describe" {
 		text += " statement_cache_mode=describe"
 	}

@@ -14,8 +14,8 @@ import (
 )
 
 func dsn(more string) string {
-	text := fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=%s sslmode=disable connect_timeout=15 %s",
-		env("HOST"), env("PORT"), env("USER"), env("PASSWORD"), env("DATABASE"), more)
+	text := fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=%s sslmode=%s connect_timeout=15 %s",
+		env("HOST"), env("PORT"), env("USER"), env("PASSWORD"), env("DATABASE"), sslmode("disable"), more)
 	if env("VARIANT") == "binary" {
 		text += " binary_parameters=yes"
 	}

@@ -54,6 +54,7 @@ public class DriveJdbc {
     Properties p = new Properties();
     p.setProperty("user", env("DRIVER_USER"));
     p.setProperty("password", env("DRIVER_PASSWORD"));
+    if (!env("DRIVER_TLS").isEmpty()) p.setProperty("sslmode", "require");
     p.setProperty("connectTimeout", "15");
     p.setProperty("socketTimeout", "40");
     if (VARIANT.equals("threshold1")) p.setProperty("prepareThreshold", "1");

@@ -10,6 +10,7 @@ const settings = {
   user: env.DRIVER_USER,
   password: env.DRIVER_PASSWORD,
   database: env.DRIVER_DATABASE,
+  ...(env.DRIVER_TLS ? { ssl: { rejectUnauthorized: false } } : {}),
 };
 const transactionMode = env.DRIVER_MODE === 'transaction';
 

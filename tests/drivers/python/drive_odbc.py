@@ -2,6 +2,7 @@
 import contextlib
 import datetime
 import decimal
+import os
 
 import pyodbc
 
@@ -16,6 +17,7 @@ def connected(autocommit=True, more=""):
     server_side = 0 if VARIANT == "client" else 1
     connection = pyodbc.connect(
         f"Driver={{PostgreSQL Unicode}};Server={HOST};Port={PORT};Uid={USER};Pwd={{{PASSWORD}}};Database={DATABASE};"
+        f"SSLmode={'require' if 'DRIVER_TLS' in os.environ else 'disable'};"
         f"UseServerSidePrepare={server_side};MaxLongVarcharSize=30000000;MaxVarcharSize=8000;ByteaAsLongVarBinary=1;"
         f"BoolsAsChar=0;{more}", autocommit=autocommit)
     try:

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import socket
+import ssl
 import struct
 
 from checks import DATABASE, HOST, PASSWORD, PORT, USER
@@ -111,9 +112,11 @@ class Scram:
 
 
 class Wire:
-    def __init__(self, login=True, timeout=20, version=PROTOCOL_3_0, **parameters):
+    def __init__(self, login=True, timeout=20, version=PROTOCOL_3_0, tls=None, **parameters):
         self.socket = socket.create_connection((HOST, PORT), timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls or (tls is None and login and "DRIVER_TLS" in os.environ):
+            self._secure()
         self.buffer = bytearray()
         self.parameters, self.key, self.status, self.notices = {}, None, None, []
         if login:
@@ -124,6 +127,13 @@ class Wire:
 
     def __exit__(self, *_):
         self.socket.close()
+
+    def _secure(self):
+        self.socket.sendall(struct.pack(">ii", 8, SSL_REQUEST))
+        assert self.socket.recv(1) == b"S", "the server speaks no TLS"
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self.socket = context.wrap_socket(self.socket)
 
     # ---- bytes ------------------------------------------------------------------------------------
     def send(self, *messages):
@@ -192,7 +202,7 @@ class Wire:
 
     def cancel(self, key=None):
         """As libpq does: returns when the server has closed the cancelling connection."""
-        with Wire(login=False) as other:
+        with Wire(login=False, tls="DRIVER_TLS" in os.environ) as other:
             body = struct.pack(">i", CANCEL_REQUEST) + (key or self.key)
             other.send(struct.pack(">i", len(body) + 4) + body)
             try:
