@@ -377,7 +377,13 @@ bool Dispatcher::waits_for(const Cap& cap) const {
 
 bool Dispatcher::due_elsewhere(const Pool& pool, MonoTime now) {
   const MonoTime here = std::min(waiting_since(pool.sides[0], 0), waiting_since(pool.sides[1], 0));
-  const MonoTime there = worker_.shared().servers.waiting_since();
+  MonoTime there = worker_.shared().servers.waiting_since();
+  const bool far =
+      pool.mode == PoolMode::kSession || here == MonoTime::max() || here - there >= kHandOverMargin;
+  if (far && there < here && claiming_ && there == claimed_since_) {
+    update_claim();  // it is this worker's own, and may be out of date
+    there = worker_.shared().servers.waiting_since();
+  }
   if (here == MonoTime::max()) {
     if (there < here) return pool.mode == PoolMode::kSession || hand_over_pays(now, now - there);
     const uint64_t own = Caps::bit(worker_.index());
