@@ -5,7 +5,7 @@
 namespace bascule::control {
 namespace {
 
-constexpr Millis kDiskFullAgain{60000};
+constexpr Millis kDiskFullAgain{30000};
 
 bool automatic(const HistoryRecord& h) {
   return h.trigger == "expired" || h.trigger == "vacant" || h.trigger == "early";

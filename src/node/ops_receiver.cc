@@ -14,6 +14,7 @@ using control::OpData;
 
 constexpr Nanos kReloadWithin = 5s;
 constexpr Nanos kStopWithin = 1500ms;  // then PostgreSQL is restarted instead
+constexpr Nanos kRestoreWithin = 5s;   // ... unless it waits for restore_command: it would again
 constexpr Nanos kRestartStop = 3s;
 constexpr Nanos kKickEvery = 10ms;
 constexpr Nanos kTerminateAfter = 50ms;  // of cancelling first
@@ -53,7 +54,9 @@ Children children_of_postmaster(OpContext& context, env::Pid postmaster) {
 
 class ReceiverStop {
  public:
-  ReceiverStop(OpContext& context, const Bound& bound) : context_(context), bound_(bound) {}
+  // `limit`: the end of its time; of `bound` where restore_command takes its own.
+  ReceiverStop(OpContext& context, const Bound& bound, MonoTime limit)
+      : context_(context), bound_(bound), limit_(limit) {}
 
   // Where the WAL ends, once nothing adds to it and everything is replayed.
   Result<SystemPosition> run() {
@@ -65,7 +68,7 @@ class ReceiverStop {
     while (scans_ < kScansWanted) {
       if (auto done = turn(); !done) return std::unexpected(done.error());
       if (scans_ == kScansWanted) break;
-      if (context_.server.clock().now() >= bound_.deadline) {
+      if (context_.server.clock().now() >= (restores_ ? bound_.deadline : limit_)) {
         return fail(ErrorCode::kTimeout, "receiver or replay did not stop: " + seen_);
       }
       if (bound_.cancelled()) return fail(ErrorCode::kUnavailable, "cancelled");
@@ -132,6 +135,7 @@ class ReceiverStop {
   Status unblock(env::Pid startup, const std::string& type, const std::string& event) {
     // It works, or runs restore_command (which has a name from 15 on): it comes to its wait by
     // itself. Woken on the way there it would not wait, but begin anew.
+    restores_ = restores_ || event == "RestoreCommand";
     if (event.empty() || event == "RestoreCommand") return {};
     if (event == "RecoveryPause") {
       auto done = session_->query("SELECT pg_wal_replay_resume()", bound_);
@@ -166,6 +170,8 @@ class ReceiverStop {
 
   OpContext& context_;
   const Bound& bound_;
+  MonoTime limit_;
+  bool restores_ = false;  // restore_command was seen running
   env::Pid postmaster_ = 0;
   std::optional<PgConnection> session_;
   std::optional<uint64_t> switches_;
@@ -187,8 +193,8 @@ Result<SystemPosition> restart_isolated(OpContext& context) {
   if (auto done = start_in_recovery(context, {{}, kNobody, true}); !done) {
     return std::unexpected(done.error());
   }
-  const Bound bound = context.within(kStopWithin * 4);
-  return ReceiverStop(context, bound).run();
+  const Bound bound = context.within(kStopWithin + kRestoreWithin);
+  return ReceiverStop(context, bound, bound.deadline).run();
 }
 
 }  // namespace
@@ -208,8 +214,8 @@ OpResult set_upstream(OpContext& context, const control::op::SetUpstream& o) {
 }
 
 OpResult stop_receiver(OpContext& context, const control::op::StopReceiver&) {
-  const Bound bound = context.within(kStopWithin);
-  auto found = ReceiverStop(context, bound).run();
+  const Bound bound = context.within(kStopWithin + kRestoreWithin);
+  auto found = ReceiverStop(context, bound, context.server.clock().now() + kStopWithin).run();
   if (!found && !context.control.cancelled) {
     context.remark("restarting isolated",
                    "the receiver was not stopped by reload: " + found.error().message);

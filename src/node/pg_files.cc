@@ -122,7 +122,9 @@ std::vector<std::pair<std::string, std::string>> owned(const ConfInputs& in,
       {"full_page_writes", "on"},
       // After a crash of a backend the agent decides, not the postmaster.
       {"restart_after_crash", "off"},
-      {"wal_retrieve_retry_interval", "100ms"},
+      // Counted from the last attempt: with a restore_command that takes longer PostgreSQL would
+      // never wait, by which it is known to have read everything. It is woken from longer waits.
+      {"wal_retrieve_retry_interval", settings.cancel_conflicts ? "30s" : "100ms"},
       {"recovery_target_timeline", "latest"},
       {"synchronous_standby_names",
        render_sync_standbys(settings.sync_standbys, settings.sync_count)},

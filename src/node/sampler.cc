@@ -12,7 +12,6 @@ using control::PgStatus;
 
 constexpr Nanos kSessionLife = 1s;
 constexpr Nanos kToolWithin = 10s;
-constexpr Nanos kDisksEvery = 1s;
 constexpr uint64_t kDataRoom = 1 << 20;
 
 // In recovery or not is asked first of all columns, and positions last, so that a promotion in
@@ -169,17 +168,13 @@ Status Sampler::look_at_server(PgStatus& status, const Bound& bound) {
 
 // A directory that does not answer is no full one.
 control::DiskFull Sampler::look_at_disks() {
-  const MonoTime now = server_.clock().now();
-  if (disks_seen_at_ != MonoTime{} && now < disks_seen_at_ + kDisksEvery) return disk_full_;
-  disks_seen_at_ = now;
   const auto below = [&](const std::string& path, uint64_t room) {
     const auto free = server_.disk().free_bytes(path);
     return free && *free < room;
   };
-  disk_full_ = below(server_.data("pg_wal"), segment_bytes_) ? control::DiskFull::kWal
-               : below(server_.config().data_dir, kDataRoom) ? control::DiskFull::kData
-                                                             : control::DiskFull::kNo;
-  return disk_full_;
+  if (below(server_.data("pg_wal"), segment_bytes_)) return control::DiskFull::kWal;
+  return below(server_.config().data_dir, kDataRoom) ? control::DiskFull::kData
+                                                     : control::DiskFull::kNo;
 }
 
 PgStatus Sampler::sample(env::Pid postmaster, bool processes) {

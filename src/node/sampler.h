@@ -40,8 +40,6 @@ class Sampler {
   env::Pid session_of_ = 0;  // postmaster that the session belongs to
   // PostgreSQL writes a whole segment of WAL before it uses it.
   uint64_t segment_bytes_ = 16 << 20;
-  MonoTime disks_seen_at_{};
-  control::DiskFull disk_full_ = control::DiskFull::kNo;
   bool pending_restart_ = false;
   bool pending_lowers_ = false;
   int receiver_ = 0;             // process that streamed at the sample before

@@ -101,10 +101,34 @@ def test_15_hosts_a_killed_backend_exposes_no_commit_that_waits():
 
 # ------------------------------------------------------------------------------------- durability
 
+def test_hosts_commits_wait_for_a_standby_of_another_region_where_they_can():
+    region = {"n1": "east", "n2": "east", "n3": "west"}
+    with HostCluster(defaults={**FAST, "sync_region": "other"},
+                     places={name: {"region": where} for name, where in region.items()}) as cluster:
+        def voters():
+            return [voter.split("_")[0] for voter in cluster.record("sync")["generations"][-1]["voters"]]
+
+        if cluster.primary() == "n3":
+            cluster.run_cli("switchover", "--candidate", "n1")
+            cluster.wait_healthy()
+        primary = cluster.primary()
+        wait_for(lambda: voters() == ["n3"], 30, "the standby of the other region is waited for")
+        with cluster.ledger() as ledger:
+            ledger.wait_acks(50)
+            cluster.host("n3").power_off()
+            ledger.wait_acks(50)
+            assert voters() == cluster.others(primary, "n3"), "nobody else took its place"
+            cluster.boot("n3")
+            wait_for(lambda: voters() == ["n3"], 60, "it is waited for again")
+            cluster.whole_again(ledger, "regions")
+
+
 def test_38_hosts_wal_of_a_member_that_may_not_lead_is_fetched_first():
-    with HostCluster(defaults={**FAST, "sync": "off"}, places={"n3": {"nofailover": True}}) as cluster:
+    with HostCluster(defaults={**FAST, "sync": "off", "ballot_window": "2s"}, places={"n3": {"nofailover": True}}) as cluster:
         old, epoch = cluster.primary(), cluster.epoch()
         behind = cluster.others(old, "n3")[0]
+        slots = f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'bascule_{behind}'"
+        wait_for(lambda: cluster.query("n3", slots)[0][0], 30, "n3 has prepared its slots")
         cluster.cut_between([old], [behind])
         cluster.query(old, "CREATE TABLE kept AS SELECT generate_series(1, 2000) AS n", database="app")
         end = cluster.query(old, "SELECT pg_current_wal_lsn()")[0][0]

@@ -56,6 +56,9 @@ class DiskCluster(HostCluster):
                 file.write(bytes(min(left, 1 << 20)))
         return ballast
 
+    def wait_seen_full(self, member):
+        wait_for(lambda: self.noted(member, "disk full"), 20, "its agent has seen that the disk is full")
+
     def freeze(self, member):
         netns.run("fsfreeze", "--freeze", str(self.data(member)))
         self.frozen.add(member)
@@ -112,6 +115,7 @@ def test_10_hosts_a_full_disk_of_the_primary_loses_nothing():
         ledger.wait_acks(50)
         old, epoch = cluster.primary(), cluster.epoch()
         ballast = cluster.fill(old, 0)
+        cluster.wait_seen_full(old)
         with contextlib.suppress(psycopg2.Error):  # what is left of the segment is written full
             cluster.query(old, "SELECT pg_switch_wal()")
         cluster.wait_primary(timeout=60, other_than=old, epoch_above=epoch)
@@ -127,7 +131,7 @@ def test_10_hosts_a_disk_that_is_nearly_full_is_handed_over_in_order():
         ledger.wait_acks(50)
         old, epoch = cluster.primary(), cluster.epoch()
         ballast = cluster.fill(old, 8 << 20)  # less than a segment of WAL; PostgreSQL goes on
-        new = cluster.wait_primary(timeout=60, other_than=old, epoch_above=epoch)
+        new = cluster.wait_primary(timeout=100, other_than=old, epoch_above=epoch)
         ledger.wait_acks(50)
         request, change = cluster.record("request"), cluster.record(f"history/{epoch + 1:020}")
         assert request["by"] == "on_disk_full" and change["trigger"] == "switchover", (request, change)
@@ -145,6 +149,7 @@ def test_10_hosts_a_full_disk_stays_where_the_policy_says_so():
         ledger.wait_acks(50)
         old, epoch = cluster.primary(), cluster.epoch()
         ballast = cluster.fill(old, 0)
+        cluster.wait_seen_full(old)
         with contextlib.suppress(psycopg2.Error):
             cluster.query(old, "SELECT pg_switch_wal()")
         wait_for(lambda: "no room for another segment" in reason_of(cluster, old), 30, "it says why")

@@ -29,6 +29,24 @@ def reason_by_its_api(cluster, member):
         return json.load(answer)["reason"]
 
 
+# --------------------------------------------------------------------------------------- failure
+
+def test_03_beyond_the_limit_of_failovers_a_crash_is_repaired_in_place():
+    with Cluster(up_options=FAST) as cluster, cluster.ledger() as ledger:
+        cluster.run_cli("config", "set", "failover_limit=1")
+        ledger.wait_acks(30)
+        first, epoch = cluster.primary(), cluster.epoch()
+        cluster.kill(cluster.postmaster(first))
+        second = cluster.wait_primary(timeout=20, epoch_above=epoch)
+        cluster.wait_healthy()
+        ledger.wait_acks(30)
+        cluster.kill(cluster.postmaster(second))
+        wait_for(lambda: any("automatic failovers within" in n["why"] for n in cluster.notes(second)), 20, "it says why")
+        ledger.wait_acks(30)
+        assert (cluster.primary(), cluster.epoch()) == (second, epoch + 1) and second != first
+        cluster.whole_again(ledger, "03")
+
+
 # ------------------------------------------------------------------------------------- durability
 
 def test_35_a_new_standby_counts_only_once_it_has_flushed_beyond_the_change():
