@@ -22,12 +22,17 @@ void Proxy::poll() {
   if (reading_) return;
   reading_ = true;
   const MonoTime begun = truth_.world.local(me_);
-  truth_.store.read_key(
-      me_, process_, truth_.keys.leader(), [this, begun](Result<store::Snapshot> result) {
-        reading_ = false;
-        if (result) seen(begun, *result);
-        truth_.world.after(random_ms(random_, 250, 500), process_, [this] { poll(); });
-      });
+  truth_.store.read(me_, process_, [this, begun](const Result<SnapshotPtr>& read) {
+    reading_ = false;
+    if (read) seen(begun, *read);
+    poll_later();
+  });
+}
+
+void Proxy::poll_later() {
+  truth_.world.after(random_ms(random_, 250, 500), process_, [this, token = ++poll_token_] {
+    if (token == poll_token_) poll();
+  });
 }
 
 // The permit runs out and the store shows nothing new: in failsafe the leader itself says how long
@@ -55,17 +60,17 @@ void Proxy::ask_leader() {
   });
 }
 
-void Proxy::seen(MonoTime begun, const store::Snapshot& snapshot) {
+void Proxy::seen(MonoTime begun, const SnapshotPtr& snapshot) {
   const MonoTime previous = std::exchange(last_read_begun_, begun);
   const bool first = !std::exchange(read_before_, true);
-  if (snapshot.entries.empty() || snapshot.entries[0].revision == leader_revision_) return;
-  leader_revision_ = snapshot.entries[0].revision;
-  auto record = control::decode_leader(snapshot.entries[0].value);
-  if (!record || record->vacant()) {
+  const control::ClusterView& view = truth_.decoded.of(snapshot);
+  if (view.leader_revision == 0 || view.leader_revision == leader_revision_) return;
+  leader_revision_ = view.leader_revision;
+  if (!view.leader || view.leader->value.vacant()) {
     route_.reset();
     return;
   }
-  route_ = std::move(*record);
+  route_ = view.leader->value;
   // The change lies between the read that did not show it and the one that does: counting from the
   // earlier one is safe, from the later one is not (the record may be about to expire).
   permit_until_ = first ? begun : previous + route_->ttl * 6 / 10;
@@ -120,71 +125,78 @@ Clients::Clients(Truth& truth, Observer& observer, Workload workload,
 
 void Clients::start() {
   for (auto& p : proxies_) p->start();
-  for (int i = 0; i < workload_.clients_per_proxy * kProxies; ++i) {
-    proxied(static_cast<size_t>(i));
-  }
-  for (int i = 0; i < workload_.direct_clients; ++i) {
-    direct_target_.push_back(0);
-    direct(static_cast<size_t>(i));
-  }
+  proxied_ = static_cast<size_t>(workload_.clients_per_proxy) * kProxies;
+  clients_.resize(proxied_ + static_cast<size_t>(workload_.direct_clients));
+  for (size_t i = 0; i < clients_.size(); ++i) think(i);
 }
 
-namespace {
-// The first of answer and time-out goes on with the client's next transaction.
-struct Turn {
-  bool over = false;
-};
-}  // namespace
-
-void Clients::proxied(size_t client) {
-  const Nanos think = micros(
+void Clients::think(size_t client) {
+  const Nanos time = micros(
       random_.between(workload_.think_low.count() / 1000, workload_.think_high.count() / 1000));
-  truth_.world.after(think, ProcessId::kWorld, [this, client] {
-    if (!running_) return;
-    auto turn = std::make_shared<Turn>();
-    const auto next = [this, client, turn] {
-      if (!std::exchange(turn->over, true)) proxied(client);
-    };
-    proxies_[client % proxies_.size()]->write(
-        next_id(0), static_cast<uint32_t>(random_.between(100, 4000)), [this, next](bool ok) {
-          if (ok) {
-            ++acknowledged_;
-            if (last_proxied_ack_ > SimTime{0}) {
-              longest_gap_ = std::max(longest_gap_, truth_.world.now() - last_proxied_ack_);
-            }
-            last_proxied_ack_ = truth_.world.now();
-          }
-          next();
-        });
-    if (!turn->over) truth_.world.after(millis(3000), ProcessId::kWorld, next);
+  truth_.world.after(time, ProcessId::kWorld, [this, client] {
+    if (running_) is_direct_client(client) ? direct(client) : proxied(client);
   });
 }
 
-void Clients::direct(size_t client) {
-  const Nanos think = micros(
-      random_.between(workload_.think_low.count() / 1000, workload_.think_high.count() / 1000));
-  truth_.world.after(think, ProcessId::kWorld, [this, client] {
-    if (!running_) return;
-    auto turn = std::make_shared<Turn>();
-    const auto next = [this, client, turn](bool ok) {
-      if (std::exchange(turn->over, true)) return;
-      // libpq with several hosts and target_session_attrs=read-write tries the next one.
-      if (!ok) direct_target_[client] = static_cast<Endpoint>(random_.below(truth_.members.size()));
-      direct(client);
-    };
-    Member* target = truth_.members[static_cast<size_t>(direct_target_[client])].get();
-    World& world = truth_.world;
-    const uint64_t id = next_id(1);
-    const auto bytes = static_cast<uint32_t>(random_.between(100, 4000));
-    world.send(kDirectClients, target->host(), target->pg().process(), [=, this, &world] {
-      target->pg().commit(id, bytes, [=, this, &world](bool acknowledged) {
-        world.send(target->host(), kDirectClients, ProcessId::kWorld, [=, this] {
-          if (acknowledged) ++acknowledged_;
-          next(acknowledged);
-        });
+void Clients::begin_turn(size_t client, Nanos limit) {
+  Client& c = clients_[client];
+  ++c.turn;
+  c.give_up_at = truth_.world.now() + limit;
+  if (!std::exchange(c.watched, true)) watch(client);
+}
+
+void Clients::end_turn(size_t client, uint64_t turn, bool acknowledged) {
+  Client& c = clients_[client];
+  if (acknowledged) ++acknowledged_;
+  if (c.turn != turn) return;
+  ++c.turn;
+  c.give_up_at = SimTime::max();
+  // libpq with several hosts and target_session_attrs=read-write tries the next one.
+  if (!acknowledged && is_direct_client(client)) {
+    c.target = static_cast<Endpoint>(random_.below(truth_.members.size()));
+  }
+  think(client);
+}
+
+// One event a client, at the end of the turn that was under way when it was asked for.
+void Clients::watch(size_t client) {
+  truth_.world.at(clients_[client].give_up_at, ProcessId::kWorld, [this, client] {
+    Client& c = clients_[client];
+    if (c.give_up_at <= truth_.world.now()) end_turn(client, c.turn, false);
+    c.watched = c.give_up_at != SimTime::max();
+    if (c.watched) watch(client);
+  });
+}
+
+void Clients::proxied(size_t client) {
+  begin_turn(client, millis(3000));
+  const auto bytes = static_cast<uint32_t>(random_.between(100, 4000));
+  proxies_[client % proxies_.size()]->write(
+      next_id(0), bytes, [this, client, turn = clients_[client].turn](bool acknowledged) {
+        const SimTime now = truth_.world.now();
+        if (acknowledged) {
+          if (last_proxied_ack_ > SimTime{0}) {
+            longest_gap_ = std::max(longest_gap_, now - last_proxied_ack_);
+          }
+          last_proxied_ack_ = now;
+        }
+        end_turn(client, turn, acknowledged);
       });
+}
+
+void Clients::direct(size_t client) {
+  begin_turn(client, millis(2000));
+  Member* target = truth_.members[static_cast<size_t>(clients_[client].target)].get();
+  World& world = truth_.world;
+  const uint64_t id = next_id(1);
+  const auto bytes = static_cast<uint32_t>(random_.between(100, 4000));
+  const auto end = [this, client, turn = clients_[client].turn](bool acknowledged) {
+    end_turn(client, turn, acknowledged);
+  };
+  world.send(kDirectClients, target->host(), target->pg().process(), [=, &world] {
+    target->pg().commit(id, bytes, [=, &world](bool acknowledged) {
+      world.send(target->host(), kDirectClients, ProcessId::kWorld, [=] { end(acknowledged); });
     });
-    world.after(millis(2000), ProcessId::kWorld, [next] { next(false); });
   });
 }
 

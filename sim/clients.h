@@ -27,7 +27,8 @@ class Proxy {
 
  private:
   void poll();
-  void seen(MonoTime begun, const store::Snapshot& snapshot);
+  void poll_later();
+  void seen(MonoTime begun, const SnapshotPtr& snapshot);
   bool permitted() const;
   void ask_leader();
 
@@ -38,6 +39,7 @@ class Proxy {
   Prng random_;
   ProcessId process_{};
   bool reading_ = false;
+  uint64_t poll_token_ = 0;
   store::Revision leader_revision_ = 0;
   std::optional<control::LeaderRecord> route_;
   MonoTime permit_until_{};
@@ -60,8 +62,20 @@ class Clients {
   void measure_from_now() { longest_gap_ = Nanos{0}; }
 
  private:
+  // One that writes, waits for its answer or its time-out, and thinks.
+  struct Client {
+    uint64_t turn = 0;      // answers to earlier ones come too late
+    SimTime give_up_at{0};  // of this turn
+    bool watched = false;   // an event will look whether it is time to give up
+    Endpoint target = 0;    // of a direct one
+  };
+  void think(size_t client);
   void proxied(size_t client);
   void direct(size_t client);
+  void begin_turn(size_t client, Nanos limit);
+  void end_turn(size_t client, uint64_t turn, bool acknowledged);
+  void watch(size_t client);
+  bool is_direct_client(size_t client) const { return client >= proxied_; }
   uint64_t next_id(uint64_t direct_bit) { return (++ids_ << 1) | direct_bit; }
 
   Truth& truth_;
@@ -69,7 +83,8 @@ class Clients {
   Workload workload_;
   Prng random_;
   std::vector<std::unique_ptr<Proxy>> proxies_;
-  std::vector<Endpoint> direct_target_;
+  size_t proxied_ = 0;  // of the clients, the first ones
+  std::vector<Client> clients_;
   uint64_t ids_ = 0;
   uint64_t acknowledged_ = 0;
   SimTime last_proxied_ack_{0};

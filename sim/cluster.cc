@@ -18,6 +18,8 @@ std::string_view to_string(Profile profile) {
       return "storm";
     case Profile::kAimed:
       return "aimed";
+    case Profile::kLong:
+      return "long";
   }
   return "?";
 }
@@ -57,6 +59,16 @@ Plan draw_plan(uint64_t seed) {
     p.regions.resize(static_cast<size_t>(p.nodes), "a");
     for (std::string& region : p.regions) region = places.chance(0.5) ? "a" : "b";
   }
+  Prng clients = Prng::stream(seed, "plan: clients");
+  if (clients.chance(0.7)) {  // calm ones: a commit every 100 ms, not every 30
+    p.workload.think_low = millis(100);
+    p.workload.think_high = millis(900);
+  }
+  Prng following = Prng::stream(seed, "plan: following");
+  if (p.profile != Profile::kBlips && following.chance(0.06)) {
+    p.follows = true;
+    c.standby_cluster = StandbyCluster{"elsewhere", 5432, "", ""};
+  }
   const uint64_t crash = r.below(3);
   c.on_crash = crash == 0   ? OnCrash::kFailover
                : crash == 1 ? OnCrash::kRestart
@@ -77,6 +89,19 @@ Plan draw_plan(uint64_t seed) {
     p.shell.op_unknown = static_cast<double>(r.below(3)) / 100;
     p.damage_store = r.chance(0.02);
   }
+  return p;
+}
+
+Plan draw_long_plan(uint64_t seed) {
+  Plan p = draw_plan(seed);
+  Prng r = Prng::stream(seed, "plan: long");
+  p.profile = Profile::kLong;
+  static constexpr Millis kTtls[] = {Millis(5000), Millis(10000), Millis(30000)};
+  p.config.ttl = kTtls[r.below(std::size(kTtls))];
+  p.fault_time = std::chrono::minutes(r.between(60, 300));
+  p.workload = Workload{millis(2000), millis(20000), 1, 1};
+  p.shell.unchanged_sample = millis(1000);
+  p.damage_store = false;
   return p;
 }
 
@@ -132,8 +157,10 @@ Cluster::Cluster(const Plan& plan, bool tracing)
       world_(plan.seed),
       store_(world_),
       keys_("sim"),
+      decoded_(store_, keys_),
       fabric_{world_, observers_, {}, {}},
-      truth_{world_, store_, keys_, plan_.config, members_} {
+      truth_{world_, store_, decoded_, keys_, plan_.config, members_} {
+  truth_.follows = plan.follows;
   world_.set_tracing(tracing);
   world_.listen_only_to(plan.only_checkers);
   store_.faults() = plan.store;
@@ -158,6 +185,7 @@ Cluster::Cluster(const Plan& plan, bool tracing)
       clock.rate = 1 + plan.clock_error * static_cast<double>(r.between(-1000, 1000)) / 1000;
     }
   }
+  fabric_.servers.resize(kHostsMax, nullptr);
   for (Endpoint host = 0; host < plan.nodes; ++host) {
     AgentConfig config;
     config.cluster = "sim";
@@ -175,7 +203,7 @@ Cluster::Cluster(const Plan& plan, bool tracing)
       config.region = plan.regions[static_cast<size_t>(host)];
     }
     config.initial = plan.config;
-    members_.push_back(std::make_unique<Member>(world_, store_, fabric_, observers_, host,
+    members_.push_back(std::make_unique<Member>(world_, store_, decoded_, fabric_, observers_, host,
                                                 std::move(config), plan.unsafe));
     members_.back()->faults() = plan.shell;
     members_.back()->find_peer = [this](const NodeName& name) -> Member* {
@@ -183,14 +211,15 @@ Cluster::Cluster(const Plan& plan, bool tracing)
           std::ranges::find_if(members_, [&](const auto& m) { return m->name() == name; });
       return found == members_.end() ? nullptr : found->get();
     };
-    fabric_.servers.push_back(&members_.back()->pg());
+    fabric_.servers[static_cast<size_t>(host)] = &members_.back()->pg();
   }
   fabric_.host_of = [this](const NodeName& name) -> std::optional<Endpoint> {
     for (const auto& m : members_) {
       if (m->name() == name) return m->host();
     }
-    return std::nullopt;
+    return followed_ && name == followed_cluster() ? std::optional(Followed::kHost) : std::nullopt;
   };
+  if (plan.follows) followed_ = std::make_unique<Followed>(fabric_);
   clients_ = std::make_unique<Clients>(truth_, observers_, plan.workload, plan.unsafe);
 }
 
@@ -202,6 +231,10 @@ void Cluster::boot() {
     world_.after(random_ms(r, 0, 800), ProcessId::kWorld, [member = m.get()] { member->boot(); });
   }
   clients_->start();
+  if (!followed_) return;
+  std::vector<NodeName> names;
+  for (const auto& m : members_) names.push_back(m->name());
+  followed_->start(names);
 }
 
 bool Cluster::run_until(const std::function<bool()>& condition, Nanos bound) {
@@ -215,7 +248,8 @@ bool Cluster::run_until(const std::function<bool()>& condition, Nanos bound) {
 
 Member* Cluster::leader() {
   for (auto& m : members_) {
-    if (m->agent() != nullptr && m->agent()->phase() == Phase::kLeading) return m.get();
+    const Phase phase = m->agent() != nullptr ? m->agent()->phase() : Phase::kStarting;
+    if (phase == Phase::kLeading || phase == Phase::kStandbyLeading) return m.get();
   }
   return nullptr;
 }
@@ -223,7 +257,17 @@ Member* Cluster::leader() {
 bool Cluster::writable() {
   const Member* l = truth_.leading();
   return l != nullptr && l->pg().accepts_writes() &&
-         world_.now() - clients_->last_proxied_ack() < millis(2000);
+         world_.now() - clients_->last_proxied_ack() <
+             std::max(millis(2000), plan_.workload.think_high + millis(500));
+}
+
+bool Cluster::follows() {
+  return std::ranges::count_if(members_,
+                               [](const auto& m) {
+                                 return m->agent() != nullptr &&
+                                        m->agent()->phase() == Phase::kStandbyLeading;
+                               }) == 1 &&
+         std::ranges::all_of(members_, [](const auto& m) { return m->pg().receiver_streaming(); });
 }
 
 bool Cluster::settled() {
@@ -236,26 +280,24 @@ bool Cluster::settled() {
       return false;
     }
   }
-  if (const std::string* text = store_.value(keys_.request())) {
-    const auto request = decode_request(*text);
-    if (request && request->outcome.empty()) return false;
+  const ClusterView& view = truth_.view();
+  if (view.request && view.request->value.outcome.empty()) return false;
+  for (const auto& [id, task] : view.tasks) {
+    // A removal waits for as long as commits need the member.
+    if (task.value.outcome.empty() && task.value.kind != TaskKind::kRemove) return false;
   }
-  for (int i = 1; i <= requests_; ++i) {
-    const std::string* task = store_.value(keys_.task(fmt::format("task-{}", i)));
-    const auto record = task != nullptr ? decode_task(*task) : Result<TaskRecord>(TaskRecord{});
-    if (task != nullptr && record && record->outcome.empty()) return false;
-  }
-  const std::string* text = store_.value(keys_.config());
-  const auto config = text != nullptr ? decode_config(*text) : Result<ClusterConfig>(plan_.config);
-  return !config || config->sync_mode == SyncMode::kOff || members_.size() < 2 ||
-         !l->pg().sync_setting().empty();
+  const SyncMode mode = view.config ? view.config->value.sync_mode : plan_.config.sync_mode;
+  return mode == SyncMode::kOff || members_.size() < 2 || !l->pg().sync_setting().empty();
 }
 
 void Cluster::heal_and_settle() {
   truth_.healed_at = world_.now();
   world_.trace("everything heals");
+  // What a ttl above the default takes longer to run out, a client longer to try.
+  const Nanos slower = std::max(Nanos{0}, 2 * Nanos(plan_.config.ttl - Millis(5000))) +
+                       std::max(Nanos{0}, plan_.workload.think_high - millis(1000));
   if (!run_until([this] { return clients_->last_proxied_ack() > truth_.healed_at && writable(); },
-                 millis(45000))) {
+                 millis(45000) + slower)) {
     if (world_.violations().empty() && !truth_.store_damaged) {
       std::string who;
       for (const auto& m : members_) {
@@ -323,7 +365,7 @@ RunResult Cluster::finish() {
 RunResult Cluster::run_standard() {
   world_.count(fmt::format("profile.{}", to_string(plan_.profile)));
   boot();
-  if (!run_until([this] { return settled(); }, millis(60000))) {
+  if (!run_until([this] { return plan_.follows ? follows() : settled(); }, millis(60000))) {
     if (world_.violations().empty()) {
       world_.violation("liveness", "the cluster has not bootstrapped within 60 s");
     }
@@ -333,6 +375,11 @@ RunResult Cluster::run_standard() {
   run_for(millis(500 + static_cast<int64_t>(plan_.seed % 977)));
   Nemesis nemesis(*this);
   nemesis.start(world_.now() + plan_.fault_time);
+  if (plan_.follows) {
+    Prng r = world_.stream("promotion of the cluster");
+    world_.after(plan_.fault_time * r.between(5, 95) / 100, ProcessId::kWorld,
+                 [this] { change_config([](ClusterConfig& c) { c.standby_cluster.reset(); }); });
+  }
   if (run_for(plan_.fault_time)) {
     nemesis.heal_everything();
     heal_and_settle();

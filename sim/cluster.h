@@ -8,6 +8,7 @@
 
 #include "sim/checkers/checker.h"
 #include "sim/clients.h"
+#include "sim/followed.h"
 
 namespace bascule::sim {
 
@@ -16,6 +17,7 @@ enum class Profile {
   kSingle,  // one fault at a time
   kStorm,   // faults overlap
   kAimed,   // as storm, and death strikes in the middle of chosen phases and operations
+  kLong,    // a fault every few minutes, in hours of calm
 };
 std::string_view to_string(Profile profile);
 
@@ -34,10 +36,14 @@ struct Plan {
   std::string may_not_lead{};        // nofailover; its name
   double clock_error = 0;            // each host's rate is 1 +- this at most
   bool damage_store = false;
+  bool follows = false;  // it begins as a standby cluster, and is promoted at some time
   control::UnsafeMutations unsafe;
   std::vector<std::string> only_checkers;  // empty: all
 };
 Plan draw_plan(uint64_t seed);
+// Hours instead of seconds: few faults, some of them long, few clients, longer ttl, and samples
+// that show nothing new are told once a second.
+Plan draw_long_plan(uint64_t seed);
 // Empty on success, else what is wrong with the name.
 std::string apply_mutation(Plan& plan, std::string_view name);
 const std::vector<std::string>& mutation_names();
@@ -66,6 +72,7 @@ class Cluster {
   // Runs until `condition` or the bound; false if the bound came first or a violation was reported.
   bool run_until(const std::function<bool()>& condition, Nanos bound);
   bool settled();  // one leader, everybody follows, clients write
+  bool follows();  // as a standby cluster: one streams from the other cluster, the rest from it
   bool writable();
   // Ends the faults' part: from here on liveness is promised. Reports a violation if it isn't kept.
   void heal_and_settle();
@@ -94,10 +101,12 @@ class Cluster {
   World world_;
   StoreModel store_;
   control::Keys keys_;
+  Decoded decoded_;
   Observers observers_;
   Fabric fabric_;
   std::vector<std::unique_ptr<Member>> members_;
   Truth truth_;
+  std::unique_ptr<Followed> followed_;
   std::unique_ptr<Clients> clients_;
   int requests_ = 0;
 };

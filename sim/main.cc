@@ -25,6 +25,7 @@ struct Options {
   bool keep_going = false;
   bool expect_violation = false;
   int jobs = 2;
+  std::string plan = "dense";
   std::string mutation;
   std::vector<std::string> checkers;
   std::string scenario;  // "all": every one
@@ -43,7 +44,7 @@ struct Totals {
 };
 
 RunResult run_seed(uint64_t seed, const Options& options) {
-  Plan plan = draw_plan(seed);
+  Plan plan = options.plan == "long" ? draw_long_plan(seed) : draw_plan(seed);
   if (!options.mutation.empty()) apply_mutation(plan, options.mutation);
   plan.only_checkers = options.checkers;
   Cluster cluster(plan, options.trace);
@@ -60,8 +61,9 @@ void add(Totals& totals, const RunResult& r, const Options& options) {
   for (const World::Violation& v : r.violations) {
     totals.failing_seeds.push_back(r.seed);
     totals.violations.push_back(
-        fmt::format("seed {} at {:.3f} s: {}: {}\n  repeat: ./dev sim --seed {}{} --trace", r.seed,
-                    static_cast<double>(v.at.count()) / 1e9, v.checker, v.what, r.seed,
+        fmt::format("seed {} at {:.3f} s: {}: {}\n  repeat: ./dev sim --seed {}{}{} --trace",
+                    r.seed, static_cast<double>(v.at.count()) / 1e9, v.checker, v.what, r.seed,
+                    options.plan == "dense" ? "" : " --plan " + options.plan,
                     options.mutation.empty() ? "" : " --mutation " + options.mutation));
   }
 }
@@ -257,6 +259,9 @@ int main(int argc, char** argv) {
   app.add_flag("--trace", options.trace, "Print what happens (with --seed)");
   app.add_flag("--json", options.json, "Print totals as JSON");
   app.add_flag("--keep-going", options.keep_going, "Do not end a job at its first violation");
+  app.add_option("--plan", options.plan,
+                 "dense: half a minute full of faults (default); long: hours with a few")
+      ->check(CLI::IsMember({"dense", "long"}));
   app.add_option("--mutation", options.mutation,
                  "Remove one safety of the agent, to test the checkers")
       ->check(CLI::IsMember(bascule::sim::mutation_names()));

@@ -8,10 +8,11 @@ namespace bascule::sim {
 
 using namespace control;
 
-Member::Member(World& world, StoreModel& store, Fabric& fabric, Observer& observer, Endpoint host,
-               AgentConfig config, UnsafeMutations unsafe)
+Member::Member(World& world, StoreModel& store, Decoded& decoded, Fabric& fabric,
+               Observer& observer, Endpoint host, AgentConfig config, UnsafeMutations unsafe)
     : world_(world),
       store_(store),
+      decoded_(decoded),
       fabric_(fabric),
       observer_(observer),
       host_(host),
@@ -58,19 +59,19 @@ void Member::deliver(Event event) {
     inbox_.push_back(std::move(event));
     return;
   }
-  handle(event);
+  handle(std::move(event));
   while (!inbox_.empty()) {
     std::vector<Event> events = std::exchange(inbox_, {});
-    for (const Event& e : events) handle(e);
+    for (Event& e : events) handle(std::move(e));
   }
 }
 
-void Member::handle(const Event& event) {
+void Member::handle(Event event) {
   if (!agent_) return;
   const Phase before = agent_->phase();
   stepping_ = true;
   agent_->set_wall_time(wall());
-  Effects effects = agent_->step(event, world_.local(host_));
+  Effects effects = agent_->step(std::move(event), world_.local(host_));
   if (world_.tracing() && agent_->phase() != before) {
     world_.trace("{} phase {} -> {}: {}", name().str(), to_string(before),
                  to_string(agent_->phase()), agent_->reason());
@@ -90,8 +91,12 @@ void Member::carry_out(Effects effects) {
 }
 
 void Member::carry_out_one(effect::ReadStore& e) {
-  store_.read(host_, agent_process_, [this, id = e.id](Result<store::Snapshot> result) {
-    deliver(event::StoreRead{id, std::move(result)});
+  store_.read(host_, agent_process_, [this, id = e.id](const Result<SnapshotPtr>& read) {
+    if (read) {
+      deliver(event::StoreRead{id, decoded_.of(*read)});
+    } else {
+      deliver(event::StoreRead{id, std::unexpected(read.error())});
+    }
   });
 }
 
@@ -116,7 +121,8 @@ void Member::carry_out_one(effect::Persist& e) {
 
 void Member::carry_out_one(effect::SetSampling& e) {
   sampling_ = e.every;
-  schedule_sample(Nanos{0});
+  told_.reset();
+  sample_after(Nanos{0});
 }
 
 void Member::carry_out_one(effect::Note& e) {
@@ -143,31 +149,40 @@ void Member::arm_wakeup() {
   });
 }
 
-void Member::schedule_sample(Nanos delay) {
-  world_.after(delay, agent_process_, [this, token = ++sampling_token_] {
-    if (token == sampling_token_) sample();
+void Member::sample_after(Nanos delay) {
+  Nanos takes = random_ms(random_, 0.3, 8);
+  if (random_.chance(0.01)) takes += random_ms(random_, 20, 200);
+  const MonoTime begun = world_.local(host_) + delay;
+  world_.after(delay + takes / 2, agent_process_, [this, begun, takes, token = ++sampling_token_] {
+    sample(begun, takes / 2, token);
   });
 }
 
-void Member::sample() {
-  const MonoTime begun = world_.local(host_);
+void Member::sample(MonoTime begun, Nanos answer, uint64_t token) {
+  if (token != sampling_token_) return;
+  PgStatus status = pg_.status();
+  status.sampled_at = begun;
   // A stopped server's sockets accept and never answer: the probe's deadline passes.
-  Nanos takes = pg_.hung() ? millis(500) : random_ms(random_, 0.3, 8);
-  if (random_.chance(0.01)) takes += random_ms(random_, 20, 200);
-  world_.after(takes / 2, agent_process_, [this, begun, takes, token = sampling_token_] {
-    PgStatus status = pg_.status();
-    status.sampled_at = begun;
-    if (pg_.disk().hung_until <= world_.now() || status.run != PgRun::kPrimary) {
-      write_probe_since_.reset();
-    } else {
-      if (!write_probe_since_) write_probe_since_ = begun;
-      status.write_waits = begun - *write_probe_since_;
-    }
-    world_.after(takes / 2, agent_process_, [this, token, status = std::move(status)] {
-      if (token != sampling_token_) return;
-      schedule_sample(sampling_);
-      deliver(event::Observed{status});
-    });
+  if (pg_.hung()) answer = millis(500);
+  if (pg_.disk().hung_until <= world_.now() || status.run != PgRun::kPrimary) {
+    write_probe_since_.reset();
+  } else {
+    if (!write_probe_since_) write_probe_since_ = begun;
+    status.write_waits = begun - *write_probe_since_;
+  }
+  Nanos hush = faults_.unchanged_sample;
+  // A leader takes a standby that it hears nothing of for silent (sync_degrade_after).
+  if (status.run == PgRun::kPrimary) hush = std::min(hush, millis(300));
+  if (told_ && world_.now() - told_at_ < hush) {
+    told_->sampled_at = begun;
+    if (*told_ == status) return sample_after(sampling_);
+  }
+  if (hush > Nanos{0}) told_ = status;
+  told_at_ = world_.now();
+  world_.after(answer, agent_process_, [this, token, status = std::move(status)] {
+    if (token != sampling_token_) return;
+    sample_after(sampling_);
+    deliver(event::Observed{status});
   });
 }
 
@@ -183,6 +198,7 @@ void Member::kill_agent(Nanos restart_after) {
   ++wakeup_token_;
   ++sampling_token_;
   sampling_ = Nanos{0};
+  told_.reset();
   ++op_token_;  // helper processes die with it
   running_op_.reset();
   kill_running_ = false;

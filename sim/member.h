@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "control/agent.h"
+#include "sim/decoded.h"
 #include "sim/observer.h"
 #include "sim/postgres_model.h"
 #include "sim/store_model.h"
@@ -21,12 +22,13 @@ struct ShellFaults {
   double op_unknown = 0.01;  // chance that it is done and reported as failed
   Nanos persist_low = micros(300);
   Nanos persist_high = millis(6);
+  Nanos unchanged_sample{0};  // at least so often a sample that shows nothing new is told
 };
 
 class Member {
  public:
-  Member(World& world, StoreModel& store, Fabric& fabric, Observer& observer, Endpoint host,
-         control::AgentConfig config, control::UnsafeMutations unsafe);
+  Member(World& world, StoreModel& store, Decoded& decoded, Fabric& fabric, Observer& observer,
+         Endpoint host, control::AgentConfig config, control::UnsafeMutations unsafe);
 
   // ---- faults and life --------------------------------------------------------------------------
   void boot();  // guard and agent
@@ -66,7 +68,7 @@ class Member {
     return WallTime(std::chrono::duration_cast<Millis>(world_.now()) + wall_offset_);
   }
   void deliver(control::Event event);
-  void handle(const control::Event& event);
+  void handle(control::Event event);
   void carry_out(control::Effects effects);
   void carry_out_one(control::effect::ReadStore& e);
   void carry_out_one(control::effect::CommitStore& e);
@@ -81,8 +83,8 @@ class Member {
   void carry_out_one(control::effect::AnswerPeer& e);
   void asked(std::function<void(control::PeerReply)> answer, const control::PeerRequest& request);
   void arm_wakeup();
-  void sample();
-  void schedule_sample(Nanos delay);
+  void sample_after(Nanos delay);
+  void sample(MonoTime begun, Nanos answer, uint64_t token);
 
   // guard
   void start_guard();
@@ -124,6 +126,7 @@ class Member {
 
   World& world_;
   StoreModel& store_;
+  Decoded& decoded_;
   Fabric& fabric_;
   Observer& observer_;
   Endpoint host_;
@@ -141,6 +144,8 @@ class Member {
   uint64_t wakeup_token_ = 0;
   Nanos sampling_{0};
   uint64_t sampling_token_ = 0;
+  std::optional<control::PgStatus> told_;  // the sample that the agent knows
+  SimTime told_at_{0};
   control::LocalState persisted_;
   bool restart_on_exit_ = false;
   Millis wall_offset_{0};

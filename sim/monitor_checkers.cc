@@ -127,7 +127,7 @@ void MonitorCluster::check_fence(int database) {
 }
 
 void MonitorCluster::check_liveness() {
-  const auto view = control::parse_cluster(keys_, store_.snapshot());
+  const auto view = control::parse_cluster(keys_, *store_.snapshot());
   std::string state = "no record";
   if (view.leader) {
     state = fmt::format("{} epoch {} of {}: {}", control::to_string(view.leader->value.phase),

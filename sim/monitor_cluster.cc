@@ -63,7 +63,7 @@ control::ClusterView MonitorCluster::parse(control::ClusterParser& parser,
   return parser.parse(snapshot);
 }
 
-control::ClusterView MonitorCluster::truth() { return parse(parser_, store_.snapshot()); }
+control::ClusterView MonitorCluster::truth() { return parse(parser_, *store_.snapshot()); }
 
 MonitorRunResult MonitorCluster::run() {
   for (int i = 0; i < plan_.databases; ++i) {
@@ -155,11 +155,10 @@ void MonitorCluster::proxy_read(int index) {
   p.reading = true;
   const Endpoint host = kFirstProxy + index;
   const MonoTime begun = world_.local(host);
-  store_.read(host, p.process, [this, index, begun](Result<store::Snapshot> result) {
+  store_.read(host, p.process, [this, index, begun](Result<SnapshotPtr> result) {
     proxies_[static_cast<size_t>(index)]->reading = false;
     if (!result) return;
-    proxy_act(index, parse(proxies_[static_cast<size_t>(index)]->parser, *std::move(result)),
-              begun);
+    proxy_act(index, parse(proxies_[static_cast<size_t>(index)]->parser, **result), begun);
   });
 }
 

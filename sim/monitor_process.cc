@@ -77,10 +77,10 @@ void MonitorCluster::carry_out(int index, monitor::Effects effects) {
   for (monitor::Effect& effect : effects) {
     if (std::holds_alternative<monitor::effect::ReadStore>(effect)) {
       const MonoTime begun = world_.local(host);
-      store_.read(host, m.process, [this, index, begun](Result<store::Snapshot> result) {
+      store_.read(host, m.process, [this, index, begun](Result<SnapshotPtr> result) {
         monitor::event::StoreRead read{begun, fail(ErrorCode::kTimeout, "no answer")};
         if (result) {
-          read.view = parse(monitors_[static_cast<size_t>(index)]->parser, *std::move(result));
+          read.view = parse(monitors_[static_cast<size_t>(index)]->parser, **result);
         }
         step(index, read);
       });

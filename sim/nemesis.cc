@@ -61,6 +61,7 @@ const std::vector<Nemesis::Fault>& Nemesis::faults() {
       {"pause", 2, &Nemesis::pause, false},
       {"configuration", 3, &Nemesis::configuration, false},
       {"task", 4, &Nemesis::task, false},
+      {"remove_member", 3, &Nemesis::remove_member, false},
   };
   return all;
 }
@@ -99,7 +100,9 @@ void Nemesis::start(SimTime until) {
 void Nemesis::next() {
   const Profile profile = cluster_.plan().profile;
   const bool calm = profile == Profile::kSingle || profile == Profile::kBlips;
-  const Nanos gap = calm ? random_ms(random_, 3000, 9000) : random_ms(random_, 50, 5000);
+  const Nanos gap = profile == Profile::kLong ? random_ms(random_, 30e3, 1200e3)
+                    : calm                    ? random_ms(random_, 3000, 9000)
+                                              : random_ms(random_, 50, 5000);
   world().after(gap, ProcessId::kWorld, [this] {
     if (healing_ || world().now() >= until_) return;
     inject_one();
@@ -132,6 +135,7 @@ void Nemesis::inject_one() {
     Nanos duration =
         random_.chance(0.5) ? random_ms(random_, 20, 2500) : random_ms(random_, 1000, 14000);
     if (blips) duration = random_ms(random_, 20, 1300);
+    if (cluster_.plan().profile == Profile::kLong && random_.chance(0.2)) duration *= 40;
     ++truth_.disturbances;
     world().count(fmt::format("fault.{}", f.name));
     world().trace("fault: {} for {} ms", f.name, to_ms(duration));

@@ -78,6 +78,8 @@ class Nemesis : public Checker {
   void pause(Nanos d);
   void configuration(Nanos d);
   void task(Nanos d);
+  void remove_member(Nanos d);
+  void add_again(Member& m);
 
   Cluster& cluster_;
   Prng random_;

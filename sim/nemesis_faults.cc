@@ -383,6 +383,28 @@ void Nemesis::task(Nanos) {
   cluster_.task(std::move(task));
 }
 
+void Nemesis::remove_member(Nanos) {
+  TaskRecord task;
+  task.kind = TaskKind::kRemove;
+  Member& m = any_member();
+  task.steps = {{m.name(), StepState::kWaiting, ""}};
+  cluster_.task(std::move(task));
+  add_again(m);
+}
+
+// As the operator is told to: with an empty data directory, once its daemon has stepped back.
+void Nemesis::add_again(Member& m) {
+  world().after(random_ms(random_, 500, 4000), ProcessId::kWorld, [this, &m] {
+    const bool out = truth_.view().removed.contains(m.name()) && m.agent_running() &&
+                     m.agent()->phase() == Phase::kRefused;
+    if (!out || world().frozen(m.host())) return add_again(m);
+    world().trace("operator adds {} again, empty", m.name().str());
+    world().count("model.added_again");
+    m.kill_processes(random_ms(random_, 100, 3000));
+    m.pg().data() = DataDirectory{};
+  });
+}
+
 void Nemesis::configuration(Nanos) {
   cluster_.change_config([this](ClusterConfig& c) {
     switch (random_.below(5)) {

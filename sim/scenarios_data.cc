@@ -375,6 +375,37 @@ void two_regions(Plan& p) {
   p.regions = {"a", "a", "b", "b"};
 }
 
+void relays(Plan& p) {
+  two_regions(p);
+  p.config.region_relays = true;
+}
+
+void relay_dies(Script& s) {
+  Member* below = nullptr;
+  Member* relay = nullptr;
+  const auto find_relay = [&] {
+    for (auto& m : s.cluster().members()) {
+      const auto upstream = m->pg().status().upstream;
+      if (!upstream || *upstream == s.primary().name() || !m->pg().receiver_streaming()) continue;
+      below = m.get();
+      relay = &s.named(upstream->str());
+    }
+    return relay != nullptr;
+  };
+  s.expect(s.cluster().run_until(find_relay, millis(30000)), "no member streams from a relay");
+  if (relay == nullptr) return;
+  s.strikes("the relay of a region dies");
+  relay->power_loss();
+  const auto hangs_elsewhere = [&] {
+    return below->pg().receiver_streaming() && below->pg().status().upstream != relay->name();
+  };
+  s.expect(s.cluster().run_until(hangs_elsewhere, millis(15000)), "it was not hung elsewhere");
+  s.expect_leader(s.primary());
+  s.expect_changes(0, 0);
+  s.expect_gap_below(millis(2000));
+  relay->boot();
+}
+
 void region_swap(Script& s) {
   const auto& all = s.cluster().members();
   const auto there = std::ranges::find_if(
@@ -512,6 +543,7 @@ constexpr Scenario kScenarios[] = {
     {"50", "scheduled switchover, also while paused", scheduled_switchover},
     {"51", "paused, then the primary is killed", paused},
     {"53", "rolling restart of the daemons", daemons_restart},
+    {"54", "the relay of a region dies", relay_dies, relays},
     {"57", "region lost", region_lost, two_regions},
     {"58", "planned swap of regions", region_swap, two_regions},
     {"60", "two members, each lost in turn", each_of_two_is_lost, two_members},

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 namespace bascule::sim {
 
@@ -16,85 +17,94 @@ Nanos StoreModel::service_time() {
 }
 
 namespace {
-// A callback that two events race for (reply, time-out): the first one takes it.
-template <typename Done>
-std::shared_ptr<Done> share(Done done) {
-  return std::make_shared<Done>(std::move(done));
+Result<SnapshotPtr> given_up(Result<SnapshotPtr>*) {
+  return fail(ErrorCode::kUnavailable, "store: no answer");
 }
-template <typename Done, typename Value>
-void call_once(Done& done, Value&& value) {
-  if (!done) return;
-  Done run = std::move(done);
-  done = nullptr;
-  run(std::forward<Value>(value));
+store::TxnResult given_up(store::TxnResult*) {
+  return {store::TxnOutcome::kUnknown, 0, "store: no answer"};
 }
 }  // namespace
 
-template <typename Done, typename Value>
-void StoreModel::answer(Endpoint from, ProcessId caller, std::shared_ptr<Done> done, Value value) {
+template <typename Value>
+struct StoreModel::CallFor : Call {
+  using Done = std::move_only_function<void(Value)>;
+  CallFor(Endpoint f, ProcessId c, Done d) : Call(f, c), done(std::move(d)) {}
+  bool open() const override { return static_cast<bool>(done); }
+  void give_up() override { end(given_up(static_cast<Value*>(nullptr))); }
+  void end(Value value) {
+    if (done) std::exchange(done, nullptr)(std::move(value));
+  }
+  Done done;
+  Value reply{};
+};
+
+// One event watches over all calls: nearly every one is answered long before its time.
+void StoreModel::expect(std::shared_ptr<Call> call) {
+  const SimTime at = world_.now() + faults_.client_timeout;
+  const auto later = std::ranges::upper_bound(due_, at, {}, &Due::at);
+  const bool first = later == due_.begin();
+  due_.insert(later, Due{at, std::move(call)});
+  if (first) expire_at(at);
+}
+
+void StoreModel::expire_at(SimTime at) {
+  world_.at(at, ProcessId::kWorld, [this, token = ++expiry_] {
+    if (token == expiry_) expire();
+  });
+}
+
+void StoreModel::expire() {
+  while (!due_.empty() && (due_.front().at <= world_.now() || !due_.front().call->open())) {
+    const std::shared_ptr<Call> call = std::move(due_.front().call);
+    due_.pop_front();
+    if (call->open()) world_.at(world_.now(), call->caller, [call] { call->give_up(); });
+  }
+  if (!due_.empty()) expire_at(due_.front().at);
+}
+
+template <typename Value>
+void StoreModel::answer(std::shared_ptr<CallFor<Value>> call, Value value) {
   if (random_.chance(faults_.lose_reply)) {
     world_.count("store.reply_lost");
     return;
   }
-  Nanos late{0};
-  if (random_.chance(faults_.reply_late)) {
-    late = micros(random_.between(0, faults_.reply_late_max.count() / 1000));
-    world_.count("store.reply_late");
-  }
-  auto boxed = std::make_shared<Value>(std::move(value));
-  world_.after(late, ProcessId::kWorld, [this, from, caller, done, boxed] {
+  call->reply = std::move(value);
+  const auto reply = [this, call] {
+    const auto end = [call] { call->end(std::move(call->reply)); };
+    if (world_.send(kStoreEndpoint, call->from, call->caller, end)) return;
     // A reply held up by a cut link arrives after it heals: TCP sends again.
-    if (!world_.send(kStoreEndpoint, from, caller,
-                     [done, boxed] { call_once(*done, std::move(*boxed)); })) {
-      world_.after(millis(300), ProcessId::kWorld, [this, from, caller, done, boxed] {
-        world_.send(kStoreEndpoint, from, caller,
-                    [done, boxed] { call_once(*done, std::move(*boxed)); });
-      });
-    }
-  });
+    world_.after(millis(300), ProcessId::kWorld,
+                 [this, call, end] { world_.send(kStoreEndpoint, call->from, call->caller, end); });
+  };
+  if (!random_.chance(faults_.reply_late)) return reply();
+  world_.count("store.reply_late");
+  world_.after(micros(random_.between(0, faults_.reply_late_max.count() / 1000)), ProcessId::kWorld,
+               reply);
 }
 
 void StoreModel::read(Endpoint from, ProcessId caller, ReadDone done) {
-  read_key(from, caller, {}, std::move(done));
-}
-
-void StoreModel::read_key(Endpoint from, ProcessId caller, std::string key, ReadDone done) {
-  auto shared = share(std::move(done));
-  world_.after(faults_.client_timeout, caller, [shared] {
-    if (*shared)
-      call_once(*shared,
-                Result<store::Snapshot>(fail(ErrorCode::kUnavailable, "store: no answer")));
-  });
+  auto call = std::make_shared<CallFor<Result<SnapshotPtr>>>(from, caller, std::move(done));
+  expect(call);
   if (random_.chance(faults_.lose_request)) return;
-  world_.send(from, kStoreEndpoint, ProcessId::kWorld,
-              [this, from, caller, shared, key = std::move(key)]() mutable {
-                if (outage_) return;
-                world_.after(service_time(), ProcessId::kWorld,
-                             [this, from, caller, shared, key = std::move(key)] {
-                               if (outage_ || !*shared) return;
-                               answer(from, caller, shared,
-                                      Result<store::Snapshot>(key.empty() ? snapshot() : one(key)));
-                             });
-              });
+  world_.send(
+      from, kStoreEndpoint, ProcessId::kWorld,
+      [this, call] {
+        if (!outage_ && call->open()) answer<Result<SnapshotPtr>>(call, snapshot());
+      },
+      service_time());
 }
 
 void StoreModel::commit(Endpoint from, ProcessId caller, store::Txn txn, TxnDone done) {
-  auto shared = share(std::move(done));
-  world_.after(faults_.client_timeout, caller, [shared] {
-    if (*shared) {
-      call_once(*shared, store::TxnResult{store::TxnOutcome::kUnknown, 0, "store: no answer"});
-    }
-  });
+  auto call = std::make_shared<CallFor<store::TxnResult>>(from, caller, std::move(done));
+  expect(call);
   if (random_.chance(faults_.lose_request)) {
     world_.count("store.request_lost");
     return;
   }
-  auto boxed = std::make_shared<store::Txn>(std::move(txn));
-  const auto arrive = [this, from, caller, shared, boxed] {
+  const auto arrive = [this, call, txn = std::make_shared<store::Txn>(std::move(txn))] {
     if (outage_) return;
-    world_.after(service_time(), ProcessId::kWorld, [this, from, caller, shared, boxed] {
-      if (outage_) return;
-      answer(from, caller, shared, apply(*boxed, from));
+    world_.after(service_time(), ProcessId::kWorld, [this, call, txn] {
+      if (!outage_) answer(call, apply(*txn, call->from));
     });
   };
   if (random_.chance(faults_.apply_late)) {
@@ -107,12 +117,8 @@ void StoreModel::commit(Endpoint from, ProcessId caller, store::Txn txn, TxnDone
   world_.send(from, kStoreEndpoint, ProcessId::kWorld, arrive);
 }
 
-store::TxnResult StoreModel::apply(const store::Txn& txn, Endpoint by) {
-  for (const store::Compare& c : txn.compares) {
-    if (revision_of(c.key) != c.revision) {
-      return store::TxnResult{store::TxnOutcome::kConflict, 0, {}};
-    }
-  }
+void StoreModel::write(const store::Txn& txn) {
+  snapshot_.reset();
   ++revision_;
   for (const store::Write& w : txn.writes) {
     if (w.value) {
@@ -121,6 +127,15 @@ store::TxnResult StoreModel::apply(const store::Txn& txn, Endpoint by) {
       entries_.erase(w.key);
     }
   }
+}
+
+store::TxnResult StoreModel::apply(const store::Txn& txn, Endpoint by) {
+  for (const store::Compare& c : txn.compares) {
+    if (revision_of(c.key) != c.revision) {
+      return store::TxnResult{store::TxnOutcome::kConflict, 0, {}};
+    }
+  }
+  write(txn);
   world_.mix(revision_);
   log_.push_back(txn);
   if (on_applied) on_applied(txn, revision_, by);
@@ -135,23 +150,22 @@ void StoreModel::watch(Endpoint from, ProcessId caller, std::function<void()> ch
 
 void StoreModel::notify() {
   for (Watch& w : watches_) {
-    if (w.pending || !world_.alive(w.caller)) continue;
-    w.pending = true;
+    if (w.leaves_at > world_.now() || !world_.alive(w.caller)) continue;
     Nanos delay = micros(random_.between(500, 8000));
     if (random_.chance(faults_.watch_late)) {
       world_.count("store.watch_late");
       delay = random_ms(random_, 50, 1000);
     }
-    world_.after(delay, ProcessId::kWorld, [this, caller = w.caller] {
-      const auto it = std::ranges::find(watches_, caller, &Watch::caller);
-      if (it == watches_.end()) return;
-      it->pending = false;
-      if (!outage_) world_.send(kStoreEndpoint, it->from, caller, it->changed);
-    });
+    w.leaves_at = world_.now() + delay;
+    const auto hint = [this, changed = w.changed] {
+      if (!outage_) changed();
+    };
+    world_.send(kStoreEndpoint, w.from, w.caller, hint, delay);
   }
 }
 
 void StoreModel::wipe() {
+  snapshot_.reset();
   entries_.clear();
   log_.clear();
   revision_ = 0;
@@ -167,16 +181,8 @@ void StoreModel::rollback(size_t transactions) {
   entries_.clear();
   revision_ = 0;
   damaged_ = true;
-  for (const store::Txn& txn : log) {
-    ++revision_;
-    for (const store::Write& w : txn.writes) {
-      if (w.value) {
-        entries_[w.key] = store::Entry{w.key, *w.value, revision_};
-      } else {
-        entries_.erase(w.key);
-      }
-    }
-  }
+  snapshot_.reset();
+  for (const store::Txn& txn : log) write(txn);
   log_ = std::move(log);
   notify();
 }
@@ -191,18 +197,12 @@ store::Revision StoreModel::revision_of(const std::string& key) const {
   return it == entries_.end() ? 0 : it->second.revision;
 }
 
-store::Snapshot StoreModel::one(const std::string& key) const {
-  store::Snapshot s{identity_, revision_, {}};
-  const auto it = entries_.find(key);
-  if (it != entries_.end()) s.entries.push_back(it->second);
-  return s;
-}
-
-store::Snapshot StoreModel::snapshot() const {
-  store::Snapshot s{identity_, revision_, {}};
-  s.entries.reserve(entries_.size());
-  for (const auto& [key, entry] : entries_) s.entries.push_back(entry);
-  return s;
+SnapshotPtr StoreModel::snapshot() const {
+  if (snapshot_) return snapshot_;
+  auto s = std::make_shared<store::Snapshot>(identity_, revision_, std::vector<store::Entry>{});
+  s->entries.reserve(entries_.size());
+  for (const auto& [key, entry] : entries_) s->entries.push_back(entry);
+  return snapshot_ = std::move(s);
 }
 
 }  // namespace bascule::sim

@@ -3,8 +3,10 @@
 // outages, and the two disasters of people: wiped, and restored from an older backup.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,17 +26,18 @@ struct StoreFaults {
   double watch_late = 0.05;  // by up to a second, as the contract allows
 };
 
+// Shared, because between two transactions everybody reads the same.
+using SnapshotPtr = std::shared_ptr<const store::Snapshot>;
+
 class StoreModel {
  public:
-  using ReadDone = std::move_only_function<void(Result<store::Snapshot>)>;
+  using ReadDone = std::move_only_function<void(Result<SnapshotPtr>)>;
   using TxnDone = std::move_only_function<void(store::TxnResult)>;
 
   explicit StoreModel(World& world);
 
   // Callbacks run as `caller`, once, at the latest after client_timeout, if it still lives.
   void read(Endpoint from, ProcessId caller, ReadDone done);
-  // The same for one key alone: what a proxy needs.
-  void read_key(Endpoint from, ProcessId caller, std::string key, ReadDone done);
   void commit(Endpoint from, ProcessId caller, store::Txn txn, TxnDone done);
   // Spurious and coalesced calls are possible; runs as `caller` as long as that lives.
   void watch(Endpoint from, ProcessId caller, std::function<void()> changed);
@@ -51,8 +54,7 @@ class StoreModel {
   const std::string* value(const std::string& key) const;
   store::Revision revision() const { return revision_; }
   store::Revision revision_of(const std::string& key) const;
-  store::Snapshot snapshot() const;
-  store::Snapshot one(const std::string& key) const;
+  SnapshotPtr snapshot() const;  // the same pointer until something changes
   // Called right after a transaction was applied.
   std::function<void(const store::Txn&, store::Revision, Endpoint by)> on_applied;
   store::TxnResult apply(const store::Txn& txn, Endpoint by);
@@ -62,12 +64,31 @@ class StoreModel {
     Endpoint from;
     ProcessId caller;
     std::function<void()> changed;
-    bool pending = false;
+    SimTime leaves_at{0};  // a hint that waits for it tells of later changes, too
   };
+  // A request that is answered once: by its reply, or by its time.
+  struct Call {
+    Call(Endpoint f, ProcessId c) : from(f), caller(c) {}
+    virtual ~Call() = default;
+    virtual bool open() const = 0;
+    virtual void give_up() = 0;
+    Endpoint from;
+    ProcessId caller;
+  };
+  template <typename Value>
+  struct CallFor;
+  struct Due {
+    SimTime at;
+    std::shared_ptr<Call> call;
+  };
+  void expect(std::shared_ptr<Call> call);
+  void expire_at(SimTime at);
+  void expire();
+  void write(const store::Txn& txn);
   void notify();
   Nanos service_time();
-  template <typename Done, typename Value>
-  void answer(Endpoint from, ProcessId caller, std::shared_ptr<Done> done, Value value);
+  template <typename Value>
+  void answer(std::shared_ptr<CallFor<Value>> call, Value value);
 
   World& world_;
   Prng random_;
@@ -80,6 +101,9 @@ class StoreModel {
   bool outage_ = false;
   bool damaged_ = false;
   std::vector<Watch> watches_;
+  std::deque<Due> due_;  // calls by the time that they are given up at
+  uint64_t expiry_ = 0;  // the event that watches over them
+  mutable SnapshotPtr snapshot_;
 };
 
 }  // namespace bascule::sim

@@ -55,7 +55,7 @@ TEST_F(StoreModelTest, LateRequestIsAppliedAfterItsSenderWasToldUnknown) {
 TEST_F(StoreModelTest, OutageAnswersNothingAndAppliesNothing) {
   model.set_outage(true);
   bool unavailable = false;
-  model.read(0, caller, [&](const Result<store::Snapshot>& r) { unavailable = !r.has_value(); });
+  model.read(0, caller, [&](const Result<SnapshotPtr>& r) { unavailable = !r.has_value(); });
   model.commit(0, caller, put("k", "v", 0), [](const store::TxnResult&) {});
   world.run_until(millis(1500));
   EXPECT_TRUE(unavailable);
@@ -75,10 +75,10 @@ TEST_F(StoreModelTest, WipeChangesTheIdentityAndRollbackDoesNot) {
   for (store::Revision i = 0; i < 3; ++i) model.apply(put("k", std::to_string(i), i), 0);
   model.rollback(1);
   EXPECT_EQ(*model.value("k"), "1");
-  EXPECT_EQ(model.snapshot().identity, "store-1");
+  EXPECT_EQ(model.snapshot()->identity, "store-1");
   model.wipe();
   EXPECT_EQ(model.value("k"), nullptr);
-  EXPECT_EQ(model.snapshot().identity, "store-2");
+  EXPECT_EQ(model.snapshot()->identity, "store-2");
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ World::World(uint64_t seed)
   processes_.emplace_back();
 }
 
-void World::at(SimTime when, ProcessId whose, InlineFunction run) {
+uint32_t World::new_slot(ProcessId whose, Way way, size_t link, InlineFunction run) {
   uint32_t slot = 0;
   if (free_slots_.empty()) {
     slot = static_cast<uint32_t>(slots_.size());
@@ -32,10 +32,26 @@ void World::at(SimTime when, ProcessId whose, InlineFunction run) {
     slot = free_slots_.back();
     free_slots_.pop_back();
   }
-  slots_[slot].whose = whose;
-  slots_[slot].run = std::move(run);
+  Slot& s = slots_[slot];
+  s.whose = whose;
+  s.way = way;
+  s.link = static_cast<uint8_t>(link);
+  s.run = std::move(run);
+  return slot;
+}
+
+void World::free_slot(uint32_t slot) {
+  slots_[slot].run = {};
+  free_slots_.push_back(slot);
+}
+
+void World::schedule(SimTime when, uint32_t slot) {
   heap_.push_back(Key{std::max(when, now_), sequence_++, slot});
   std::push_heap(heap_.begin(), heap_.end(), std::greater<>{});
+}
+
+void World::at(SimTime when, ProcessId whose, InlineFunction run) {
+  schedule(when, new_slot(whose, Way::kLocal, 0, std::move(run)));
 }
 
 bool World::run_until(SimTime end) {
@@ -44,22 +60,34 @@ bool World::run_until(SimTime end) {
     if (key.at > end) break;
     std::pop_heap(heap_.begin(), heap_.end(), std::greater<>{});
     heap_.pop_back();
-    const ProcessId whose = slots_[key.slot].whose;
-    InlineFunction run = std::move(slots_[key.slot].run);
-    free_slots_.push_back(key.slot);
     now_ = key.at;
-    Process& p = processes_[static_cast<size_t>(whose)];
-    if (!p.alive) continue;
+    if (!arrives(key.slot)) continue;
+    Slot& slot = slots_[key.slot];
+    Process& p = processes_[static_cast<size_t>(slot.whose)];
     if (waits(p)) {
-      p.waiting.push_back(std::move(run));
-      continue;
+      p.waiting.push_back(std::move(slot.run));
+    } else {
+      ++events_run_;
+      mix(static_cast<uint64_t>(key.at.count()) ^ (static_cast<uint64_t>(slot.whose) << 48));
+      slot.run();
     }
-    ++events_run_;
-    mix(static_cast<uint64_t>(key.at.count()) ^ (static_cast<uint64_t>(whose) << 48));
-    run();
+    free_slot(key.slot);
   }
   if (violations_.empty()) now_ = std::max(now_, end);
   return violations_.empty();
+}
+
+// Its time has come. False: it is lost, or under way once more.
+bool World::arrives(uint32_t slot) {
+  const Slot& s = slots_[slot];
+  if (!alive(s.whose)) {
+    free_slot(slot);
+    return false;
+  }
+  if (s.way == Way::kLocal) return true;
+  const bool cut = s.way == Way::kStreamAgain || links_[s.link].cuts > 0;
+  if (cut) s.way == Way::kMessage ? free_slot(slot) : transmit(slot);
+  return !cut;
 }
 
 ProcessId World::spawn(Endpoint host) {
@@ -129,31 +157,28 @@ Nanos World::link_delay(Endpoint from, Endpoint to) {
   return delay + links_[index(from, to)].extra;
 }
 
-bool World::send(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver) {
+bool World::send(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver,
+                 Nanos work) {
   const Link& link = links_[index(from, to)];
   if (link.cuts > 0) return false;
   if (link.loss > 0 && net_random_.chance(link.loss)) return false;
-  after(link_delay(from, to), ProcessId::kWorld,
-        [this, from, to, receiver, run = std::make_unique<InlineFunction>(std::move(deliver))] {
-          if (!reachable(from, to)) return;
-          at(now_, receiver, std::move(*run));
-        });
+  schedule(now_ + link_delay(from, to) + work,
+           new_slot(receiver, Way::kMessage, index(from, to), std::move(deliver)));
   return true;
 }
 
 void World::send_stream(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver) {
   if (!alive(receiver)) return;
-  const Link& link = links_[index(from, to)];
+  transmit(new_slot(receiver, Way::kStream, index(from, to), std::move(deliver)));
+}
+
+void World::transmit(uint32_t slot) {
+  Slot& s = slots_[slot];
+  const Link& link = links_[s.link];
   const bool lost = link.cuts > 0 || (link.loss > 0 && net_random_.chance(link.loss));
-  after(
-      lost ? millis(200) : link_delay(from, to), ProcessId::kWorld,
-      [this, from, to, receiver, lost, run = std::make_unique<InlineFunction>(std::move(deliver))] {
-        if (lost || !reachable(from, to)) {
-          send_stream(from, to, receiver, std::move(*run));
-        } else {
-          at(now_, receiver, std::move(*run));
-        }
-      });
+  s.way = lost ? Way::kStreamAgain : Way::kStream;
+  const Nanos takes = lost ? millis(200) : link_delay(s.link / kEndpoints, s.link % kEndpoints);
+  schedule(now_ + takes, slot);
 }
 
 void World::mix(uint64_t value) {

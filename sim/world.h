@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <string>
 #include <string_view>
@@ -91,9 +92,11 @@ class World {
     return from == to || links_[index(from, to)].cuts == 0;
   }
   bool both_ways(Endpoint a, Endpoint b) const { return reachable(a, b) && reachable(b, a); }
-  // One message: `deliver` runs as `receiver` after the link's delay. False: lost, now known to the
-  // simulator only. A link that is cut while a message travels loses it too (deliver isn't run).
-  bool send(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver);
+  // One message: `deliver` runs as `receiver` after the link's delay, and `work` of the receiver's
+  // before it. False: lost, now known to the simulator only. A link that is cut while a message
+  // travels loses it too (deliver isn't run).
+  bool send(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver,
+            Nanos work = Nanos{0});
   // The same over a connection that goes on: lost bytes are sent again until they arrive or the
   // receiver is dead.
   void send_stream(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver);
@@ -126,8 +129,12 @@ class World {
   Prng& net_random() { return net_random_; }
 
  private:
+  // How an event comes to its process: from within, or over a link that may be cut meanwhile.
+  enum class Way : uint8_t { kLocal, kMessage, kStream, kStreamAgain };
   struct Slot {
     ProcessId whose{};
+    Way way = Way::kLocal;
+    uint8_t link = 0;
     InlineFunction run;
   };
   struct Key {
@@ -155,6 +162,12 @@ class World {
   static size_t index(Endpoint from, Endpoint to) {
     return static_cast<size_t>(from * kEndpoints + to);
   }
+  static_assert(kEndpoints * kEndpoints <= 256);  // Slot::link
+  void schedule(SimTime when, uint32_t slot);
+  uint32_t new_slot(ProcessId whose, Way way, size_t link, InlineFunction run);
+  void free_slot(uint32_t slot);
+  void transmit(uint32_t slot);
+  bool arrives(uint32_t slot);
   bool waits(const Process& p) const {
     return p.stopped || (p.host >= 0 && frozen_[static_cast<size_t>(p.host)].on);
   }
@@ -168,7 +181,7 @@ class World {
   uint64_t hash_ = 0xcbf29ce484222325;
   bool tracing_ = false;
   std::vector<Key> heap_;
-  std::vector<Slot> slots_;
+  std::deque<Slot> slots_;  // stay where they are while they run
   std::vector<uint32_t> free_slots_;
   std::vector<Process> processes_;
   std::array<HostClock, kEndpoints> clocks_;

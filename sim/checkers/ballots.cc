@@ -15,7 +15,8 @@ class Ballots : public Checker {
 
   void store_applied(const store::Txn& txn, store::Revision revision, Endpoint) override {
     for (const store::Write& w : txn.writes) {
-      if (w.key == truth_.keys.leader()) leader_revision_ = revision;
+      if (w.key == leader_key_) leader_revision_ = revision;
+      if (!w.key.starts_with(ballots_prefix_)) continue;
       for (auto& m : truth_.members) {
         if (w.key != truth_.keys.ballot(m->name())) continue;
         auto& ballot = ballots_[static_cast<size_t>(m->host())];
@@ -49,6 +50,8 @@ class Ballots : public Checker {
         "ballots", fmt::format("host {} holds WAL up to {:X} while its ballot says {:X}", host, end,
                                ballot.position.lsn.value));
   }
+  const std::string leader_key_ = truth_.keys.leader();
+  const std::string ballots_prefix_ = truth_.keys.prefix + "ballots/";
   store::Revision leader_revision_ = 0;
   std::array<std::optional<control::Ballot>, kHostsMax> ballots_;
 };
@@ -72,11 +75,9 @@ class SyncRule : public Checker {
       look(o->sync_standbys, o->sync_count);
     }
     if (setting == nullptr || truth_.store_damaged) return;
-    const std::string* text = truth_.store.value(truth_.keys.sync());
-    if (text == nullptr) return;
-    const auto record = control::decode_sync(*text);
+    const auto& record = truth_.view().sync;
     if (!record) return;
-    const auto& all = record->generations;
+    const auto& all = record->value.generations;
     const auto mine = std::ranges::find_if(all.rbegin(), all.rend(),
                                            [&](const auto& g) { return g.leader == m.name(); });
     // No voters: only the leader itself may be elected, which is right under every setting.

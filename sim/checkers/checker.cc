@@ -23,11 +23,9 @@ bool Truth::excused(Endpoint host) {
 }
 
 bool Truth::lawful(Endpoint host, uint32_t timeline) const {
-  const std::string* text = store.value(keys.leader());
-  const auto leader = text != nullptr ? control::decode_leader(*text)
-                                      : Result<control::LeaderRecord>(control::LeaderRecord{});
-  return leader && !leader->vacant() && leader->timeline.value == timeline &&
-         leader->holder == members[static_cast<size_t>(host)]->name();
+  const auto& leader = view().leader;
+  return leader && !leader->value.vacant() && leader->value.timeline.value == timeline &&
+         leader->value.holder == members[static_cast<size_t>(host)]->name();
 }
 
 bool Truth::bound_until(Member& leader, MonoTime deadline) const {
@@ -40,10 +38,10 @@ bool Truth::bound_until(Member& leader, MonoTime deadline) const {
     }
     return false;
   };
-  const std::string* text = store.value(keys.sync());
-  const auto sync = text != nullptr ? control::decode_sync(*text) : control::SyncRecord{};
-  if (sync && !sync->generations.empty() && sync->generations.back().quorum > 0) {
-    const control::Generation& g = sync->generations.back();
+  const control::ClusterView& now = view();
+  if (now.sync && !now.sync->value.generations.empty() &&
+      now.sync->value.generations.back().quorum > 0) {
+    const control::Generation& g = now.sync->value.generations.back();
     size_t free = 0;  // voters that may ballot
     for (const std::string& voter : g.voters) {
       const auto holder = std::ranges::find_if(members, [&](const auto& m) {
@@ -53,18 +51,15 @@ bool Truth::bound_until(Member& leader, MonoTime deadline) const {
     }
     return free < g.quorum;
   }
-  text = store.value(keys.roster());
-  const auto roster = text != nullptr ? control::decode_roster(*text) : control::RosterRecord{};
-  return roster && std::ranges::all_of(roster->members, [&](const NodeName& name) {
-           return name == leader.name() || bound(name);
-         });
+  const auto others_bound = [&](const NodeName& name) {
+    return name == leader.name() || bound(name);
+  };
+  return !now.roster || std::ranges::all_of(now.roster->value.members, others_bound);
 }
 
 uint64_t Truth::system_id() const {
-  const std::string* text = store.value(keys.init());
-  const auto init = text != nullptr ? control::decode_init(*text)
-                                    : Result<control::InitRecord>(control::InitRecord{});
-  return init ? init->system_id : 0;
+  const auto& init = view().init;
+  return init ? init->value.system_id : 0;
 }
 
 bool Truth::safe_member_electable() const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "control/records.h"
+#include "sim/decoded.h"
 #include "sim/member.h"
 #include "sim/observer.h"
 #include "sim/store_model.h"
@@ -18,11 +19,15 @@ namespace bascule::sim {
 struct Truth {
   World& world;
   StoreModel& store;
+  Decoded& decoded;
   const control::Keys& keys;
   const control::ClusterConfig& initial;
   std::vector<std::unique_ptr<Member>>& members;
+  // What the store holds now. Valid until the next call.
+  const control::ClusterView& view() const { return decoded.now(); }
   // Data directories or the store were destroyed on purpose, so less is promised.
   bool store_damaged = false;
+  bool follows = false;       // begins as a standby cluster
   bool blips_only = false;    // every fault of this run is shorter than the tolerance
   SimTime healed_at{0};       // 0: not yet
   int disturbances = 0;       // faults and requests so far

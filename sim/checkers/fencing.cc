@@ -2,8 +2,10 @@
 // later than the send time of the last renewal that succeeded plus fence_after; PostgreSQL becomes
 // a primary only while that deadline is ahead. In failsafe: never later than enough members are
 // bound to it by pledges.
+#include <algorithm>
 #include <map>
 #include <optional>
+#include <unordered_map>
 
 #include "sim/checkers/checker.h"
 
@@ -18,12 +20,16 @@ class Fencing : public Checker {
 
   void commit_sent(Member& m, const store::Txn& txn, control::RequestId id,
                    MonoTime sent) override {
+    const auto writes_record = [&](const store::Write& w) { return w.key == leader_key_; };
+    if (std::ranges::any_of(txn.writes, writes_record)) state(m).sent[id] = sent;
+  }
+
+  void store_applied(const store::Txn& txn, store::Revision revision, Endpoint) override {
     for (const store::Write& w : txn.writes) {
-      if (w.key != truth_.keys.leader() || !w.value) continue;
-      const auto record = control::decode_leader(*w.value);
-      if (record && record->holder == m.name() && !record->vacant()) {
-        state(m).sent[id] = Sent{sent, control::ClusterConfig::fence_after(record->ttl)};
-      }
+      const auto& leader = truth_.view().leader;
+      if (w.key != leader_key_ || !leader || leader->value.vacant()) continue;
+      records_[revision] =
+          Renewal{leader->value.holder, control::ClusterConfig::fence_after(leader->value.ttl)};
     }
   }
 
@@ -31,12 +37,17 @@ class Fencing : public Checker {
     State& s = state(m);
     const auto it = s.sent.find(id);
     if (it == s.sent.end()) return;
-    world().trace("{} its write of the record, sent {} ms ago: {}", m.name().str(),
-                  to_ms(world().local(m.host()) - it->second.at), static_cast<int>(r.outcome));
-    const MonoTime limit = it->second.at + it->second.fence_after;
-    if (r.outcome == store::TxnOutcome::kCommitted && (!s.limit || limit > *s.limit))
-      s.limit = limit;
+    const MonoTime sent = it->second;
     s.sent.erase(it);
+    world().trace("{} its write of the record, sent {} ms ago: {}", m.name().str(),
+                  to_ms(world().local(m.host()) - sent), static_cast<int>(r.outcome));
+    const auto record = records_.find(r.revision);
+    if (r.outcome != store::TxnOutcome::kCommitted || record == records_.end() ||
+        record->second.holder != m.name()) {
+      return;
+    }
+    const MonoTime limit = sent + record->second.fence_after;
+    if (!s.limit || limit > *s.limit) s.limit = limit;
   }
 
   void guard_armed(Member& m, MonoTime deadline) override {
@@ -47,6 +58,10 @@ class Fencing : public Checker {
           "fencing", fmt::format("{} arms the guard without a successful renewal", m.name().str()));
     } else if (deadline > *s.limit && truth_.bound_until(m, deadline)) {
       world().count("failsafe.extended");
+    } else if (deadline > *s.limit && truth_.was_rolled_back &&
+               m.agent()->cluster().revision > truth_.store.revision()) {
+      // Its voters are those of the record before the backup came, and it has not seen that yet.
+      world().count("exception.rolled_back_store");
     } else if (deadline > *s.limit) {
       world().violation("fencing",
                         fmt::format("{} arms the guard {} ms beyond its last renewal's limit",
@@ -92,17 +107,19 @@ class Fencing : public Checker {
   }
 
  private:
-  struct Sent {
-    MonoTime at;
+  struct Renewal {
+    NodeName holder;
     Nanos fence_after;
   };
   struct State {
-    std::map<control::RequestId, Sent> sent;
+    std::map<control::RequestId, MonoTime> sent;
     std::optional<MonoTime> limit;
     SimTime unarmed_since{-1};
   };
   State& state(Member& m) { return states_[static_cast<size_t>(m.host())]; }
+  const std::string leader_key_ = truth_.keys.leader();
   std::array<State, kHostsMax> states_;
+  std::unordered_map<store::Revision, Renewal> records_;  // by the revision that wrote it
 };
 
 }  // namespace

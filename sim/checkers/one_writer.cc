@@ -1,6 +1,6 @@
 // Invariant 1: the holder of an epoch can no longer acknowledge a write once the holder of a later
 // one has accepted its first. A timeline belongs to one epoch (checked by wal_identity.cc), so
-// timelines stand for epochs here.
+// timelines stand for epochs here. In an epoch that follows another cluster nobody writes.
 #include <algorithm>
 #include <array>
 
@@ -14,6 +14,9 @@ class OneWriter : public Checker {
   using Checker::Checker;
 
   void commit_inserted(Endpoint host, const WalRecord& r) override {
+    if (truth_.follows && !truth_.store_damaged && follows_another()) {
+      report(host, r, "accepted it while the cluster follows another one");
+    }
     if (r.timeline <= newest_) return;
     newest_ = r.timeline;
     newest_host_ = host;
@@ -62,6 +65,13 @@ class OneWriter : public Checker {
   }
 
  private:
+  bool follows_another() {
+    const control::ClusterView& view = truth_.view();
+    if (!view.leader) return false;
+    const auto epoch = view.history.find(view.leader->value.epoch);
+    return epoch != view.history.end() && epoch->second.following;
+  }
+
   bool in_newest(uint64_t commit) {
     const auto& wal = member(newest_host_).pg().data().wal;
     return std::ranges::find(wal, commit, &WalRecord::commit) != wal.end();

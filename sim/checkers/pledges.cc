@@ -15,10 +15,9 @@ class Pledges : public Checker {
     auto& pledge = truth_.pledges[static_cast<size_t>(by.host())];
     pledge = {request.from, request.epoch, until, by_clock_of(request.from, by, until)};
     if (!leads(*pledge)) return;  // it is not the leader any more: nobody is bound, nothing gained
-    const std::string* text = truth_.store.value(truth_.keys.ballot(by.name()));
-    const auto ballot = text ? control::decode_ballot(*text) : Result<control::Ballot>();
-    const auto revision = truth_.store.revision_of(truth_.keys.leader());
-    if (text != nullptr && ballot && ballot->answers == revision) {
+    const auto ballot = truth_.view().ballots.find(by.name());
+    if (ballot != truth_.view().ballots.end() &&
+        ballot->second.value.answers == truth_.view().leader_revision) {
       world().violation("pledges", fmt::format("{} pledges to {} while its ballot counts",
                                                by.name().str(), request.from.str()));
     }
@@ -47,10 +46,8 @@ class Pledges : public Checker {
   }
 
   bool leads(const Truth::Pledge& pledge) const {
-    const std::string* text = truth_.store.value(truth_.keys.leader());
-    const auto record = text ? control::decode_leader(*text) : Result<control::LeaderRecord>();
-    return text != nullptr && record && record->holder == pledge.to &&
-           record->epoch == pledge.epoch;
+    const auto& record = truth_.view().leader;
+    return record && record->value.holder == pledge.to && record->value.epoch == pledge.epoch;
   }
 };
 

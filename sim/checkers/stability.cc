@@ -12,7 +12,7 @@ class Stability : public Checker {
 
   void store_applied(const store::Txn& txn, store::Revision, Endpoint) override {
     for (const store::Write& w : txn.writes) {
-      if (!w.value || !w.key.starts_with(truth_.keys.prefix + "history/")) continue;
+      if (!w.value || !w.key.starts_with(history_prefix_)) continue;
       const auto record = control::decode_history(*w.value);
       if (!record || record->epoch.value <= newest_) continue;
       newest_ = record->epoch.value;
@@ -36,6 +36,7 @@ class Stability : public Checker {
   }
 
  private:
+  const std::string history_prefix_ = truth_.keys.prefix + "history/";
   uint64_t newest_ = 0;
   int changes_ = 0;
   int after_healing_ = 0;
@@ -53,7 +54,10 @@ class Reasons : public Checker {
       last_[i] = phase;
       world().count(fmt::format("phase.{}", control::to_string(phase)));
     }
-    if (phase == control::Phase::kLeading || phase == control::Phase::kFollowing) return;
+    if (phase == control::Phase::kLeading || phase == control::Phase::kFollowing ||
+        phase == control::Phase::kStandbyLeading) {
+      return;
+    }
     if (agent.reason().empty()) {
       world().violation("reasons", fmt::format("{} is {} without a reason", m.name().str(),
                                                control::to_string(phase)));

@@ -75,7 +75,7 @@ Agent::Agent(Agent&&) noexcept = default;
 Agent& Agent::operator=(Agent&&) noexcept = default;
 
 Effects Agent::start(MonoTime now) { return impl_->start(now); }
-Effects Agent::step(const Event& event, MonoTime now) { return impl_->step(event, now); }
+Effects Agent::step(Event event, MonoTime now) { return impl_->step(std::move(event), now); }
 MonoTime Agent::next_wakeup() const { return impl_->wake_; }
 void Agent::set_wall_time(WallTime wall) { impl_->wall_ = wall; }
 Phase Agent::phase() const { return impl_->phase_; }
@@ -109,9 +109,9 @@ Effects Agent::Impl::start(MonoTime now) {
   return std::exchange(out_, {});
 }
 
-Effects Agent::Impl::step(const Event& event, MonoTime now) {
+Effects Agent::Impl::step(Event event, MonoTime now) {
   now_ = std::max(now_, now);
-  std::visit([this](const auto& e) { on(e); }, event);
+  std::visit([this](auto& e) { on(e); }, event);
   decide();
   return std::exchange(out_, {});
 }
@@ -146,7 +146,7 @@ void Agent::Impl::request_read() {
   out_.push_back(effect::ReadStore{read_id_});
 }
 
-void Agent::Impl::on(const event::StoreRead& e) {
+void Agent::Impl::on(event::StoreRead& e) {
   if (e.id != read_id_) return;  // given up
   read_id_ = 0;
   if (!e.result) {
@@ -154,9 +154,8 @@ void Agent::Impl::on(const event::StoreRead& e) {
     if (!have_view_) reason_ = "the store does not answer: " + e.result.error().to_string();
     return;
   }
-  ClusterView next = parser_.parse(*e.result);
-  if (have_view_ && doubt_.empty() && !doubt_about(next).empty()) good_ = std::move(view_);
-  view_ = std::move(next);
+  if (have_view_ && doubt_.empty() && !doubt_about(*e.result).empty()) good_ = std::move(view_);
+  view_ = *std::move(e.result);
   const MonoTime unchanged_at = have_view_ ? view_begun_ : MonoTime{};
   have_view_ = true;
   view_begun_ = read_sent_;
@@ -439,7 +438,7 @@ void Agent::Impl::on(const event::PersistDone& e) {
 
 // ---- small things ----------------------------------------------------------------------------
 
-ClusterConfig Agent::Impl::config() const {
+const ClusterConfig& Agent::Impl::config() const {
   return known().config ? known().config->value : config_.initial;
 }
 
@@ -527,13 +526,16 @@ void Agent::Impl::publish() {
   if (!name_is_ours_) return;  // the record may be another's
   if (removed_here()) return;
   MemberRecord m = own_record();
-  MemberRecord urgent = m;
-  urgent.flush_lsn = published_record_.flush_lsn;
-  urgent.replay_lsn = published_record_.replay_lsn;
-  urgent.reason = published_record_.reason;
-  const bool due = now_ >= published_at_ + kPublishEvery;
-  if (!due) wake_at(published_at_ + kPublishEvery);
-  if (published_ && (m == published_record_ || (!due && urgent == published_record_))) return;
+  if (published_ && now_ < published_at_ + kPublishEvery) {
+    wake_at(published_at_ + kPublishEvery);
+    MemberRecord urgent = std::move(m);
+    urgent.flush_lsn = published_record_.flush_lsn;
+    urgent.replay_lsn = published_record_.replay_lsn;
+    urgent.reason = published_record_.reason;
+    if (urgent == published_record_) return;
+    m = own_record();
+  }
+  if (published_ && m == published_record_) return;
   published_ = true;
   published_record_ = m;
   published_at_ = now_;

@@ -85,7 +85,7 @@ class Agent {
 
   // First call after construction: effects that begin everything (reads, sampling).
   Effects start(MonoTime now);
-  Effects step(const Event& event, MonoTime now);
+  Effects step(Event event, MonoTime now);
   MonoTime next_wakeup() const;
   // Wall time for the records that people read, and for when an operator's request is due; nothing
   // else looks at it. Set before start / step.

@@ -40,7 +40,7 @@ class Agent::Impl {
   Impl(AgentConfig config, LocalState persisted, MonoTime now, UnsafeMutations unsafe);
 
   Effects start(MonoTime now);
-  Effects step(const Event& event, MonoTime now);
+  Effects step(Event event, MonoTime now);
 
   // What is said of a transaction when its answer comes.
   enum class TxnKind {
@@ -78,7 +78,7 @@ class Agent::Impl {
   // -- agent.cc: bookkeeping
   bool view_fresh() const { return have_view_ && view_.revision >= last_commit_; }
   void on(const event::Tick&) {}
-  void on(const event::StoreRead& e);
+  void on(event::StoreRead& e);
   void on(const event::StoreCommitted& e);
   void on(const event::StoreChanged&) { request_read(); }
   void on(const event::Observed& e);
@@ -125,7 +125,7 @@ class Agent::Impl {
   bool op_running() const { return op_.has_value(); }
   bool may_retry() const { return now_ >= retry_at_; }
   void op_failed(const Error& error);
-  ClusterConfig config() const;
+  const ClusterConfig& config() const;
   Upstream upstream_of(const NodeName& member) const;
   std::string sync_name() const;
   bool txn_pending(TxnKind kind) const;
@@ -319,7 +319,6 @@ class Agent::Impl {
   LocalState local_;
   UnsafeMutations unsafe_;
   Keys keys_;
-  ClusterParser parser_{keys_};
 
   MonoTime now_{};
   MonoTime wake_{};

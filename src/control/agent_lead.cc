@@ -453,7 +453,8 @@ void Agent::Impl::keep_sync() {
   if (end_duplicates()) return;
   apply_sync_step(sync_set_.plan(sync_record(), held_->record.epoch, {config_.name, sync_name()},
                                  config(), now_));
-  wake_at(sync_set_.next_change());
+  // What was due before has been planned with; more shows only in the next sample.
+  if (sync_set_.next_change() > now_) wake_at(sync_set_.next_change());
 }
 
 void Agent::Impl::apply_sync_step(const SyncStep& step) {

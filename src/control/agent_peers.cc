@@ -235,7 +235,7 @@ bool Agent::Impl::suspected() const {
 // Evidence makes an early take-over timely, not safe: wrongly suspected, a leader that renews voids
 // the ballots, and one that does not can't have a commit acknowledged (early_obstacle).
 void Agent::Impl::watch_leader(const LeaderRecord& leader) {
-  const ClusterConfig c = config();
+  const ClusterConfig& c = config();
   if (!c.early_takeover || (!c.synchronous() && !unsafe_.early_when_alone) ||
       leader.phase != LeaderPhase::kRunning || config_.nofailover || view_.paused ||
       pg_.run != PgRun::kStandby) {

@@ -233,8 +233,8 @@ inline void Member::carry_out(const Effects& effects) {
     }
     if (const auto* read = std::get_if<effect::ReadStore>(&e)) {
       world.after(world.store_delay / 2, [this, id = read->id] {
-        world.after(world.store_delay / 2, [this, id, snapshot = world.snapshot()] {
-          give(event::StoreRead{id, snapshot});
+        world.after(world.store_delay / 2, [this, id, view = world.view()] {
+          give(event::StoreRead{id, view});
         });
       });
     } else if (const auto* txn = std::get_if<effect::CommitStore>(&e)) {

@@ -186,6 +186,7 @@ struct PgStatus {
   bool pending_restart = false;
   bool pending_lowers = false;  // ... and what waits lowers a limit that standbys must not undercut
   std::string progress;         // "cloning 43 %", may be empty
+  bool operator==(const PgStatus&) const = default;
 };
 
 // ---- what survives the agent's death (one small file, fsynced)
@@ -246,7 +247,7 @@ namespace event {
 struct Tick {};  // a time asked for by Agent::next_wakeup() has come
 struct StoreRead {
   RequestId id = 0;
-  Result<store::Snapshot> result;
+  Result<ClusterView> result;  // decoded by the shell (ClusterParser)
 };
 struct StoreCommitted {
   RequestId id = 0;

@@ -15,6 +15,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <concepts>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -257,84 +258,138 @@ class JsonReader {
   std::optional<std::string> error_;
 };
 
+// Text at once: a leader writes records several times a second.
 class JsonWriter {
  public:
   template <typename Int>
-  void number(const char* key, const Int& in) {
-    value_[key] = in;
+  void number(std::string_view key, const Int& in) {
+    field(key);
+    const fmt::format_int digits(in);
+    out_.append(digits.data(), digits.size());
   }
   template <typename Int>
-  void required(const char* key, const Int& in) {
-    value_[key] = in;
+  void required(std::string_view key, const Int& in) {
+    number(key, in);
   }
   template <typename Int>
-  void optional(const char* key, const std::optional<Int>& in) {
-    if (in) value_[key] = *in;
+  void optional(std::string_view key, const std::optional<Int>& in) {
+    if (in) number(key, *in);
   }
-  void duration(const char* key, const Millis& in) { value_[key] = in.count(); }
-  void wall(const char* key, const WallTime& in) { value_[key] = in.time_since_epoch().count(); }
-  void boolean(const char* key, const bool& in) { value_[key] = in; }
-  void text(const char* key, const std::string& in) { value_[key] = in; }
-  void texts(const char* key, const std::vector<std::string>& in) { value_[key] = in; }
-  void text_map(const char* key, size_t, const std::map<std::string, std::string>& in) {
-    value_[key] = in;
+  void duration(std::string_view key, const Millis& in) { number(key, in.count()); }
+  void wall(std::string_view key, const WallTime& in) {
+    number(key, in.time_since_epoch().count());
   }
-  void name(const char* key, const NodeName& in) { value_[key] = in.str(); }
-  void names(const char* key, const std::vector<NodeName>& in) {
-    auto& list = value_[key] = nlohmann::json::array();
-    for (const NodeName& name : in) list.push_back(name.str());
+  void boolean(std::string_view key, const bool& in) {
+    field(key);
+    out_ += in ? "true" : "false";
   }
-  void lsn(const char* key, const Lsn& in) { value_[key] = in.to_string(); }
-  void position(const char* key, const Position& in) {
-    value_[key] = {{"timeline", in.timeline.value}, {"lsn", in.lsn.to_string()}};
+  void text(std::string_view key, std::string_view in) {
+    field(key);
+    quote(in);
+  }
+  void texts(std::string_view key, const std::vector<std::string>& in) {
+    list(key, in, [this](const std::string& item) { quote(item); });
+  }
+  void text_map(std::string_view key, size_t, const std::map<std::string, std::string>& in) {
+    map(key, in, [this](const std::string& item) { quote(item); });
+  }
+  void name(std::string_view key, const NodeName& in) { text(key, in.str()); }
+  void names(std::string_view key, const std::vector<NodeName>& in) {
+    list(key, in, [this](const NodeName& item) { quote(item.str()); });
+  }
+  void lsn(std::string_view key, const Lsn& in) { text(key, in.to_string()); }
+  void position(std::string_view key, const Position& in) {
+    field(key);
+    out_ += '{';
+    number("timeline", in.timeline.value);
+    lsn("lsn", in.lsn);
+    out_ += '}';
   }
   template <typename Enum, size_t N>
-  void choice(const char* key, const std::pair<Enum, std::string_view> (&table)[N],
+  void choice(std::string_view key, const std::pair<Enum, std::string_view> (&table)[N],
               const Enum& in) {
-    value_[key] = name_of(table, in);
+    text(key, name_of(table, in));
   }
   template <typename Enum, size_t N>
-  void required_choice(const char* key, const std::pair<Enum, std::string_view> (&table)[N],
+  void required_choice(std::string_view key, const std::pair<Enum, std::string_view> (&table)[N],
                        const Enum& in) {
     choice(key, table, in);
   }
   template <typename T>
-  void objects(const char* key, size_t, const std::vector<T>& in) {
-    auto& list = value_[key] = nlohmann::json::array();
-    for (const T& item : in) list.push_back(object(item));
+  void objects(std::string_view key, size_t, const std::vector<T>& in) {
+    list(key, in, [this](const T& item) { write(item); });
   }
   template <typename T>
-  void object(const char* key, const std::optional<T>& in) {
-    if (in) value_[key] = object(*in);
+  void object(std::string_view key, const std::optional<T>& in) {
+    if (!in) return;
+    field(key);
+    write(*in);
   }
   template <typename T>
-  void object_map(const char* key, size_t, const std::map<std::string, T>& in) {
-    auto& map = value_[key] = nlohmann::json::object();
-    for (const auto& [name, item] : in) map[name] = object(item);
+  void object_map(std::string_view key, size_t, const std::map<std::string, T>& in) {
+    map(key, in, [this](const T& item) { write(item); });
   }
   void check(bool, std::string_view) {}
 
-  // Bytes that are not UTF-8 are replaced instead of thrown about: a reason may quote a server's
-  // message.
-  std::string take() const {
-    return value_.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  template <typename T>
+  void write(const T& record) {
+    out_ += '{';
+    fields(*this, record);
+    out_ += '}';
   }
+  std::string take() { return std::move(out_); }
 
  private:
-  template <typename T>
-  static nlohmann::json object(const T& item) {
-    JsonWriter inner;
-    fields(inner, item);
-    return std::move(inner.value_);
+  void separate() {
+    if (out_.back() != '{' && out_.back() != '[') out_ += ',';
+  }
+  void field(std::string_view key) {
+    separate();
+    quote(key);
+    out_ += ':';
+  }
+  // Bytes that are not UTF-8 are replaced instead of thrown about: a reason may quote a server's
+  // message.
+  void quote(std::string_view in) {
+    const auto plain = [](unsigned char c) {
+      return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+    };
+    if (std::ranges::all_of(in, plain)) {
+      out_ += '"';
+      out_ += in;
+      out_ += '"';
+    } else {
+      out_ += nlohmann::json(in).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    }
+  }
+  template <typename Items, typename Write>
+  void list(std::string_view key, const Items& items, Write write_item) {
+    field(key);
+    out_ += '[';
+    for (const auto& item : items) {
+      separate();
+      write_item(item);
+    }
+    out_ += ']';
+  }
+  template <typename Items, typename Write>
+  void map(std::string_view key, const Items& items, Write write_item) {
+    field(key);
+    out_ += '{';
+    for (const auto& [name, item] : items) {
+      field(name);
+      write_item(item);
+    }
+    out_ += '}';
   }
 
-  nlohmann::json value_ = nlohmann::json::object();
+  std::string out_;
 };
 
 template <typename T>
 std::string write_record(const T& record) {
   JsonWriter writer;
-  fields(writer, record);
+  writer.write(record);
   return writer.take();
 }
 

@@ -317,10 +317,16 @@ ClusterView parse_cluster(const Keys& keys, const store::Snapshot& snapshot);
 // again (most of an agent's time otherwise). The views are equal to parse_cluster's.
 class ClusterParser {
  public:
-  explicit ClusterParser(Keys keys) : keys_(std::move(keys)) {}
+  explicit ClusterParser(Keys keys) : keys_(std::move(keys)), names_(keys_) {}
   ClusterView parse(const store::Snapshot& snapshot);
+  Result<ClusterView> parse(Result<store::Snapshot> read);
 
  private:
+  struct Names {  // made once, compared with every entry
+    explicit Names(const Keys& keys);
+    std::string leader, config, init, roster, sync, request, seed, pause;
+    std::string members, ballots, history, tasks, removed;  // what their keys begin with
+  };
   struct Decoded {
     std::string text;
     std::variant<std::monostate, LeaderRecord, ClusterConfig, InitRecord, RosterRecord, SyncRecord,
@@ -328,11 +334,14 @@ class ClusterParser {
                  RemovedRecord>
         value;
   };
+  using Cache = std::map<std::string, Decoded>;  // by key
   template <typename T>
   Result<T> decode(const store::Entry& entry, Result<T> (*decoder)(std::string_view));
 
   Keys keys_;
-  std::map<std::string, Decoded> decoded_;  // by key
+  Names names_;
+  Cache decoded_;
+  Cache::iterator next_;  // while parsing: both ascend
 };
 
 std::string encode(const ClusterConfig&);

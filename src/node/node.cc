@@ -41,7 +41,7 @@ class Node::Impl {
                      });
                    });
     shell_->start(
-        opened->state, [this](control::Event event) { step(event); },
+        opened->state, [this](control::Event event) { step(std::move(event)); },
         [this, state = opened->state](Status ready) {
           if (!ready) return finish(std::move(ready));
           begin(state);
@@ -59,16 +59,18 @@ class Node::Impl {
     if (shutdown_requested_) step(control::event::ShutdownRequested{});
   }
 
-  void step(const control::Event& event) {
+  void step(control::Event event) {
     if (!agent_) {
       // Samples taken before the agent was made: it asks for one of its own.
       return;
     }
     if (const auto* seen = std::get_if<control::event::Observed>(&event)) postgres_ = seen->status;
-    agent_->set_wall_time(deps_.loop.wall_now());
-    carry_out(agent_->step(event, deps_.loop.now()));
     const auto* done = std::get_if<control::event::OpDone>(&event);
-    if (done && done->id == reload_ && done->result && done->result->problem.empty()) {
+    const bool reloaded =
+        done && done->id == reload_ && done->result && done->result->problem.empty();
+    agent_->set_wall_time(deps_.loop.wall_now());
+    carry_out(agent_->step(std::move(event), deps_.loop.now()));
+    if (reloaded) {
       hooks_->fire("reload", facts(RoleWatch::Change{roles_.role(), roles_.role()}));
     }
   }

@@ -86,6 +86,7 @@ Shell::Shell(std::shared_ptr<Shared> shared, ShellDeps deps, std::unique_ptr<env
     : shared_(std::move(shared)),
       deps_(deps),
       lock_(std::move(lock)),
+      parser_(control::Keys(shared_->config.agent.cluster)),
       peers_({shared_->config.agent.cluster, shared_->config.agent.name,
               shared_->config.replication_password},
              deps.http, deps.entropy),
@@ -345,11 +346,12 @@ void Shell::op_done(control::OpId id, const std::string& name, Result<OpData> re
 // -------------------------------------------------------------------------
 
 void Shell::perform_one(effect::ReadStore&& e) {
-  deps_.store.read(control::Keys(config().agent.cluster).prefix,
-                   [shared = shared_, id = e.id](Result<store::Snapshot> result) {
-                     if (shared->shell == nullptr) return;
-                     shared->shell->emit(event::StoreRead{id, std::move(result)});
-                   });
+  deps_.store.read(
+      control::Keys(config().agent.cluster).prefix,
+      [shared = shared_, id = e.id](Result<store::Snapshot> result) {
+        if (shared->shell == nullptr) return;
+        shared->shell->emit(event::StoreRead{id, shared->shell->parser_.parse(std::move(result))});
+      });
 }
 
 void Shell::perform_one(effect::CommitStore&& e) {

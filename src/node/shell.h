@@ -119,6 +119,7 @@ class Shell {
   std::shared_ptr<Shared> shared_;
   ShellDeps deps_;
   std::unique_ptr<env::FileLock> lock_;
+  control::ClusterParser parser_;
   EventSink sink_;
   std::function<void(Status)> ready_;
   std::function<void()> on_exit_;
