@@ -289,6 +289,9 @@ TEST(PgbouncerIni, ConnectStringsAreReadAsPgbouncerDoes) {
   ASSERT_EQ(pairs->size(), 4u);
   EXPECT_EQ((*pairs)[2].second, "select 'x'");
   EXPECT_EQ((*pairs)[3].second, "");
+  using Pairs = std::vector<std::pair<std::string, std::string>>;
+  EXPECT_EQ(parse_connect_string("dbname=a port=1 dbname=b"),
+            (Pairs{{"dbname", "b"}, {"port", "1"}}));
   EXPECT_FALSE(parse_connect_string("host"));
   EXPECT_FALSE(parse_connect_string("host='a"));
   EXPECT_FALSE(parse_connect_string("=a"));

@@ -156,7 +156,12 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_connect_string(
         text.remove_prefix(1);
       }
     }
-    out.emplace_back(std::move(key), std::move(value));
+    const auto before = std::ranges::find(out, key, &std::pair<std::string, std::string>::first);
+    if (before != out.end()) {
+      before->second = std::move(value);
+    } else {
+      out.emplace_back(std::move(key), std::move(value));
+    }
   }
   return out;
 }

@@ -39,8 +39,8 @@ using ReadText = std::function<Result<std::string>(const std::string& path)>;
 // from the folder of `file`.
 Ini parse_pgbouncer_ini(std::string_view text, const std::string& file, const ReadText& read);
 
-// host=a port=1 password='it''s': the value of an entry of [databases] or [users]. kInvalid: not
-// one.
+// host=a port=1 password='it''s': the value of an entry of [databases] or [users]. Of a key that is
+// there twice the last value counts. kInvalid: not one.
 Result<std::vector<std::pair<std::string, std::string>>> parse_connect_string(
     std::string_view text);
 
