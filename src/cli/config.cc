@@ -248,7 +248,7 @@ class Parser {
                 MapReader::Empty::kAllowed);
     reader.flag("server_reset_query_always", proxy.server_reset_query_always);
     reader.text("server_check_query", proxy.server_check_query);
-    reader.duration("server_check_delay", proxy.server_check_delay, {.min = 100ms, .max = 24h});
+    reader.duration("server_check_delay", proxy.server_check_delay, {.min = 0ms, .max = 24h});
     if (reader.text("handover_socket", proxy.handover_socket)) {
       proxy.handover_socket = resolve(proxy.handover_socket, file_);
     }

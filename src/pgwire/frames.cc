@@ -10,6 +10,7 @@ constexpr uint32_t kSmall = 10'000;
 constexpr uint32_t kAuthToken = 65'535;
 constexpr uint32_t kStartupReply = 64 * 1024;
 constexpr uint32_t kErrorPrefix = 1024;
+constexpr uint32_t kColumnsPrefix = 32 * 1024;
 // Reported parameters hold user text (application_name, search_path): generous, still bounded.
 constexpr uint32_t kParameterStatus = 64 * 1024;
 constexpr uint32_t kTag = 1024;
@@ -46,11 +47,11 @@ constexpr FramePolicy backend_startup() {
 
 constexpr FramePolicy backend() {
   FramePolicy p{};
-  for (char type : {'T', 't', 'G', 'H', 'W', 'V'})
-    p[static_cast<size_t>(type)] = report(kMaxPayload);
+  for (char type : {'t', 'G', 'H', 'W', 'V'}) p[static_cast<size_t>(type)] = report(kMaxPayload);
   for (char type : {'1', '2', '3', 'n', 'I', 's', 'c'}) p[static_cast<size_t>(type)] = report(0);
   for (char type : {'D', 'd'}) p[static_cast<size_t>(type)] = relay();
   p['A'] = report(kMaxPayload);
+  p['T'] = report(kMaxPayload, kColumnsPrefix);
   for (char type : {'E', 'N'}) {
     p[static_cast<size_t>(type)] = report(kMaxPayload, kErrorPrefix);
   }

@@ -108,12 +108,17 @@ bool Dispatcher::serve(Pool& pool, PortKind kind, ClientConnection& client) {
   if (!gate_open(pool, kind) || pool.halt != Halt::kNone) return false;
   ServerConnection* server = find_idle(pool, kind, client.session().wanted(), client.member());
   if (server == nullptr) {
+    if (being_checked(pool)) return false;  // it is for whoever waits longest
     open_connections(pool, kind);
     // Where no connection can be had to the one that was chosen, another will do.
     const Pool::Side& side = pool.side(kind);
     if (client.member().empty() || !(side.limited || side.failing)) return false;
     server = find_idle(pool, kind, client.session().wanted(), {});
     if (server == nullptr) return false;
+  }
+  if (due_for_check(*server)) {
+    server->check(worker_.config().server_check_query);
+    return false;
   }
   ++pool.traffic.now.assignments;
   if (client.hold().ticket != 0) {
@@ -205,9 +210,11 @@ ServerConnection* Dispatcher::find_idle(Pool& pool, PortKind kind, const Setting
     ServerConnection* server = servers_.find(pool.idle[i]);
     if (server == nullptr || !usable(*server, kind)) continue;
     if (!member.empty() && server->target().name != member) continue;
+    const bool due = due_for_check(*server);
+    if (due && being_checked(pool)) continue;
     ++looked_at;
     const bool matches = server->state().settings == wanted;
-    if (best != nullptr && !matches) continue;
+    if (best != nullptr && (due || !matches)) continue;
     best = server;
     best_at = i;
     if (matches) break;

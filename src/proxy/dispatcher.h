@@ -103,6 +103,8 @@ class Dispatcher {
   bool wanted_at_least(const Pool& pool) const;
   void keep_minimum(Pool& pool);
   void check_idle();
+  bool due_for_check(const ServerConnection& server) const;
+  bool being_checked(const Pool& pool) const;
   void remove(ServerConnection& server);
   // Since when the client waits that has `skip` others before it; max(): nobody.
   MonoTime waiting_since(const Pool::Side& side, int skip) const;

@@ -54,15 +54,31 @@ void Dispatcher::keep_minimum(Pool& pool) {
 
 void Dispatcher::check_idle() {
   const ProxyConfig& config = worker_.config();
-  if (config.server_check_query.empty()) return;
-  const MonoTime limit = worker_.loop().now() - config.server_check_delay;
+  // With 0 each client has its server checked: here it would be for nobody.
+  if (config.server_check_query.empty() || config.server_check_delay == 0ms) return;
   for (const Handle handle : servers_.handles()) {
     ServerConnection* server = servers_.find(handle);
     if (server == nullptr || !server->idle() || server->being_canceled()) continue;
-    if (std::max(server->idle_since(), server->checked()) > limit) continue;
+    if (!due_for_check(*server)) continue;
     take_from_idle(*server);
     server->check(config.server_check_query);
   }
+}
+
+bool Dispatcher::due_for_check(const ServerConnection& server) const {
+  const ProxyConfig& config = worker_.config();
+  if (config.server_check_query.empty()) return false;
+  const MonoTime since = std::max(server.idle_since(), server.checked());
+  // What has just been opened, checked or given back goes to who waits for it.
+  return since < worker_.turn_began() && worker_.loop().now() - since >= config.server_check_delay;
+}
+
+bool Dispatcher::being_checked(const Pool& pool) const {
+  if (worker_.config().server_check_query.empty()) return false;
+  return std::ranges::any_of(servers_.handles(), [&](const Handle handle) {
+    const ServerConnection* server = servers_.find(handle);
+    return server != nullptr && &server->pool() == &pool && server->testing();
+  });
 }
 
 // It is as idle as it was before the check.

@@ -121,9 +121,11 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
       // What a name means in this batch is not known before the one before it has been answered.
       const bool undecided = shares() && memory_ && memory_->undecided() && !batches_.empty() &&
                              batches_.back().ended && type != 'S' && type != 'H';
-      // Whether the server skips the Parse of a text that names statements: likewise.
-      const bool unsure = (type == 'B' || type == 'D') && !unnamed_changes_.empty() && shares() &&
-                          !batches_.empty() && (batches_.size() > 1 || batches_.back().ended);
+      // Whether the server skips the Parse of a text that names statements, or what replaced an
+      // unnamed statement that it did not have: likewise.
+      const bool unsure = (type == 'B' || type == 'D') && shares() && !batches_.empty() &&
+                          (batches_.size() > 1 || batches_.back().ended) &&
+                          (!unnamed_changes_.empty() || replaces_absent_);
       // Whether the server skips what was put in front of an earlier batch's: likewise.
       const bool unmade = injected_ > tracker_.answered_count() && !batches_.empty() &&
                           batches_.back().ended && type != 'S' && type != 'H';

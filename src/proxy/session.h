@@ -324,6 +324,11 @@ class Session {
   uint32_t new_serial(uint32_t id);
   void uses(uint32_t serial, std::string_view name);
   bool must_verify(std::string_view bytes);
+  bool must_verify_unnamed();
+  void look_at(const StatementRef& statement, std::string_view name);
+  bool looking_at(const StatementRef& statement) const;
+  // Another number: a text may return other columns than before, by DDL or by settings.
+  uint64_t meanings_now() const { return *workspace_.plans << 24 ^ wanted_->plan_id; }
   void ensure_unnamed();
   void replace_unnamed(uint64_t id);
   void close_doomed();
@@ -431,6 +436,8 @@ class Session {
   bool stale_bind_ = false;     // the next Bind is of other columns than the client was told
   bool changes_plans_ = false;  // the open transaction changed what statements return
   bool unreplicated_ = false;   // the commit in flight waits for its standby no longer
+  // An unnamed statement was replaced that the server did not have, perhaps behind an error.
+  bool replaces_absent_ = false;
   bool broken_ = false;         // the client's current message can't be followed
   bool skip_query_ = false;     // kSkipping ends with the current Query
   bool skip_first_ = false;     // kSkipping begins with a message not seen yet
@@ -485,6 +492,9 @@ class Session {
   uint64_t unnamed_id_ = 0;       // 0: there is none
   uint64_t unnamed_sent_ = 0;     // number of the message that made it so, plus 1
   uint64_t unnamed_touched_ = 0;  // of the last one that changed what the server has, plus 1
+  // Hashes of its columns: what the client was told, what this server said to us; 0: nothing.
+  uint64_t unnamed_told_ = 0, unnamed_seen_ = 0;
+  uint64_t unnamed_told_at_ = 0;  // meanings_now() then
   struct OlderUnnamed {
     Effects effects;
     std::vector<StateChange> changes;

@@ -109,8 +109,17 @@ void Session::on_described(const Scan& piece) {
   if (piece.type == 't') return;
   // What has not arrived as a whole is not compared.
   const uint64_t columns = piece.ends ? hash_of(piece.payload()) : 0;
-  server_->statements.set_columns(edit.statement->id,
-                                  columns == 0 && own ? kUnseenColumns : columns);
+  const uint64_t seen = columns == 0 && own ? kUnseenColumns : columns;
+  if (edit.statement == nullptr) {  // the unnamed one, unless it has been replaced meanwhile
+    const bool is_it = unnamed_sent_ <= edit.message && unnamed_id_ != 0;
+    if (is_it) (own ? unnamed_seen_ : unnamed_told_) = seen;
+    if (is_it && !own) {
+      unnamed_told_at_ = meanings_now();
+      described_ = true;
+    }
+    return edits_.pop_front();
+  }
+  server_->statements.set_columns(edit.statement->id, seen);
   if (SessionMemory::Prepared* named = own || !memory_ ? nullptr : memory_->find(edit.text)) {
     if (named->statement == edit.statement) named->columns = columns;
     described_ = true;

@@ -70,6 +70,7 @@ void Session::attach(ServerState& server, SessionOutput& out) {
   attached_ = true;
   touched_ = false;
   server_ = &server;
+  unnamed_seen_ = 0;
   if (server.plans != *workspace_.plans) {
     server.plans = *workspace_.plans;
     server.statements.drain(server.closing);
@@ -357,6 +358,7 @@ void Session::unnamed_after_error(uint64_t message) {
     unnamed_message_ = std::move(older.message);
     unnamed_id_ = older.id;
     unnamed_sent_ = older.sent;
+    unnamed_told_ = unnamed_seen_ = 0;
     older_unnamed_.pop_back();
   }
   if (unnamed_sent_ >= failed) unnamed_id_ = 0;

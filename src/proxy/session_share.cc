@@ -99,15 +99,18 @@ uint32_t Session::new_serial(uint32_t id) {
 bool Session::must_verify(std::string_view bytes) {
   stale_bind_ = verifying_ = false;
   const pgwire::Frame frame = pgwire::peek_frame(bytes, pgwire::kMaxPayload);
-  if (!frame.header_known || !memory_) return false;
+  if (!frame.header_known) return false;
   const std::string_view payload =
       bytes.substr(pgwire::kFrameHeaderSize, frame.size() - pgwire::kFrameHeaderSize);
   const size_t name_at = payload.find('\0') + 1;  // 0: not there
   const size_t name_end = name_at == 0 ? std::string_view::npos : payload.find('\0', name_at);
   if (name_end == std::string_view::npos) return false;
   const std::string_view name = payload.substr(name_at, name_end - name_at);
-  SessionMemory::Prepared* named = memory_->find(name);
-  if (named == nullptr || named->columns == 0 || !named->statement) return false;
+  SessionMemory::Prepared* named = memory_ && !name.empty() ? memory_->find(name) : nullptr;
+  if (name.empty() ? unnamed_told_ == 0
+                   : named == nullptr || named->columns == 0 || !named->statement) {
+    return false;
+  }
   const std::string_view next = bytes.substr(std::min(frame.size(), bytes.size()));
   const bool asks = next.size() > pgwire::kFrameHeaderSize && next[0] == 'D' &&
                     next[pgwire::kFrameHeaderSize] == 'P';
@@ -116,25 +119,49 @@ bool Session::must_verify(std::string_view bytes) {
                       tracker_.transaction() != TransactionStatus::kFailed;
   if (asks || !counts) return false;
   if (tracker_.quiescent()) prepare_server();
+  if (name.empty()) return must_verify_unnamed();
   const StatementRef statement = statement_of(name, *named);
   const uint64_t has = server_->statements.columns(statement->id);
   stale_bind_ = has != 0 && has != kUnseenColumns && has != named->columns;
   if (has != 0) return false;
   verifying_ = true;
-  const auto looking = [&](const Edit& e) {
-    return e.kind == EditKind::kOwnDescribe && e.statement == statement;
-  };
-  for (size_t i = 0; i < edits_.size(); ++i) {
-    if (looking(edits_[i])) return true;
-  }
+  if (looking_at(statement)) return true;
   touched_ = true;
   open_batch();
-  const uint32_t serial = ensure(statement);
+  look_at(statement, server_name(ensure(statement)));
+  return true;
+}
+
+// What the server has since it was parsed there, PostgreSQL watches over by itself.
+bool Session::must_verify_unnamed() {
+  if (looking_at(nullptr)) return verifying_ = true;
+  if (server_->unnamed == unnamed_id_) {
+    const bool seen = unnamed_seen_ != 0 && unnamed_seen_ != kUnseenColumns;
+    stale_bind_ = seen && unnamed_seen_ != unnamed_told_;
+    return false;
+  }
+  const bool same = unnamed_told_at_ == meanings_now();
+  if (same || unnamed_id_ == 0 || !unnamed_changes_.empty()) return false;
+  touched_ = verifying_ = true;
+  open_batch();
+  ensure_unnamed();
+  look_at(nullptr, "");
+  return true;
+}
+
+// Null: the unnamed one.
+void Session::look_at(const StatementRef& statement, std::string_view name) {
   edits_.push_back({tracker_.sent_count(), EditKind::kOwnDescribe, 0, statement});
-  pgwire::append_describe(to_server_->build(), pgwire::Target::kStatement, server_name(serial));
+  pgwire::append_describe(to_server_->build(), pgwire::Target::kStatement, name);
   tracker_.sent('D');
   pgwire::append_flush(to_server_->build());
-  return true;
+}
+
+bool Session::looking_at(const StatementRef& statement) const {
+  for (size_t i = 0; i < edits_.size(); ++i) {
+    if (edits_[i].kind == EditKind::kOwnDescribe && edits_[i].statement == statement) return true;
+  }
+  return false;
 }
 
 uint32_t Session::ensure(const StatementRef& statement) {
@@ -182,6 +209,7 @@ void Session::ensure_unnamed() {
 // By the message that is sent next. 0: there is none any more.
 void Session::replace_unnamed(uint64_t id) {
   const bool in_flight = tracker_.in_flight();
+  replaces_absent_ = in_flight && (replaces_absent_ || server_->unnamed != unnamed_id_);
   if (in_flight) {
     older_unnamed_.push_back({unnamed_, std::move(unnamed_changes_), std::move(unnamed_message_),
                               unnamed_id_, unnamed_sent_});
@@ -190,6 +218,7 @@ void Session::replace_unnamed(uint64_t id) {
     older_unnamed_.clear();
   }
   unnamed_message_.clear();
+  unnamed_told_ = unnamed_seen_ = 0;
   unnamed_id_ = id;
   server_->unnamed = id == 0 && in_flight ? ServerState::kUnknown : id;
   unnamed_touched_ = unnamed_sent_ = tracker_.sent_count() + 1;
@@ -503,7 +532,10 @@ bool Session::rewrite_target(const Scan& piece) {
     return true;
   }
   if (named == nullptr) {
-    if (target->name.empty()) ensure_unnamed();
+    if (target->name.empty()) {
+      ensure_unnamed();
+      edits_.push_back({tracker_.sent_count(), EditKind::kDescribed});
+    }
     broken_ = broken_ || is_server_name(target->name);
     to_server_->view(piece.bytes);
   } else {

@@ -35,6 +35,13 @@ std::vector<std::string> messages(std::string_view bytes) {
   return out;
 }
 
+// What a Describe of a statement is answered with: one column, of this name.
+std::string described(char column) {
+  std::string out("t\0\0\0\6\0\0T\0\0\0\x1a\0\1", 14);
+  out += column;
+  return out + std::string("\0\0\0\0\0\0\0\0\0\0\x17\0\4\xff\xff\xff\xff\0\0", 19);
+}
+
 class SharedSessionTest : public SessionTest {
  public:
   SharedSessionTest() : SessionTest(PoolMode::kTransaction) {}
@@ -169,6 +176,67 @@ TEST_F(SharedSessionTest, TheUnnamedStatementFollowsAcrossSyncs) {
   to_another_server();
   EXPECT_THAT(sent(execute("")), ElementsAre("P  select 1", "B ", "E", "S"));
   EXPECT_EQ(told(parsed() + bound_and_done() + ready()), "2 C Z(I)");
+}
+
+// The Parse that would have replaced it was skipped: the next batch means the old statement, which
+// this server does not have.
+TEST_F(SharedSessionTest, AnUnnamedStatementWhoseReplacementWasSkippedIsThereAgain) {
+  from_client(prepare("", "select 'old'"));
+  told(parsed() + ready());
+  to_another_server();
+  std::string failing;
+  pgwire::append_bind(failing, "", "unknown", {});
+  const std::string pipeline = failing + prepare("", "select 'new'") + execute("");
+  const auto taken = from_client(pipeline);
+  EXPECT_EQ(taken.next, Session::Next::kBusy) << "what the name means is not known yet";
+  EXPECT_EQ(told(error("26000") + ready()), "E(26000) Z(I)");
+  EXPECT_THAT(sent(pipeline.substr(taken.consumed)),
+              ElementsAre("P  select 'old'", "B ", "E", "S"));
+}
+
+// A RowDescription may come in pieces: a client that was told the columns is still not given
+// others.
+TEST_F(SharedSessionTest, ColumnsThatCameInPiecesAreVerifiedOnAnotherServer) {
+  from_client(prepare("s", "select 1"));
+  told(parsed() + ready());
+  std::string describe;
+  pgwire::append_describe(describe, pgwire::Target::kStatement, "s");
+  pgwire::append_sync(describe);
+  from_client(describe);
+  const std::string answer = described('a') + ready();
+  std::string unread;
+  client.clear();
+  for (const char c : answer) {
+    unread += c;
+    unread.erase(
+        0, session.on_server(unread, back, Session::Permit::kValid, Session::Writable::kYes, *this)
+               .consumed);
+  }
+  EXPECT_EQ(summary(client), "t T Z(I)");
+  to_another_server();
+  EXPECT_THAT(sent(execute("s")), ElementsAre("P _bascule_1 select 1", "D _bascule_1", "H"));
+}
+
+TEST_F(SharedSessionTest, TheUnnamedStatementsColumnsAreComparedAfterDdl) {
+  std::string parse;
+  pgwire::append_parse(parse, "", "select * from t");
+  pgwire::append_describe(parse, pgwire::Target::kStatement, "");
+  pgwire::append_sync(parse);
+  from_client(parse);
+  EXPECT_EQ(told(parsed() + described('a') + ready()), "1 t T Z(I)");
+  to_another_server();
+  EXPECT_THAT(sent(execute("")), ElementsAre("P  select * from t", "B ", "E", "S"))
+      << "nothing has changed: no round trip";
+  told(parsed() + bound_and_done() + ready());
+  ++*workspace.plans;
+  to_another_server();
+  server.clear();
+  const auto taken = from_client(execute(""));
+  EXPECT_EQ(taken.next, Session::Next::kBusy);
+  EXPECT_THAT(messages(server), ElementsAre("P  select * from t", "D ", "H"));
+  EXPECT_EQ(told(parsed() + described('b')), "");
+  EXPECT_THAT(sent(execute("")), ElementsAre("P _bascule_ ?", "E", "S"));
+  EXPECT_EQ(told(error("42601") + ready()), "E(0A000) Z(I)");
 }
 
 TEST_F(SharedSessionTest, APipelineOfUnnamedStatementsDoesNotWait) {

@@ -193,6 +193,33 @@ def test_idle_servers_are_checked_and_a_broken_one_goes(make_proxy, servers):
     assert run(c, "select 1") == [(1,)]
 
 
+def test_a_server_is_checked_before_a_client_gets_it(make_proxy, servers):
+    servers[0].query("create table asked (i int); create function ask() returns bigint language sql as "
+                     "'insert into asked values (pg_backend_pid()) returning 1'")
+    proxy = make_proxy("mode=transaction", "pool=3", "check=select ask()", "check_ms=0")
+    c = proxy.connect()
+    first = run(c, "select pg_backend_pid()")
+    asked = lambda: servers[0].query("select count(*) from asked")[0][0]
+    before = asked()
+    for _ in range(5):
+        assert run(c, "select pg_backend_pid()") == first
+    assert asked() >= before + 4
+    # One that fails goes, and the client gets another without a word.
+    servers[0].query("create or replace function ask() returns bigint language sql as 'select 1 / 0'")
+    assert run(c, "select pg_backend_pid()") != first
+    servers[0].query("drop table asked; drop function ask()")
+
+
+def test_what_was_used_a_moment_ago_is_not_checked(make_proxy, servers):
+    servers[0].query("create sequence checks")
+    proxy = make_proxy("mode=transaction", "check=select nextval('checks')", "check_ms=60000")
+    c = proxy.connect()
+    for _ in range(20):
+        run(c, "select 1")
+    assert servers[0].query("select is_called from checks") == [(False,)]
+    servers[0].query("drop sequence checks")
+
+
 def test_reset_query_of_session_pools_runs_instead_of_discard(make_proxy, servers):
     proxy = make_proxy("mode=session", "pool=1", "reset=select set_config('work_mem', '11MB', false)")
     c = proxy.connect()
