@@ -58,9 +58,7 @@ class Fencing : public Checker {
           "fencing", fmt::format("{} arms the guard without a successful renewal", m.name().str()));
     } else if (deadline > *s.limit && truth_.bound_until(m, deadline)) {
       world().count("failsafe.extended");
-    } else if (deadline > *s.limit && truth_.was_rolled_back &&
-               m.agent()->cluster().revision > truth_.store.revision()) {
-      // Its voters are those of the record before the backup came, and it has not seen that yet.
+    } else if (deadline > *s.limit && holds_an_older_backup(m)) {
       world().count("exception.rolled_back_store");
     } else if (deadline > *s.limit) {
       world().violation("fencing",
@@ -107,6 +105,14 @@ class Fencing : public Checker {
   }
 
  private:
+  // The store does not say any more whose ballots it takes to replace this leader.
+  bool holds_an_older_backup(Member& m) const {
+    if (!truth_.was_rolled_back) return false;
+    const auto& leader = truth_.view().leader;
+    return m.agent()->local().highest_revision > truth_.store.revision() || !leader ||
+           leader->value.epoch != m.agent()->leading_epoch();
+  }
+
   struct Renewal {
     NodeName holder;
     Nanos fence_after;
