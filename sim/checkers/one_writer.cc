@@ -37,8 +37,9 @@ class OneWriter : public Checker {
       // that was frozen is the documented exception (control-plane.md, Timing).
       if (!is_direct(r.commit)) return;
       const auto thawed = thawed_[static_cast<size_t>(host)];
-      const Nanos grace =
-          control::ClusterConfig::fence_after(truth_.initial.ttl) * 11 / 10 + millis(300);
+      const auto& config = truth_.view().config;  // an operator may have made the ttl longer
+      const Millis ttl = std::max(truth_.initial.ttl, config ? config->value.ttl : Millis(0));
+      const Nanos grace = control::ClusterConfig::fence_after(ttl) * 11 / 10 + millis(300);
       if (thawed >= SimTime{0} && world().now() - thawed < grace) {
         world().count("exception.direct_client_of_frozen_host");
         return;
