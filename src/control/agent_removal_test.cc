@@ -83,6 +83,15 @@ TEST_F(RemovalTest, TheLastStandbyThatCommitsWaitForIsNotRemoved) {
   EXPECT_EQ(voter(), waited_for);
 }
 
+TEST_F(RemovalTest, AMemberOfASetThatWouldBecomeTooSmallIsNotRemoved) {
+  world.config.sync_mode = SyncMode::kQuorum;
+  world.config.sync_count = 2;
+  world.config.sync_strict = true;
+  start_three();
+  EXPECT_NE(remove("n2").find("no other member can take its place"), std::string::npos);
+  EXPECT_TRUE(in_roster("n2"));
+}
+
 TEST_F(RemovalTest, ANewMemberJoinsWithoutAnInterruption) {
   start_three();
   world.add("n4");

@@ -14,13 +14,15 @@ bool in_roster(const ClusterView& view, const NodeName& member) {
          std::ranges::find(view.roster->value.members, member) != view.roster->value.members.end();
 }
 
-// Who could be waited for in its place.
+// As many as commits wait for could be waited for without it.
 bool has_substitute(const ClusterView& view, const NodeName& member) {
-  return std::ranges::any_of(view.members, [&](const auto& entry) {
+  const auto others = std::ranges::count_if(view.members, [&](const auto& entry) {
     const auto& [name, m] = entry;
     return name != member && m.role == "replica" && m.state == "streaming" &&
            may_be_waited_for(m) && in_roster(view, name) && m.epoch == view.leader->value.epoch;
   });
+  const bool quorum = view.config && view.config->value.sync_mode == SyncMode::kQuorum;
+  return static_cast<size_t>(others) >= (quorum ? view.config->value.sync_count : 1);
 }
 
 RemovalStep end_task(const Keys& keys, const Versioned<TaskRecord>& task, StepState state,
