@@ -8,7 +8,9 @@
 #include "fuzz/check.h"
 #include "sql/analysis.h"
 #include "sql/catalog.h"
+#include "sql/query_report.h"
 #include "sql/text_scan.h"
+#include "sql/written_tables.h"
 
 using namespace bascule::sql;
 
@@ -48,6 +50,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const bool empty = key.find_first_not_of(" \t\r\n\f\v;") == std::string::npos;
   BASCULE_FUZZ_CHECK(empty || analyse(sql, kNothing).kind != Kind::kRead);
+  if (scan.problem == ScanProblem::kNone) {
+    const Written written = written_tables(key);
+    BASCULE_FUZZ_CHECK(!written.unreadable || written.tables.empty());
+    const auto report = report_query(sql);
+    BASCULE_FUZZ_CHECK(written.unreadable == !report.has_value());
+    BASCULE_FUZZ_CHECK(!report || !report->is_read || !report->is_write);
+  }
+
   const Analysis careful = analyse(sql, kKnown, Strings::kNonstandard);
   if (careful.kind == Kind::kRead) BASCULE_FUZZ_CHECK(verdict.kind == Kind::kRead);
   return 0;

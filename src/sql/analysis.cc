@@ -382,7 +382,7 @@ class Walk {
 
   void collect_ctes(uint32_t at) {
     for (uint32_t i = at; i < nodes_[at].end; ++i) {
-      if (nodes_[i].key == "ctename") ctes_.push_back(value(i));
+      if (nodes_[i].key == "ctename") ctes_.push_back(tree_.value(i));
     }
   }
 
@@ -401,7 +401,7 @@ class Walk {
       case Step::kColumn:
         return column(at);
       case Step::kIndirection:
-        return attribute(names(tree_.child(at, "indirection")));
+        return attribute(tree_.names(tree_.child(at, "indirection")));
       case Step::kType:
         return type(at);
       case Step::kRelation:
@@ -418,25 +418,8 @@ class Walk {
     return false;
   }
 
-  std::string value(uint32_t at) const {
-    const TreeNode& node = nodes_[at];
-    return node.escaped ? unescape(node.text) : std::string(node.text);
-  }
-
-  // The strings of a list of String nodes; others are left out.
-  Name names(uint32_t list) const {
-    Name out;
-    for (uint32_t i = list + 1; list != 0 && i < nodes_[list].end; i = nodes_[i].end) {
-      const uint32_t string = tree_.child(i, "String");
-      if (string == 0) continue;
-      const uint32_t sval = tree_.child(string, "sval");
-      out.push_back(sval == 0 ? "" : value(sval));
-    }
-    return out;
-  }
-
   bool function(uint32_t at) {
-    const Name name = names(tree_.child(at, "funcname"));
+    const Name name = tree_.names(tree_.child(at, "funcname"));
     if (name.empty() || name.size() > 2) return refuse(Reason::kUnknownFunction);
     const std::string schema = name.size() == 2 ? name[0] : "";
     switch (catalog_.function(schema, name.back())) {
@@ -460,12 +443,12 @@ class Walk {
   }
 
   bool column(uint32_t at) {
-    const Name name = names(tree_.child(at, "fields"));
+    const Name name = tree_.names(tree_.child(at, "fields"));
     return name.size() < 2 || attribute(name);
   }
 
   bool type(uint32_t at) {
-    const Name name = names(tree_.child(at, "names"));
+    const Name name = tree_.names(tree_.child(at, "names"));
     if (!name.empty() && catalog_.unsafe_type(name.back())) {
       return refuse(Reason::kType, name.back());
     }
@@ -477,8 +460,8 @@ class Walk {
     const uint32_t relname = tree_.child(at, "relname");
     const uint32_t schemaname = tree_.child(at, "schemaname");
     if (relname == 0) return refuse(Reason::kUnknownRelation);
-    const std::string name = value(relname);
-    const std::string schema = schemaname == 0 ? "" : value(schemaname);
+    const std::string name = tree_.value(relname);
+    const std::string schema = schemaname == 0 ? "" : tree_.value(schemaname);
     if ((schema.empty() || schema == "pg_catalog") && server_state_relation(name)) {
       return refuse(Reason::kServerState, name);
     }
@@ -496,7 +479,7 @@ class Walk {
 
   bool operators(uint32_t at) {
     for (const std::string_view field : {"name", "operName", "useOp"}) {
-      const Name name = names(tree_.child(at, field));
+      const Name name = tree_.names(tree_.child(at, field));
       if (!name.empty() && catalog_.unsafe_operator(name.back())) {
         return refuse(Reason::kOperator, name.back());
       }
@@ -505,7 +488,7 @@ class Walk {
   }
 
   bool sample(uint32_t at) {
-    const Name method = names(tree_.child(at, "method"));
+    const Name method = tree_.names(tree_.child(at, "method"));
     if (!method.empty() && one_of(method.back(), {"system", "bernoulli"})) return true;
     return refuse(Reason::kConstruct, "TABLESAMPLE");
   }

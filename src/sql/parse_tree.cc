@@ -108,6 +108,24 @@ uint32_t ParseTree::child(uint32_t parent, std::string_view key) const {
   return 0;
 }
 
+std::string ParseTree::value(uint32_t node) const {
+  return nodes_[node].escaped ? unescape(nodes_[node].text) : std::string(nodes_[node].text);
+}
+
+std::string ParseTree::value(uint32_t parent, std::string_view key) const {
+  const uint32_t at = child(parent, key);
+  return at == 0 ? std::string() : value(at);
+}
+
+std::vector<std::string> ParseTree::names(uint32_t list) const {
+  std::vector<std::string> out;
+  for (uint32_t i = list + 1; list != 0 && i < nodes_[list].end; i = nodes_[i].end) {
+    if (const uint32_t string = child(i, "String"); string != 0)
+      out.push_back(value(string, "sval"));
+  }
+  return out;
+}
+
 std::string unescape(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {

@@ -37,6 +37,13 @@ class ParseTree {
 
   // The child with this key; 0: none (the root is nobody's child).
   uint32_t child(uint32_t parent, std::string_view key) const;
+  // Of a kText: its escapes resolved.
+  std::string value(uint32_t node) const;
+  // Of the child with this key; empty: none.
+  std::string value(uint32_t parent, std::string_view key) const;
+  // The strings of a list of String nodes ("funcname": schema and name); others are left out.
+  // `list` 0: none.
+  std::vector<std::string> names(uint32_t list) const;
 
   // Reads the library's JSON; public for its tests and fuzzer. `json` must outlive the nodes.
   Outcome read(std::string_view json);

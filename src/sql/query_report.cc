@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "sql/builtins.h"
@@ -36,6 +37,9 @@ class Reader {
       ++count;
     }
     if (count > 1) report_.reasons.push_back(fmt::format("it is {} statements", count));
+    for (uint32_t i = 0; i < nodes_.size(); ++i) {
+      if (nodes_[i].key == "ctename") ctes_.insert(tree_.value(i));
+    }
     for (uint32_t i = 0; i < nodes_.size(); ++i) look(i);
     weight_ += report_.tables.empty() ? 0 : static_cast<int>(report_.tables.size()) - 1;
     constexpr int kSimpleMax = 1, kModerateMax = 5;
@@ -61,9 +65,9 @@ class Reader {
   void look(uint32_t at) {
     const std::string_view key = nodes_[at].key;
     if (nodes_[at].kind == TreeNode::Kind::kObject && tree_.child(at, "relname") != 0) {
-      const std::string name = text(at, "relname");
-      if (!is_cte(name)) {
-        const std::string schema = text(at, "schemaname");
+      const std::string name = tree_.value(at, "relname");
+      if (!ctes_.contains(name)) {
+        const std::string schema = tree_.value(at, "schemaname");
         add(report_.tables, name_of({schema, name}));
       }
     }
@@ -72,18 +76,10 @@ class Reader {
     if (key == "larg" || key == "groupClause" || key == "WindowDef" || key == "over") ++weight_;
   }
 
-  bool is_cte(const std::string& name) const {
-    return std::ranges::any_of(
-        nodes_, [&](const TreeNode& node) { return node.key == "ctename" && node.text == name; });
-  }
-
   void function(uint32_t at) {
-    const uint32_t list = tree_.child(at, "funcname");
-    std::string name, schema;
-    for (uint32_t i = list + 1; list != 0 && i < nodes_[list].end; i = nodes_[i].end) {
-      const uint32_t string = tree_.child(i, "String");
-      schema = std::exchange(name, string == 0 ? std::string() : text(string, "sval"));
-    }
+    const std::vector<std::string> names = tree_.names(tree_.child(at, "funcname"));
+    const std::string name = names.empty() ? "" : names.back();
+    std::string schema = names.size() < 2 ? "" : names[names.size() - 2];
     if (schema == "pg_catalog") schema.clear();
     const std::string full = name_of({schema, name});
     add(report_.functions, full);
@@ -98,15 +94,10 @@ class Reader {
     }
   }
 
-  std::string text(uint32_t parent, std::string_view key) const {
-    const uint32_t at = tree_.child(parent, key);
-    if (at == 0) return {};
-    return nodes_[at].escaped ? unescape(nodes_[at].text) : std::string(nodes_[at].text);
-  }
-
   const ParseTree& tree_;
   const std::vector<TreeNode>& nodes_;
   QueryReport report_;
+  std::set<std::string> ctes_;
   int weight_ = 0;
 };
 

@@ -72,14 +72,15 @@ class Walk {
       written_.other = true;
       table(tree_.child(at, "rel"));
     } else if (key == "ExecuteStmt") {
-      written_.executes.push_back(text(at, "name"));
+      written_.executes.push_back(tree_.value(at, "name"));
     } else if (key == "TransactionStmt") {
       transaction(at);
     } else if (key == "VariableSetStmt") {
-      const std::string kind = text(at, "kind");
-      written_.sets_commit |= text(at, "name") == "synchronous_commit" || kind == "VAR_RESET_ALL";
+      const std::string kind = tree_.value(at, "kind");
+      written_.sets_commit |=
+          tree_.value(at, "name") == "synchronous_commit" || kind == "VAR_RESET_ALL";
     } else if (key == "DiscardStmt") {
-      written_.sets_commit |= text(at, "target") == "DISCARD_ALL";
+      written_.sets_commit |= tree_.value(at, "target") == "DISCARD_ALL";
     }
   }
 
@@ -89,7 +90,7 @@ class Walk {
   }
 
   void transaction(uint32_t at) {
-    const std::string kind = text(at, "kind");
+    const std::string kind = tree_.value(at, "kind");
     // BEGIN is the first of its type, which the library leaves out where it is the default.
     written_.begins |= kind.empty() || kind == "TRANS_STMT_BEGIN" || kind == "TRANS_STMT_START";
     written_.ends |= one_of(kind, kEnds);
@@ -97,12 +98,9 @@ class Walk {
   }
 
   void function(uint32_t at) {
-    const uint32_t list = tree_.child(at, "funcname");
-    std::string name, schema;
-    for (uint32_t i = list + 1; list != 0 && i < nodes_[list].end; i = nodes_[i].end) {
-      const uint32_t string = tree_.child(i, "String");
-      schema = std::exchange(name, string == 0 ? std::string() : text(string, "sval"));
-    }
+    const std::vector<std::string> names = tree_.names(tree_.child(at, "funcname"));
+    const std::string name = names.empty() ? "" : names.back();
+    const std::string schema = names.size() < 2 ? "" : names[names.size() - 2];
     const Builtin builtin = builtin_function(name);
     const bool own = (schema.empty() || schema == "pg_catalog") &&
                      (builtin == Builtin::kReadOnly || one_of(name, kSequences));
@@ -117,16 +115,10 @@ class Walk {
 
   void table(uint32_t range) {
     if (range == 0) return;
-    TableName name{text(range, "schemaname"), text(range, "relname")};
+    TableName name{tree_.value(range, "schemaname"), tree_.value(range, "relname")};
     if (std::ranges::find(written_.tables, name) == written_.tables.end()) {
       written_.tables.push_back(std::move(name));
     }
-  }
-
-  std::string text(uint32_t parent, std::string_view key) const {
-    const uint32_t at = tree_.child(parent, key);
-    if (at == 0) return {};
-    return nodes_[at].escaped ? unescape(nodes_[at].text) : std::string(nodes_[at].text);
   }
 
   const ParseTree& tree_;
