@@ -116,7 +116,8 @@ std::string Agent::Impl::no_pledge_because(const PeerRequest& request) const {
   const bool outstanding = local_.ballot_intent || txn_pending(TxnKind::kBallot) ||
                            txn_pending(TxnKind::kTakeOver) || txn_pending(TxnKind::kDropBallot) ||
                            txn_pending(TxnKind::kResume) || txn_pending(TxnKind::kBootstrap) ||
-                           known().ballots.contains(config_.name);
+                           known().ballots.contains(config_.name) ||
+                           view_.ballots.contains(config_.name);  // brought back by a backup
   return outstanding ? "has a ballot that may count" : "";
 }
 
@@ -174,7 +175,7 @@ void Agent::Impl::pledge_answered(const Asked& asked, const event::PeerAnswered&
 // As if renewed at the sending of the oldest request among the pledges that are needed.
 void Agent::Impl::extend_by_pledges() {
   const auto since = bound_since();
-  if (!since || !config().failsafe || now_ >= held_->deadline) return;
+  if (!since || !config().failsafe || now_ >= held_->deadline || pg_down()) return;
   if (now_ < held_->renewed_at + held_->record.ttl / 5) return;
   const MonoTime deadline = fence_at(*since, held_->record);
   if (deadline <= held_->deadline) return;
