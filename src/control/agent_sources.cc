@@ -21,7 +21,8 @@ NodeName Agent::Impl::wanted_relay(const LeaderRecord& leader) const {
   const bool votes = config().synchronous() && may_be_waited_for(own_record());
   if (votes && config().sync_mode == SyncMode::kQuorum && config().sync_count > 1) return {};
   const NodeName relay = relay_of_region(view_, leader, config_.region, [&](const MemberRecord& m) {
-    return is_avoided(m) || (config().synchronous() && !may_be_waited_for(m));
+    return is_avoided(m) || being_removed(m.name) ||
+           (config().synchronous() && !may_be_waited_for(m));
   });
   return relay == config_.name ? NodeName() : relay;
 }
