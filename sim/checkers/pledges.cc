@@ -18,6 +18,11 @@ class Pledges : public Checker {
     const auto ballot = truth_.view().ballots.find(by.name());
     if (ballot != truth_.view().ballots.end() &&
         ballot->second.value.answers == truth_.view().leader_revision) {
+      // Out of a backup that it has not seen yet: it can't know.
+      if (truth_.was_rolled_back &&
+          by.agent()->local().highest_revision > truth_.store.revision()) {
+        return world().count("exception.rolled_back_store");
+      }
       world().violation("pledges", fmt::format("{} pledges to {} while its ballot counts",
                                                by.name().str(), request.from.str()));
     }
