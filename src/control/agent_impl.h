@@ -313,6 +313,7 @@ class Agent::Impl {
   void drain();
   void hand_over();
   void shut_down();
+  NodeName best_candidate(const std::function<bool(const NodeName&)>& fits) const;
   NodeName choose_candidate(const RequestRecord& request, std::string& refusal) const;
 
   AgentConfig config_;

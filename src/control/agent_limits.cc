@@ -53,18 +53,8 @@ bool Agent::Impl::stays_on_full_disk() const {
 
 // Who could lead instead and has room.
 NodeName Agent::Impl::candidate_with_room() const {
-  const SyncCandidate* best = nullptr;
-  const auto candidates = sync_candidates();
-  for (const SyncCandidate& c : candidates) {
-    if (view_.member(c.member)->disk_full != DiskFull::kNo) continue;
-    const auto key = [&](const SyncCandidate& s) {
-      const auto& names = sync_set_.setting().names;
-      const bool waited_for = std::ranges::find(names, s.sync_name) != names.end();
-      return std::tuple(waited_for, s.priority, s.flush_lsn);
-    };
-    if (!best || key(c) > key(*best)) best = &c;
-  }
-  return best ? best->member : NodeName();
+  return best_candidate(
+      [&](const NodeName& member) { return view_.member(member)->disk_full == DiskFull::kNo; });
 }
 
 // By what they say of themselves: at the loss of PostgreSQL nobody streams any more.

@@ -38,25 +38,30 @@ bool Agent::Impl::checkpointed_for(const std::string& request) {
   return false;
 }
 
-NodeName Agent::Impl::choose_candidate(const RequestRecord& request, std::string& refusal) const {
+// Of those that stream and may lead, and that `fits` lets pass: one that is waited for first.
+NodeName Agent::Impl::best_candidate(const std::function<bool(const NodeName&)>& fits) const {
+  const auto& waited_for = sync_set_.setting().names;
+  const auto key = [&](const SyncCandidate& c) {
+    const bool waited = std::ranges::find(waited_for, c.sync_name) != waited_for.end();
+    return std::tuple(waited, c.priority, c.flush_lsn);
+  };
   const auto candidates = sync_candidates();
+  const SyncCandidate* best = nullptr;
+  for (const SyncCandidate& c : candidates) {
+    if (fits(c.member) && (!best || key(c) > key(*best))) best = &c;
+  }
+  return best ? best->member : NodeName();
+}
+
+NodeName Agent::Impl::choose_candidate(const RequestRecord& request, std::string& refusal) const {
   if (request.candidate == config_.name) {
     refusal = fmt::format("refused: {} leads already", config_.name.str());
     return {};
   }
-  const SyncCandidate* best = nullptr;
-  for (const SyncCandidate& c : candidates) {
-    if (!request.candidate.empty() && c.member != request.candidate) continue;
-    const auto waited_for = [&](const SyncCandidate& s) {
-      const auto& names = sync_set_.setting().names;
-      return std::ranges::find(names, s.sync_name) != names.end();
-    };
-    const auto key = [&](const SyncCandidate& s) {
-      return std::tuple(waited_for(s), s.priority, s.flush_lsn);
-    };
-    if (!best || key(c) > key(*best)) best = &c;
-  }
-  if (best) return best->member;
+  NodeName best = best_candidate([&](const NodeName& member) {
+    return request.candidate.empty() || member == request.candidate;
+  });
+  if (!best.empty()) return best;
   refusal = request.candidate.empty() ? "refused: no electable replica streams"
                                       : fmt::format("refused: {} does not stream, or may not lead",
                                                     request.candidate.str());
