@@ -1,6 +1,22 @@
 // Opens a connection of its own, says what to cancel, and waits for the server to close it:
 // https://www.postgresql.org/docs/15/protocol-flow.html (canceling requests in progress)
+//
+// Why it hits what it was meant for, or nothing, and never another client:
+//   - It is meant for what its client had sent when it came (Worker::cancel()), and what was in the
+//     kernel by then has been read. It is not sent if that has been answered meanwhile: looked at
+//     again just before, when the connection stands.
+//   - A client that waits for its server, or for the server to be set up for it, has a statement
+//     that has not begun: it is refused here, and nothing is sent. While a setting of the proxy's
+//     stands in front of the statement it waits: that SET would be hit in its place.
+//   - The server goes to nobody else before this is over (ServerConnection::cancel_begins()).
+//     PostgreSQL closes after it has sent the signal, and a backend that has nothing to do forgets
+//     the signal before it reads its next message. Where it is not known whether the signal was
+//     sent (time-out, a broken connection), the server is closed once its client gives it back.
+// As with PostgreSQL, a client's own next statement can be hit if it is sent before the connection
+// that brought the cancel has been closed.
 #pragma once
+
+#include <optional>
 
 #include "pgwire/startup.h"
 #include "proxy/server_dial.h"
@@ -15,25 +31,35 @@ class Worker;
 // `done`.
 class CancelRequest final : public env::StreamHandler, public ServerDial::Owner {
  public:
-  CancelRequest(Worker& worker, ServerConnection& server, env::Callback done);
+  // kAbandoned: the server is about to be dropped; whatever it does is to end.
+  enum class Aim { kSent, kAbandoned };
+  CancelRequest(Worker& worker, ServerConnection& server, Aim aim, env::Callback done);
   ~CancelRequest() override;
+  // Goes on, or ends, as far as the state of the server says. After each of its answers.
+  void look();
+  Handle server() const { return server_; }
   size_t on_data(std::string_view bytes) override { return bytes.size(); }
   void on_closed(int error) override;
   bool done() const { return done_; }
 
  private:
+  bool answered() const;  // nothing is left to be cancelled
+  void time_out();
   void end();
   void on_dialed(env::Stream& stream) override;
   void on_dial_failed(const ServerDial::Failure&) override { end(); }
+
+  static constexpr Nanos kPatience = 5s;
 
   Worker& worker_;
   env::Callback on_end_;
   Handle server_;
   pgwire::CancelKey key_;
+  std::optional<uint64_t> aim_;  // Session::sent_count(); none: whatever it does
   ServerDial dial_;
-  env::Stream* stream_ = nullptr;
+  env::Stream* stream_ = nullptr;  // the request is on its way
   env::TimerId timer_ = env::TimerId::kNone;
-  bool done_ = false;
+  bool dialed_ = false, done_ = false;
 };
 
 }  // namespace bascule::proxy

@@ -11,6 +11,12 @@
 #include "proxy/worker.h"
 
 namespace bascule::proxy {
+namespace {
+
+constexpr std::string_view kCancelled = "57014";
+const std::string kCancelledMessage = "canceling statement due to user request";
+
+}  // namespace
 
 ClientConnection::ClientConnection(Worker& worker, env::Stream& stream, std::string host,
                                    PortKind port, ClientLogin::Room room, Handle self)
@@ -207,6 +213,10 @@ void ClientConnection::on_attached() {
     worker_.dispatcher().release(server, ServerConnection::Use::kClean);
     return;
   }
+  if (std::exchange(cancelled_, false)) {
+    worker_.dispatcher().release(*std::exchange(server_, nullptr), ServerConnection::Use::kClean);
+    return give_up(kCancelled, kCancelledMessage);
+  }
   // Not before its settings are those of this client.
   if (!session_->shares() || server_->state().settings == session_->wanted()) tell_parameters();
   if (std::exchange(had_server_, true) && !session_->shares()) worker_.counters().moved.add();
@@ -270,6 +280,7 @@ void ClientConnection::on_server_lost(Loss loss, const std::string& who) {
   }
   if (terminating_ && !session_->wants_retry()) return end_goodbye();
   if (hold_.ticket != 0) return;  // waits already: for the gate, now for a server too
+  if (std::exchange(cancelled_, false)) return give_up(kCancelled, kCancelledMessage);
   if (restoring || session_->wants_retry()) {
     stream_->pause();
     if (worker_.dispatcher().acquire(*this) == Dispatcher::Acquired::kWaiting) return;
@@ -297,10 +308,11 @@ bool ClientConnection::cancel(std::string_view secret) {
   }
   if (hold_.ticket != 0) {
     worker_.dispatcher().stop_waiting(*this);
-    give_up("57014", "canceling statement due to user request");
+    give_up(kCancelled, kCancelledMessage);
     return false;
   }
-  return server_ != nullptr && !server_->restoring() && session_->in_flight();
+  cancelled_ = server_ != nullptr && server_->restoring();
+  return server_ != nullptr && !cancelled_ && session_->in_flight();
 }
 
 std::string ClientConnection::describe() const {
@@ -362,8 +374,11 @@ void ClientConnection::leave() {
           *server, clean ? ServerConnection::Use::kClean : ServerConnection::Use::kDirty);
     } else {
       // PostgreSQL notices that a client has gone only when it writes to it: stop what runs.
-      if (session_->active() && !server->restoring()) worker_.dispatcher().cancel(*server);
-      worker_.dispatcher().drop(*server);
+      if (session_->active() && !server->restoring()) {
+        worker_.dispatcher().abandon(*server);
+      } else {
+        worker_.dispatcher().drop(*server);
+      }
     }
   }
   if (subscriptions_) worker_.listeners().leave(self_, *pool_);

@@ -148,6 +148,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   bool unread_ = false;          // it was given a place in the queue before what it says was read
   bool leaving_server_ = false;  // as soon as nothing runs on it
   bool terminating_ = false;     // the client said goodbye: what it sent before is answered
+  bool cancelled_ = false;       // what it waits for, while its server is being set up
   std::unique_ptr<ClientLogin> login_;
   env::TimerId login_timer_ = env::TimerId::kNone;
   Pool* pool_ = nullptr;

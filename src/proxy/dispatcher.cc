@@ -194,8 +194,31 @@ void Dispatcher::release(ServerConnection& server, ServerConnection::Use use) {
 void Dispatcher::drop(ServerConnection& server) { remove(server); }
 
 void Dispatcher::cancel(ServerConnection& server, env::Callback done) {
+  begin(
+      std::make_unique<CancelRequest>(worker_, server, CancelRequest::Aim::kSent, std::move(done)));
+}
+
+void Dispatcher::abandon(ServerConnection& server) {
+  begin(std::make_unique<CancelRequest>(worker_, server, CancelRequest::Aim::kAbandoned,
+                                        env::Callback()));
+  remove(server);
+}
+
+void Dispatcher::begin(std::unique_ptr<CancelRequest> request) {
   worker_.counters().cancels.add();
-  cancels_.push_back(std::make_unique<CancelRequest>(worker_, server, std::move(done)));
+  cancels_.push_back(std::move(request));
+  cancels_.back()->look();
+}
+
+void Dispatcher::on_answer(const ServerConnection& server) {
+  // No more than one for each time that its client was cancelled: few.
+  for (size_t i = 0; i < cancels_.size(); ++i) {
+    if (cancels_[i]->server() == server.self()) cancels_[i]->look();
+  }
+}
+
+void Dispatcher::retire(Handle handle) {
+  if (ServerConnection* server = servers_.find(handle)) server->set_expires({});
 }
 
 // ---- Servers -----------------------------------------------------------------------------------

@@ -45,16 +45,19 @@ class Dispatcher {
   std::optional<std::string> pick_reader(std::string_view affinity);
   void release(ServerConnection& server, ServerConnection::Use use);
   void drop(ServerConnection& server);  // with whatever runs on it; its client is not told
-  // Sends a cancel request for what runs on the server. `done` runs when it has been delivered, or
-  // can't be.
-  void cancel(ServerConnection& server, env::Callback done = {});
+  // Cancels what its client has sent. `done` runs when that is over.
+  void cancel(ServerConnection& server, env::Callback done);
+  void abandon(ServerConnection& server);  // drop(), and what it does is cancelled
 
   // ---- Servers -------------------------------------------------------------------------------
   void on_connected(ServerConnection& server);
   void on_connect_failed(ServerConnection& server, const ServerLogin::Failure& failure);
   void on_idle(ServerConnection& server);
   void on_checked(ServerConnection& server);
+  void on_answer(const ServerConnection& server);  // one that is being cancelled
   void cancel_ended(Handle server);
+  void retire(Handle server);  // closed once its client gives it back
+  ServerConnection* server(Handle handle) const { return servers_.find(handle); }
   void on_lost(ServerConnection& server, Loss loss);
 
   // ---- The worker ----------------------------------------------------------------------------
@@ -106,6 +109,7 @@ class Dispatcher {
   bool due_for_check(const ServerConnection& server) const;
   bool being_checked(const Pool& pool) const;
   void remove(ServerConnection& server);
+  void begin(std::unique_ptr<CancelRequest> request);
   // Since when the client waits that has `skip` others before it; max(): nobody.
   MonoTime waiting_since(const Pool::Side& side, int skip) const;
   std::string_view member_of_waiter(const Pool::Side& side, int skip) const;

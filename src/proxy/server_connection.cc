@@ -297,6 +297,7 @@ size_t ServerConnection::on_attached_data(std::string_view bytes) {
     return bytes.size();
   }
   if (relayed.held) stream_->pause();
+  if (cancels_ > 0) worker_.dispatcher().on_answer(*this);
   client.after_server_data();
   return relayed.consumed;
 }

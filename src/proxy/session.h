@@ -192,6 +192,14 @@ class Session {
   // A statement in flight or a transaction open on the server.
   bool active() const { return attached_ && mode_ == Mode::kLive && !idle(); }
   bool in_flight() const { return attached_ && tracker_.in_flight(); }
+  // A number for all that has been sent; whether that has been answered.
+  uint64_t sent_count() const { return tracker_.sent_count(); }
+  bool answered(uint64_t count) const { return tracker_.answered_count() >= count; }
+  // The server is at a SET of ours.
+  bool setting_up() const {
+    return !edits_.empty() && edits_.front().kind == EditKind::kSettings &&
+           edits_.front().message == tracker_.answered_count();
+  }
   // A ReadyForQuery is to come for what was sent.
   bool owed_ready() const { return attached_ && tracker_.ready_outstanding() > 0; }
   bool reads_copy() const { return attached_ && tracker_.copy() == pgwire::CopyState::kIn; }

@@ -143,10 +143,13 @@ uint32_t Worker::cancel_pid(Handle client) const {
   return (static_cast<uint32_t>(index_) << kClientBits) | (client.index + 1);
 }
 
-void Worker::cancel(uint32_t client_index, std::string_view secret, env::Callback done) {
-  ClientConnection* client = clients_.at(client_index);
-  if (client == nullptr || !client->cancel(secret)) return done();
-  dispatcher_.cancel(*client->server(), std::move(done));
+void Worker::cancel(uint32_t client_index, std::string secret, env::Callback done) {
+  // A turn of the loop later: what the client sent before it has been read by then.
+  loop().post([this, client_index, secret = std::move(secret), done = std::move(done)]() mutable {
+    ClientConnection* client = clients_.at(client_index);
+    if (client == nullptr || !client->cancel(secret)) return done();
+    dispatcher_.cancel(*client->server(), std::move(done));
+  });
 }
 
 }  // namespace bascule::proxy

@@ -43,7 +43,7 @@ class Worker {
   void set_config(std::shared_ptr<const ProxyConfig> config);
   void set_controls(std::shared_ptr<const Controls> controls);
   // `done` as in Crew::cancel().
-  void cancel(uint32_t client_index, std::string_view secret, env::Callback done);
+  void cancel(uint32_t client_index, std::string secret, env::Callback done);
 
   int index() const { return index_; }
   Shared& shared() { return shared_; }
