@@ -20,8 +20,8 @@
 #include "cli/peer_port.h"
 #include "cli/pid_file.h"
 #include "cli/reload.h"
+#include "cli/role_configs.h"
 #include "cli/route_tracker.h"
-#include "cli/secrets.h"
 #include "cli/signals.h"
 #include "cli/user.h"
 #include "node/node.h"
@@ -35,129 +35,6 @@ constexpr int kStoreThreads = 2;
 constexpr int kNodeThreads = 8;
 constexpr Millis kStoreTimeout{1000};
 constexpr Millis kPublishEvery{1000};
-
-Result<node::NodeConfig> node_config(const DaemonConfig& config, env::Disk& disk) {
-  const NodeSection& section = *config.node;
-  node::NodeConfig out;
-  out.agent.cluster = config.cluster;
-  out.agent.name = section.name;
-  out.agent.host = section.host;
-  out.agent.port = section.port;
-  if (config.api) out.agent.api_url = config.api->url();
-  out.agent.region = section.region;
-  out.agent.priority = section.priority;
-  out.agent.nofailover = section.nofailover;
-  out.agent.tags = section.tags;
-  out.hooks = section.hooks;
-  out.bootstrap = section.bootstrap;
-  out.replica_methods = section.replica_methods;
-  out.agent.initial = config.defaults;
-  out.data_dir = section.data_dir;
-  out.run_dir = section.run_dir;
-  out.bin_dir = section.bin_dir;
-  if (out.bin_dir.empty() && section.pg_version != 0) {
-    out.bin_dir = fmt::format("/usr/lib/postgresql/{}/bin", section.pg_version);
-  }
-  out.hba = section.hba;
-  out.parameters = section.parameters;
-  out.superuser = section.superuser.user;
-  out.replication_user = section.replication.user;
-  const auto secret = [&](const std::string& file, std::string& to) -> Status {
-    if (file.empty()) return {};
-    auto text = read_secret(disk, file);
-    if (!text) return std::unexpected(text.error());
-    to = std::move(*text);
-    return {};
-  };
-  if (auto s = secret(section.superuser.password_file, out.superuser_password); !s) {
-    return std::unexpected(s.error());
-  }
-  if (auto s = secret(section.replication.password_file, out.replication_password); !s) {
-    return std::unexpected(s.error());
-  }
-  for (const ClientUserSection& entry : section.client_users) {
-    node::ClientUser client{entry.name, "", entry.database};
-    if (auto s = secret(entry.password_file, client.password); !s) {
-      return std::unexpected(s.error());
-    }
-    out.client_users.push_back(std::move(client));
-  }
-  return out;
-}
-
-void set_pools(const ProxySection& section, proxy::ProxyConfig& out) {
-  out.pool_mode = static_cast<proxy::PoolMode>(section.pool_mode);
-  out.default_pool_size = section.default_pool_size;
-  out.reserve_pool_size = section.reserve_pool_size;
-  out.reserve_pool_timeout = section.reserve_pool_timeout;
-  out.min_pool_size = section.min_pool_size;
-  out.server_reset_query = section.server_reset_query;
-  if (section.server_reset_query_always) out.server_reset = proxy::ProxyConfig::Reset::kAlways;
-  out.server_check_query = section.server_check_query;
-  out.server_check_delay = section.server_check_delay;
-  out.leave_timeout = section.leave_timeout;
-  out.max_db_connections = section.max_db_connections;
-  out.max_user_connections = section.max_user_connections;
-  out.max_db_client_connections = section.max_db_client_connections;
-  out.max_user_client_connections = section.max_user_client_connections;
-  out.server_prepared_max = static_cast<size_t>(section.server_prepared_max);
-  out.server_lifetime = section.server_lifetime;
-  out.query_timeout = section.query_timeout;
-  out.transaction_timeout = section.transaction_timeout;
-  out.idle_transaction_timeout = section.idle_transaction_timeout;
-  out.client_idle_timeout = section.client_idle_timeout;
-  for (const PoolSection& pool : section.pools) {
-    proxy::PoolRule rule;
-    rule.user = pool.user;
-    rule.database = pool.database;
-    rule.pool_size = pool.pool_size;
-    rule.reserve_pool_size = pool.reserve_pool_size;
-    rule.max_connections = pool.max_user_connections;
-    rule.max_clients = pool.max_user_client_connections;
-    if (pool.pool_mode) rule.mode = static_cast<proxy::PoolMode>(*pool.pool_mode);
-    out.pools.push_back(std::move(rule));
-  }
-}
-
-Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platform& platform) {
-  const ProxySection& section = *config.proxy;
-  proxy::ProxyConfig out;
-  out.cluster = config.cluster;
-  const auto listen = [&](const HostPort& at, proxy::PortKind kind) {
-    out.listeners.push_back({{at.host, static_cast<uint16_t>(at.port)}, kind});
-  };
-  listen(section.writer, proxy::PortKind::kWriter);
-  if (section.reader) listen(*section.reader, proxy::PortKind::kReader);
-  if (auto s = apply_routing(section.routing, platform.disk, out); !s) {
-    return std::unexpected(s.error());
-  }
-  out.engine = static_cast<env::EngineKind>(section.engine);
-  out.workers = section.workers > 0 ? section.workers
-                                    : std::max(1, std::min(platform.cores, section.pool_size / 4));
-  out.pool_size = section.pool_size;
-  set_pools(section, out);
-  auto databases = load_databases(section.databases, platform.disk);
-  if (!databases) return std::unexpected(databases.error());
-  out.databases = std::move(*databases);
-  out.durability = section.durability;
-  out.clients_max = section.clients_max;
-  out.hold_count_max = section.held_max;
-  out.hold_timeout = section.hold_timeout;
-  out.auth_timeout = section.login_timeout;
-  out.connect_timeout = section.connect_timeout;
-  out.server_idle_timeout = section.server_idle_timeout;
-  out.logins_per_address_max = section.logins_per_address_max >= 0 ? section.logins_per_address_max
-                                                                   : section.clients_max / 2;
-  if (!section.access.socket_dir.empty()) {
-    out.listeners.push_back(
-        {{section.access.socket_dir, static_cast<uint16_t>(section.writer.port)},
-         proxy::PortKind::kWriter});
-  }
-  auto access = load_access(section.access, platform.disk);
-  if (!access) return std::unexpected(access.error());
-  out.access = std::move(*access);
-  return out;
-}
 
 // Beside the pid file: where tools and people look for what the daemon says about itself.
 std::string proxy_events_file(const DaemonConfig& config) {
@@ -346,7 +223,8 @@ class Daemon {
     }
     if (config_.monitor) {
       if (auto s = start_monitor(); !s) {
-        log(LogLevel::kError, who_, "the monitor does not run", {{"reason", s.error().to_string()}});
+        log(LogLevel::kError, who_, "the monitor does not run",
+            {{"reason", s.error().to_string()}});
       }
     }
     if (!config_.api) return;
