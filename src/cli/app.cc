@@ -161,8 +161,12 @@ class Commands {
         ->check(CLI::Range(1, 65000));
     sub->add_option("--api-port", o->cluster.api_port, "Port of the API")
         ->check(CLI::Range(1, 65535));
-    sub->add_option("--pg-version", o->cluster.pg_version, "13 to 18 (default: newest installed)")
-        ->check(CLI::Range(13, 18));
+    CLI::Option* version = sub->add_option("--pg-version", o->cluster.pg_version,
+                                           "13 to 18 (default: newest installed)")
+                               ->check(CLI::Range(13, 18));
+    sub->add_option("--bin-dir", o->cluster.bin_dir,
+                    "PostgreSQL's programs (default: Debian's of that version)")
+        ->excludes(version);
     sub->add_option("--user", o->user, "Started as root, run as this user (default: postgres)");
     sub->add_option("--wait", o->wait, "How long to wait until it is ready")->capture_default_str();
     sub->add_flag("--foreground", o->foreground, "Stay, and stop the cluster at Ctrl-C");

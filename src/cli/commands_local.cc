@@ -82,6 +82,9 @@ int up_command(const Platform& platform, UpOptions options) {
     return report(s.error());
   }
   options.cluster.user = platform.process.user();
+  if (std::string& programs = options.cluster.bin_dir; !programs.empty()) {
+    programs = std::filesystem::absolute(programs).lexically_normal().string();
+  }
   auto cluster = make_or_load(platform, options);
   if (!cluster) return report(cluster.error());
   if (supervisor_runs(platform, *cluster)) {

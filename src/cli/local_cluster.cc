@@ -76,9 +76,14 @@ Status choose_ports(LocalCluster& cluster, const NewCluster& wanted) {
   return status;
 }
 
-Result<std::string> find_bin_dir(env::Disk& disk, int version) {
+Result<std::string> find_bin_dir(env::Disk& disk, const NewCluster& wanted) {
   constexpr int kNewest = 18;
   constexpr int kOldest = 13;
+  const int version = wanted.pg_version;
+  if (!wanted.bin_dir.empty()) {
+    if (disk.exists(wanted.bin_dir + "/postgres")) return wanted.bin_dir;
+    return fail(ErrorCode::kNotFound, wanted.bin_dir + ": there is no postgres in it");
+  }
   for (int v = kNewest; v >= kOldest; --v) {
     if (version != 0 && v != version) continue;
     const std::string dir = fmt::format("/usr/lib/postgresql/{}/bin", v);
@@ -278,7 +283,7 @@ Result<LocalCluster> create_cluster(const Platform& platform, const NewCluster& 
                             wanted.dir, socket.size() - kSocketPathMax),
                 "Choose a shorter --dir");
   }
-  auto bin_dir = find_bin_dir(platform.disk, wanted.pg_version);
+  auto bin_dir = find_bin_dir(platform.disk, wanted);
   if (!bin_dir) return std::unexpected(bin_dir.error());
   cluster.bin_dir = std::move(*bin_dir);
   if (auto s = choose_ports(cluster, wanted); !s) return std::unexpected(s.error());

@@ -22,6 +22,7 @@ struct NewCluster {
   int proxy_port = 0;  // 0: the one after the nodes'; the reader's is the next
   int api_port = 0;
   int pg_version = 0;      // 0: newest installed
+  std::string bin_dir;     // of PostgreSQL, absolute; empty: by pg_version
   int etcd_members = 0;    // 0: the store is a file
   std::string standby_of;  // directory of the cluster to follow; empty: none
   control::ClusterConfig defaults;

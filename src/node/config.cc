@@ -99,6 +99,14 @@ Status complete(NodeConfig& config, env::Process& process, env::Disk& disk) {
     return invalid("bin_dir: no PostgreSQL 13 to 18 found",
                    "install one (apt install postgresql) or name its bin directory");
   }
+  // Some distributions of PostgreSQL leave them out. Missed in the middle of a failover is too
+  // late.
+  for (const char* tool :
+       {"initdb", "pg_basebackup", "pg_controldata", "pg_rewind", "pg_waldump"}) {
+    if (disk.exists(fmt::format("{}/{}", config.bin_dir, tool))) continue;
+    return invalid(fmt::format("bin_dir: {} has no {}", config.bin_dir, tool),
+                   "name the bin directory of a complete PostgreSQL");
+  }
   return {};
 }
 

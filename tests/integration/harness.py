@@ -26,12 +26,23 @@ import tempfile
 import time
 
 import psycopg2
+import pytest
 
+import other_postgresql
 from etcd_support import Etcd, Relay
 from ledger import Ledger
 
 BASCULE = os.environ.get("BASCULE", "build/dev/bascule")
 KEEP = os.environ.get("BASCULE_KEEP")  # set: the directory of a failed test stays
+POSTGRESQL = os.environ.get("BASCULE_TEST_POSTGRESQL")  # major version for clusters that don't ask for one
+
+
+def of_version(version):
+    """Options of `bascule up` for this major version of PostgreSQL; skips the test where it can't be had."""
+    try:
+        return ["--bin-dir", str(other_postgresql.bin_dir(version))]
+    except other_postgresql.Unavailable as error:
+        pytest.skip(f"PostgreSQL {version}: {error}")
 
 
 def wait_for(predicate, timeout, what, poll_s=0.02):
@@ -122,6 +133,8 @@ class Cluster:
     def __init__(self, nodes=3, up_options=(), up_timeout=90, etcd=0):
         """etcd: so many members of an etcd of the cluster's own, instead of a file."""
         self.nodes_count, self.up_options, self.up_timeout = nodes, list(up_options), up_timeout
+        if POSTGRESQL and "--bin-dir" not in self.up_options:
+            self.up_options += of_version(int(POSTGRESQL))
         if etcd:
             self.up_options += ["--store", "etcd", "--store-nodes", str(etcd)]
         self.relayed = 0  # members that stream from others than the primary
