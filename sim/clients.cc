@@ -115,7 +115,6 @@ void Proxy::write(uint64_t commit, uint32_t bytes, std::function<void(bool)> don
 Clients::Clients(Truth& truth, Observer& observer, Workload workload,
                  control::UnsafeMutations unsafe)
     : truth_(truth),
-      observer_(observer),
       workload_(workload),
       random_(truth.world.stream("clients")) {
   for (int i = 0; i < kProxies; ++i) {

@@ -79,7 +79,6 @@ class Clients {
   uint64_t next_id(uint64_t direct_bit) { return (++ids_ << 1) | direct_bit; }
 
   Truth& truth_;
-  Observer& observer_;
   Workload workload_;
   Prng random_;
   std::vector<std::unique_ptr<Proxy>> proxies_;

@@ -468,6 +468,9 @@ void Agent::Impl::set_phase(Phase phase, std::string reason) {
     case Phase::kFollowing:
       sample_every(250ms);
       break;
+    case Phase::kDraining:
+      sample_every(10ms);  // writes wait for it
+      break;
     default:
       sample_every(25ms);
       break;

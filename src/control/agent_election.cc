@@ -7,6 +7,7 @@ namespace {
 
 constexpr Millis kSlowerBallots{80};       // ballots of live members come within this
 constexpr Millis kHandoverPatience{2000};  // the named successor goes first
+constexpr Millis kSuccessorAlone{500};     // ... and for so long the old primary is not started
 constexpr Millis kLookOften{60}, kLookOftenFor{3000};
 
 }  // namespace
@@ -30,7 +31,10 @@ void Agent::Impl::contest() {
     return set_phase(pg_down() ? Phase::kStopped : Phase::kFollowing,
                      "paused: no election is held");
   if (op_running() || !persists_.empty() || !may_retry()) return;
-  if (pg_down()) return start_from_stopped(nullptr);
+  if (pg_down()) {
+    if (!leaves_it_to_successor()) start_from_stopped(nullptr);
+    return;
+  }
   if (pg_.run != PgRun::kStandby) {
     set_phase(Phase::kIsolated, "no leader; PostgreSQL is not ready for an election");
     return give_up_hung(config().promote_timeout);
@@ -62,6 +66,19 @@ void Agent::Impl::contest() {
   }
   if (!last.vacant() && !leader_expired()) await_expiry(last);
   consider_take_over();
+}
+
+// After a planned hand-over nobody needs the ballot of who handed over; its start would only take
+// processor and disk from a successor on the same machine.
+bool Agent::Impl::leaves_it_to_successor() {
+  const LeaderRecord& last = view_.leader->value;
+  const MonoTime until = contest_since_ + kSuccessorAlone;
+  if (released_by_us_ != view_.leader_revision || last.handover_to.empty() || now_ >= until) {
+    return false;
+  }
+  wake_at(until);
+  set_phase(Phase::kStopped, fmt::format("{} takes over as planned", last.handover_to.str()));
+  return true;
 }
 
 // A standby that hangs (stopped, or on a disk that does) is killed and started again, alone:

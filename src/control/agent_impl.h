@@ -156,6 +156,7 @@ class Agent::Impl {
   // -- agent_election.cc
   void contest();
   void place_ballot();
+  bool leaves_it_to_successor();
   void give_up_hung(Millis patience);
   bool wal_was_lost() const;
   void consider_take_over();

@@ -76,6 +76,25 @@ TEST_F(AgentTest, SwitchoverLeavesTheOldPrimaryAFollowerWithoutRewind) {
   EXPECT_EQ(world.at("n1").checkpointed_in, std::vector{LeaderPhase::kRunning});
 }
 
+TEST_F(AgentTest, OldPrimaryIsNotStartedBesideItsNamedSuccessor) {
+  start_three();
+  RequestRecord request;
+  request.id = "r1";
+  request.candidate = name("n3");
+  world.apply({{}, {{Keys("test").request(), encode(request)}}});
+  world.store_delay = 60ms;
+  bool vacant = false;
+  for (int i = 0; i < 100 && world.leader() != "n3"; ++i) {
+    world.pass(50ms);
+    if (!world.view().leader->value.vacant()) continue;
+    vacant = true;
+    EXPECT_EQ(world.at("n1").pg.run, PgRun::kStopped);
+  }
+  EXPECT_TRUE(vacant);
+  world.pass(5s);
+  EXPECT_EQ(world.at("n1").agent->phase(), Phase::kFollowing) << dump(world.at("n1"));
+}
+
 TEST_F(AgentTest, RestartPolicyRecoversInPlaceOnTheSameTimeline) {
   world.config.on_crash = OnCrash::kRestart;
   start_three();
