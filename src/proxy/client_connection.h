@@ -149,10 +149,10 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   bool leaving_server_ = false;  // as soon as nothing runs on it
   bool terminating_ = false;     // the client said goodbye: what it sent before is answered
   bool cancelled_ = false;       // what it waits for, while its server is being set up
+  bool counted_ = false;         // among the clients of its database and user
   std::unique_ptr<ClientLogin> login_;
   env::TimerId login_timer_ = env::TimerId::kNone;
   Pool* pool_ = nullptr;
-  bool counted_ = false;                     // among the clients of its database and user
   std::unique_ptr<std::string> login_user_;  // where its pool is another user's
   std::unique_ptr<Session> session_;
   RareString member_;

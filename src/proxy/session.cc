@@ -125,7 +125,7 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
       // unnamed statement that it did not have: likewise.
       const bool unsure = (type == 'B' || type == 'D') && shares() && !batches_.empty() &&
                           (batches_.size() > 1 || batches_.back().ended) &&
-                          (!unnamed_changes_.empty() || replaces_absent_);
+                          (!unnamed().changes.empty() || replaces_absent_);
       // Whether the server skips what was put in front of an earlier batch's: likewise.
       const bool unmade = injected_ > tracker_.answered_count() && !batches_.empty() &&
                           batches_.back().ended && type != 'S' && type != 'H';
@@ -166,7 +166,7 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
 }
 
 std::optional<std::string_view> Session::prepared_sql(std::string_view name) const {
-  std::string_view message = unnamed_message_;
+  std::string_view message = unnamed().message;
   if (!name.empty()) {
     const SessionMemory::Prepared* prepared = memory_ ? memory_->find(name) : nullptr;
     if (prepared == nullptr) return std::nullopt;
@@ -347,9 +347,10 @@ void Session::end_text(const Scan& piece, Effects effects) {
                         {parse_message_.take(), effects, std::move(changes), nullptr});
     return;
   }
-  unnamed_ = effects;
-  unnamed_changes_ = std::move(changes);
-  if (keeps_unnamed()) unnamed_message_ = parse_message_.take();
+  Unnamed& statement = unnamed_to_change();
+  statement.effects = effects;
+  statement.changes = std::move(changes);
+  if (keeps_unnamed()) statement.message = parse_message_.take();
 }
 
 void Session::on_bind(const Scan& piece, std::vector<NameAction> actions) {
@@ -358,8 +359,8 @@ void Session::on_bind(const Scan& piece, std::vector<NameAction> actions) {
   const Effects* effects = nullptr;
   const std::vector<StateChange>* changes = nullptr;
   if (bind && bind->statement.empty()) {
-    effects = &unnamed_;
-    changes = &unnamed_changes_;
+    effects = &unnamed().effects;
+    changes = &unnamed().changes;
   } else if (const auto* named = bind && memory_ ? memory_->find(bind->statement) : nullptr) {
     effects = &named->effects;
     changes = &named->changes;

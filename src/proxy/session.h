@@ -239,6 +239,15 @@ class Session {
     bool binds = false;  // or does more than parsing, describing and closing statements
     bool opens() const;  // a transaction is open after it, if all went well
   };
+  // The unnamed statement as the client made it.
+  struct Unnamed {
+    Effects effects;
+    std::vector<StateChange> changes;
+    std::string message;
+    // Hashes of its columns: what the client was told, what this server said to us; 0: nothing.
+    uint64_t told = 0, seen = 0;
+    uint64_t told_at = 0;  // meanings_now() then
+  };
   enum class Text : uint8_t { kNone, kQuery, kParse };
 
   // A reply that the client does not get as it comes: its message was not the client's, or was
@@ -337,6 +346,8 @@ class Session {
   bool looking_at(const StatementRef& statement) const;
   // Another number: a text may return other columns than before, by DDL or by settings.
   uint64_t meanings_now() const { return *workspace_.plans << 24 ^ wanted_->plan_id; }
+  const Unnamed& unnamed() const;
+  Unnamed& unnamed_to_change();
   void ensure_unnamed();
   void replace_unnamed(uint64_t id);
   void close_doomed();
@@ -493,20 +504,13 @@ class Session {
   bool shares_channels_ = true;
   // The unnamed statement. Where servers are shared it is kept, to be prepared again elsewhere, and
   // so are the ones before it up to the next ReadyForQuery: the server may skip what replaces them.
-  Effects unnamed_;
-  std::vector<StateChange> unnamed_changes_;
-  std::string unnamed_message_;
-  uint64_t injected_ = 0;         // number of the last Parse of ours, plus 1
-  uint64_t unnamed_id_ = 0;       // 0: there is none
-  uint64_t unnamed_sent_ = 0;     // number of the message that made it so, plus 1
-  uint64_t unnamed_touched_ = 0;  // of the last one that changed what the server has, plus 1
-  // Hashes of its columns: what the client was told, what this server said to us; 0: nothing.
-  uint64_t unnamed_told_ = 0, unnamed_seen_ = 0;
-  uint64_t unnamed_told_at_ = 0;  // meanings_now() then
+  std::unique_ptr<Unnamed> unnamed_;  // null: as if just made; see unnamed()
+  uint64_t injected_ = 0;             // number of the last Parse of ours, plus 1
+  uint64_t unnamed_id_ = 0;           // 0: there is none
+  uint64_t unnamed_sent_ = 0;         // number of the message that made it so, plus 1
+  uint64_t unnamed_touched_ = 0;      // of the last one that changed what the server has, plus 1
   struct OlderUnnamed {
-    Effects effects;
-    std::vector<StateChange> changes;
-    std::string message;
+    std::unique_ptr<Unnamed> what;
     uint64_t id = 0, sent = 0;
   };
   RareVector<OlderUnnamed> older_unnamed_;

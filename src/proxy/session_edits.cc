@@ -112,9 +112,10 @@ void Session::on_described(const Scan& piece) {
   const uint64_t seen = columns == 0 && own ? kUnseenColumns : columns;
   if (edit.statement == nullptr) {  // the unnamed one, unless it has been replaced meanwhile
     const bool is_it = unnamed_sent_ <= edit.message && unnamed_id_ != 0;
-    if (is_it) (own ? unnamed_seen_ : unnamed_told_) = seen;
+    if (is_it && own) unnamed_to_change().seen = seen;
     if (is_it && !own) {
-      unnamed_told_at_ = meanings_now();
+      unnamed_to_change().told = seen;
+      unnamed_to_change().told_at = meanings_now();
       described_ = true;
     }
     return edits_.pop_front();

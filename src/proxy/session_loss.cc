@@ -93,10 +93,9 @@ void Session::forget_server() {
     unnamed_sent_ = unnamed_touched_ = injected_ = 0;
     older_unnamed_.clear();
   } else {
-    unnamed_ = Effects{};
-    unnamed_.may_write = unnamed_.has_effect = unnamed_.not_atomic = true;
-    unnamed_changes_.clear();
-    unnamed_message_.clear();
+    unnamed_ = std::make_unique<Unnamed>();
+    Effects& unknown = unnamed_->effects;
+    unknown.may_write = unknown.has_effect = unknown.not_atomic = true;
   }
   if (memory_) memory_->forget_unconfirmed();
 }

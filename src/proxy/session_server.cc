@@ -70,7 +70,7 @@ void Session::attach(ServerState& server, SessionOutput& out) {
   attached_ = true;
   touched_ = false;
   server_ = &server;
-  unnamed_seen_ = 0;
+  if (unnamed_) unnamed_->seen = 0;
   if (server.plans != *workspace_.plans) {
     server.plans = *workspace_.plans;
     server.statements.drain(server.closing);
@@ -353,12 +353,10 @@ void Session::unnamed_after_error(uint64_t message) {
   if (unnamed_sent_ < failed) return;
   while (unnamed_sent_ > failed && !older_unnamed_.empty()) {
     OlderUnnamed& older = older_unnamed_.back();
-    unnamed_ = older.effects;
-    unnamed_changes_ = std::move(older.changes);
-    unnamed_message_ = std::move(older.message);
+    unnamed_ = std::move(older.what);
+    if (unnamed_) unnamed_->told = unnamed_->seen = 0;
     unnamed_id_ = older.id;
     unnamed_sent_ = older.sent;
-    unnamed_told_ = unnamed_seen_ = 0;
     older_unnamed_.pop_back();
   }
   if (unnamed_sent_ >= failed) unnamed_id_ = 0;

@@ -107,7 +107,7 @@ bool Session::must_verify(std::string_view bytes) {
   if (name_end == std::string_view::npos) return false;
   const std::string_view name = payload.substr(name_at, name_end - name_at);
   SessionMemory::Prepared* named = memory_ && !name.empty() ? memory_->find(name) : nullptr;
-  if (name.empty() ? unnamed_told_ == 0
+  if (name.empty() ? unnamed().told == 0
                    : named == nullptr || named->columns == 0 || !named->statement) {
     return false;
   }
@@ -136,12 +136,12 @@ bool Session::must_verify(std::string_view bytes) {
 bool Session::must_verify_unnamed() {
   if (looking_at(nullptr)) return verifying_ = true;
   if (server_->unnamed == unnamed_id_) {
-    const bool seen = unnamed_seen_ != 0 && unnamed_seen_ != kUnseenColumns;
-    stale_bind_ = seen && unnamed_seen_ != unnamed_told_;
+    const bool seen = unnamed().seen != 0 && unnamed().seen != kUnseenColumns;
+    stale_bind_ = seen && unnamed().seen != unnamed().told;
     return false;
   }
-  const bool same = unnamed_told_at_ == meanings_now();
-  if (same || unnamed_id_ == 0 || !unnamed_changes_.empty()) return false;
+  const bool same = unnamed().told_at == meanings_now();
+  if (same || unnamed_id_ == 0 || !unnamed().changes.empty()) return false;
   touched_ = verifying_ = true;
   open_batch();
   ensure_unnamed();
@@ -190,6 +190,16 @@ void Session::uses(uint32_t serial, std::string_view name) {
   used_.back().name = name;
 }
 
+const Session::Unnamed& Session::unnamed() const {
+  static const Unnamed kNone;
+  return unnamed_ ? *unnamed_ : kNone;
+}
+
+Session::Unnamed& Session::unnamed_to_change() {
+  if (!unnamed_) unnamed_ = std::make_unique<Unnamed>();
+  return *unnamed_;
+}
+
 void Session::ensure_unnamed() {
   if (server_->unnamed == unnamed_id_) return;
   server_->unnamed = unnamed_id_;
@@ -197,7 +207,7 @@ void Session::ensure_unnamed() {
   if (unnamed_id_ != 0) {
     edits_.push_back({tracker_.sent_count(), EditKind::kInjectedParse});
     injected_ = tracker_.sent_count() + 1;
-    to_server_->build().append(unnamed_message_);
+    to_server_->build().append(unnamed().message);
     tracker_.sent('P');
   } else {  // another client's must not be met
     edits_.push_back({tracker_.sent_count(), EditKind::kInjectedClose});
@@ -211,14 +221,11 @@ void Session::replace_unnamed(uint64_t id) {
   const bool in_flight = tracker_.in_flight();
   replaces_absent_ = in_flight && (replaces_absent_ || server_->unnamed != unnamed_id_);
   if (in_flight) {
-    older_unnamed_.push_back({unnamed_, std::move(unnamed_changes_), std::move(unnamed_message_),
-                              unnamed_id_, unnamed_sent_});
-    unnamed_changes_.clear();
+    older_unnamed_.push_back({std::move(unnamed_), unnamed_id_, unnamed_sent_});
   } else {
     older_unnamed_.clear();
+    if (unnamed_) *unnamed_ = {};
   }
-  unnamed_message_.clear();
-  unnamed_told_ = unnamed_seen_ = 0;
   unnamed_id_ = id;
   server_->unnamed = id == 0 && in_flight ? ServerState::kUnknown : id;
   unnamed_touched_ = unnamed_sent_ = tracker_.sent_count() + 1;
@@ -498,13 +505,13 @@ std::optional<Session::StatementText> Session::text_with_names(
     const SharedStatement& s = *named->statement;
     return StatementText{s.sql, s.types, &named->effects, &named->changes, named->statement};
   }
-  if (!name.empty() || unnamed_id_ == 0 || !names(unnamed_changes_)) return {};
+  if (!name.empty() || unnamed_id_ == 0 || !names(unnamed().changes)) return {};
   const std::string_view payload =
-      std::string_view(unnamed_message_).substr(pgwire::kFrameHeaderSize);
+      std::string_view(unnamed().message).substr(pgwire::kFrameHeaderSize);
   const auto parse = pgwire::parse_parse(payload);
   if (!parse) return {};
-  return StatementText{parse->sql, payload.substr(parse->sql.size() + 2), &unnamed_,
-                       &unnamed_changes_, nullptr};
+  return StatementText{parse->sql, payload.substr(parse->sql.size() + 2), &unnamed().effects,
+                       &unnamed().changes, nullptr};
 }
 
 bool Session::rewrite_target(const Scan& piece) {
