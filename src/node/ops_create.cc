@@ -87,8 +87,7 @@ Status run_initdb(OpContext& context) {
                                         "--encoding=UTF8",
                                         "--locale=C.UTF-8",
                                         "--auth-local=peer",
-                                        "--auth-host=scram-sha-256",
-                                        "--no-instructions"};
+                                        "--auth-host=scram-sha-256"};
   const std::string pwfile = server.run(kPasswordFile);
   if (config.superuser_password.empty()) {
     arguments[8] = "--auth-host=reject";  // initdb insists on a password otherwise; replaced below

@@ -65,6 +65,7 @@ def fetch(version, home):
     for package in state.glob("*.deb"):
         run("dpkg-deb", "--extract", package, home)
     shutil.rmtree(state)
+    (home / f"usr/lib/postgresql/{version}/lib/llvmjit.so").unlink()  # without LLVM no server would run what it wants to compile
     use_own_libraries(home, home / f"usr/lib/postgresql/{version}/bin")
 
 
