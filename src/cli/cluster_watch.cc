@@ -5,6 +5,14 @@
 #include "base/log.h"
 
 namespace bascule::cli {
+namespace {
+
+// The watch tells of every renewal: a look is for one that is silent, and not in between.
+Millis look_every(Millis ttl) {
+  return std::max(control::ClusterConfig::renew_every(ttl) * 3 / 2, Millis{50});
+}
+
+}  // namespace
 
 ClusterWatch::ClusterWatch(env::Loop& loop, store::Store& store, control::Keys keys,
                            Callback callback)
@@ -42,7 +50,7 @@ void ClusterWatch::on_read(Result<store::Snapshot> result, MonoTime begun) {
   reading_ = false;
   if (result) {
     const control::ClusterView view = parser_.parse(*result);
-    if (view.config) every_ = std::max(view.config->value.ttl / 10, Millis{50});
+    if (view.config) every_ = look_every(view.config->value.ttl);
     if (failing_) log(LogLevel::kInfo, "watch", "store answers again");
     failing_ = false;
     callback_(view, begun);

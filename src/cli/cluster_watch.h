@@ -1,5 +1,5 @@
-// Reads the cluster's records whenever the store says that something changed, and every `every` at
-// the latest. For daemons without a node of their own. Runs on one loop's thread.
+// Reads the cluster's records whenever the store says that something changed, and 0.15 ttl after the
+// last time at the latest. Runs on one loop's thread.
 #pragma once
 
 #include <functional>
@@ -38,7 +38,7 @@ class ClusterWatch {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   uint64_t watch_ = 0;
   env::TimerId timer_ = env::TimerId::kNone;
-  Millis every_{200};  // ttl/10 once it is known: twice as often as the record is renewed
+  Millis every_{200};  // by ttl once that is known
   bool reading_ = false;
   bool again_ = false;
   bool failing_ = false;

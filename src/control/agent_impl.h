@@ -213,6 +213,7 @@ class Agent::Impl {
   void restart_in_place();
   void finish_start();
   void start_bootstrap();
+  void await_own_write();
   void run_cluster();
   void keep_roster();
   bool end_duplicates();

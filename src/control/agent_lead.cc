@@ -10,6 +10,7 @@ namespace bascule::control {
 namespace {
 
 constexpr std::chrono::seconds kSlotsAgain{10};
+constexpr Millis kShownWithin{20};
 
 // As synchronous_standby_names matches (pg_strcasecmp): a stranger of a standby's name in other
 // case acknowledges for it.
@@ -341,6 +342,16 @@ void Agent::Impl::finish_start() {
 
 // ---- running -----------------------------------------------------------------------------------
 
+// The watch has a mere renewal read soon enough: asking for it as well doubled what an idle leader
+// does. Until the answer is there a read could only show what was before.
+void Agent::Impl::await_own_write() {
+  wake_at(now_ + 100ms);
+  if (txn_pending(TxnKind::kLeader)) return;
+  const MonoTime shown_by = committed_at_ + kShownWithin;
+  if (!records_in_doubt_ && now_ < shown_by) return wake_at(shown_by);
+  request_read();
+}
+
 void Agent::Impl::run_cluster() {
   if (shutdown_ && !request_) return shut_down();
   if (!crash_.empty()) return apply_crash_policy();
@@ -356,10 +367,7 @@ void Agent::Impl::run_cluster() {
   tend_full_disk();
   if (local_.led_epoch != held_->record.epoch) return;
   if (good_) return wake_at(now_ + 100ms);  // keep_seed()
-  if (!settled()) {
-    request_read();
-    return wake_at(now_ + 100ms);
-  }
+  if (!settled()) return await_own_write();
   handle_request();
   if (phase_ != Phase::kLeading || !settled()) return;
   end_turn_as_leader();

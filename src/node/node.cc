@@ -81,14 +81,22 @@ class Node::Impl {
       if (start && std::holds_alternative<control::op::Reload>(start->op)) reload_ = start->id;
     }
     shell_->perform(std::move(effects));
-    prepare_slots();
-    publish();
+    const bool news = cluster_is_new();
+    if (news) prepare_slots();
+    publish(news);
     tell_hooks();
     deps_.loop.cancel(wake_timer_);
     const MonoTime when = agent_->next_wakeup();
     wake_timer_ = when == MonoTime::max()
                       ? env::TimerId::kNone
                       : deps_.loop.call_at(when, [this] { step(control::event::Tick{}); });
+  }
+
+  // Most steps are samples of PostgreSQL.
+  bool cluster_is_new() {
+    const control::ClusterView& cluster = agent_->cluster();
+    std::pair seen{cluster.identity, cluster.revision};
+    return std::exchange(cluster_seen_, seen) != seen;
   }
 
   void prepare_slots() {
@@ -131,20 +139,18 @@ class Node::Impl {
     if (change.stopped) hooks_->fire("stop", facts(change));
   }
 
-  void publish() {
-    NodeView view;
-    view.phase = agent_->phase();
-    view.reason = agent_->reason();
-    view.leading_epoch = agent_->leading_epoch();
-    view.deadline = agent_->deadline();
-    view.proved_at = agent_->proved_at();
-    view.taken_at = deps_.loop.now();
-    view.postgres = postgres_;
-    view.cluster = agent_->cluster();
-    view.local = agent_->local();
-    view.guard = shell_->guard_description();
+  void publish(bool cluster_is_new) {
     const std::lock_guard lock(mutex_);
-    view_ = std::move(view);
+    view_.phase = agent_->phase();
+    view_.reason = agent_->reason();
+    view_.leading_epoch = agent_->leading_epoch();
+    view_.deadline = agent_->deadline();
+    view_.proved_at = agent_->proved_at();
+    view_.taken_at = deps_.loop.now();
+    view_.postgres = postgres_;
+    if (cluster_is_new) view_.cluster = agent_->cluster();
+    view_.local = agent_->local();
+    view_.guard = shell_->guard_description();
   }
 
   void retag(const control::AgentConfig& agent, HookConfig hooks) {
@@ -194,6 +200,7 @@ class Node::Impl {
   RoleWatch roles_;
   control::OpId reload_ = 0;  // the last one
   control::PgStatus postgres_;
+  std::pair<std::string, store::Revision> cluster_seen_;
   bool shutdown_requested_ = false;
   env::TimerId wake_timer_ = env::TimerId::kNone;
   uint64_t watch_ = 0;

@@ -30,8 +30,6 @@ class Sampler {
   void look_at_files(control::PgStatus& status);
   Status look_at_server(control::PgStatus& status, const Bound& bound);
   Status ensure_session(const Bound& bound);
-  Status look_at_senders(control::PgStatus& status, const Bound& bound);
-  Status look_at_primary(control::PgStatus& status, const Bound& bound);
   control::DiskFull look_at_disks();
 
   Server& server_;

@@ -83,11 +83,11 @@ control::DataDir Server::data_dir_state() {
   if (marked(Marker::kHalfInitialized)) return control::DataDir::kEmpty;
   if (marked(Marker::kHalfCloned)) return control::DataDir::kHalfCloned;
   if (marked(Marker::kHalfRewound)) return control::DataDir::kHalfRewound;
+  if (deps_.disk.exists(data("PG_VERSION")) && deps_.disk.exists(data("global/pg_control"))) {
+    return control::DataDir::kReady;
+  }
   auto names = deps_.disk.list(config().data_dir);
-  if (!names || names->empty()) return control::DataDir::kEmpty;
-  return deps_.disk.exists(data("PG_VERSION")) && deps_.disk.exists(data("global/pg_control"))
-             ? control::DataDir::kReady
-             : control::DataDir::kForeign;
+  return !names || names->empty() ? control::DataDir::kEmpty : control::DataDir::kForeign;
 }
 
 Status Server::write_configuration(const ServerSettings& wanted,
