@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kPortMax = 65535;
 constexpr size_t kFileBytesMax = 1 << 20;
+constexpr size_t kPeersMax = 32;  // each of them hears of each cancel request that nobody knows
 
 std::string resolve(const std::string& path, const std::string& file) {
   const std::filesystem::path given(path);
@@ -70,10 +71,11 @@ class Parser {
       }
     }
     if (config_.proxy && !config_.proxy->handover_socket.empty() && config_.node) {
-      top.problem("proxy",
-                  "handover_socket: a daemon with a node can't be taken over, its PostgreSQL has to "
-                  "end with it. Run the proxy as a process of its own: a file with the section "
-                  "proxy and the same store");
+      top.problem(
+          "proxy",
+          "handover_socket: a daemon with a node can't be taken over, its agent can't be "
+          "in two processes. Run the proxy as a process of its own: a file with the section "
+          "proxy and the same store");
     }
     check_ports();
     if (!problems_.list.empty()) return fail(ErrorCode::kInvalid, render());
@@ -252,6 +254,14 @@ class Parser {
     if (reader.text("handover_socket", proxy.handover_socket)) {
       proxy.handover_socket = resolve(proxy.handover_socket, file_);
     }
+    std::vector<std::string> peers;
+    reader.text_list("peers", peers);
+    for (const std::string& peer : peers) {
+      const auto address = parse_host_port(peer);
+      address ? proxy.peers.push_back(*address)
+              : reader.problem("peers", "expected a list of HOST:PORT");
+    }
+    if (peers.size() > kPeersMax) reader.problem("peers", "too many");
     reader.duration("leave_timeout", proxy.leave_timeout, {.min = 0ms, .max = 24h});
     reader.integer("max_db_connections", proxy.max_db_connections, {.min = 0, .max = kMax});
     reader.integer("max_user_connections", proxy.max_user_connections, {.min = 0, .max = kMax});
@@ -292,7 +302,7 @@ class Parser {
     reader.address("writer", proxy.writer, Need::kRequired);
     HostPort address;
     if (reader.address("reader", address)) proxy.reader = address;
-    reader.integer("workers", proxy.workers, {.min = 0, .max = 256});
+    reader.integer("workers", proxy.workers, {.min = 0, .max = 127});
     reader.choice("engine", proxy.engine, {"auto", "epoll", "io_uring"});
     reader.integer("clients_max", proxy.clients_max, {.min = 1, .max = 1'000'000});
     read_pools(reader, proxy);

@@ -90,6 +90,7 @@ struct ProxySection {
   Millis server_check_delay{30000};
   Millis leave_timeout{0};
   std::string handover_socket;  // empty: nobody can take over
+  std::vector<HostPort> peers;
   Millis query_timeout{0}, transaction_timeout{0}, idle_transaction_timeout{0};
   Millis client_idle_timeout{0};
   int pool_size = 100;  // server connections, all workers together

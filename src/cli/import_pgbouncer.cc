@@ -69,9 +69,7 @@ class Importer {
     }
     if (entry.section == "databases") return database(entry);
     if (entry.section == "users") return user(entry);
-    if (entry.section == "peers") {
-      return note(entry, Fate::kLost, "", "cancel requests are not passed to other proxies");
-    }
+    if (entry.section == "peers") return peer(entry);
     if (entry.section != "pgbouncer") {
       return note(entry, Fate::kUnknown, "", "no section of PgBouncer");
     }
@@ -90,6 +88,19 @@ class Importer {
     note(entry, Fate::kUnknown, "",
          near.empty() ? "no setting of PgBouncer 1.25"
                       : fmt::format("no setting of PgBouncer 1.25; did you mean {}?", near));
+  }
+
+  void peer(const IniEntry& entry) {
+    const auto there = import_database(entry);  // the same keys
+    if (!there) return bad(entry, "host and port of another proxy");
+    const HostPort& host = there->hosts.front();
+    if (host.host.starts_with('/')) {
+      return note(entry, Fate::kNoNeed, "", "one process has as many workers as there are cores");
+    }
+    std::string& list = proxy_["peers"];
+    if (!list.empty()) list.pop_back();
+    list += (list.empty() ? "[" : ", ") + yaml_text(host.to_string()) + "]";
+    note(entry, Fate::kKept, "proxy.peers");
   }
 
   void bad(const IniEntry& entry, const char* expected) {

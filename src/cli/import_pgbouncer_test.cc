@@ -128,7 +128,7 @@ TEST(ImportPgbouncer, WhatIsLostIsSaidWithItsLineAndWithoutSecrets) {
   EXPECT_EQ(note_of(result, "users.joe").fate, Fate::kKept);
   EXPECT_EQ(note_of(result, "pgbouncer.query_timeout").fate, Fate::kKept);
   EXPECT_EQ(note_of(result, "pgbouncer.query_timeout").line, 8);
-  EXPECT_EQ(note_of(result, "pgbouncer.peer_id").fate, Fate::kLost);
+  EXPECT_EQ(note_of(result, "pgbouncer.peer_id").fate, Fate::kNoNeed);
   EXPECT_EQ(note_of(result, "pgbouncer.pool_mod").fate, Fate::kUnknown);
   EXPECT_NE(note_of(result, "pgbouncer.pool_mod").note.find("pool_mode"), std::string::npos);
   EXPECT_EQ(note_of(result, "pgbouncer.listen_port").fate, Fate::kLost);
@@ -222,6 +222,15 @@ server_check_delay = 10
   EXPECT_EQ(proxy.server_check_delay, 10s);
   EXPECT_EQ(proxy.access.config.console_admins, (std::vector<std::string>{"root", "ops"}));
   EXPECT_EQ(proxy.access.config.console_stats, (std::vector<std::string>{"exporter"}));
+}
+
+TEST(ImportPgbouncer, PeersOnOtherHostsAreCarriedOver) {
+  const Import result = import(
+      "[databases]\n[peers]\n1 = host=10.0.0.1 port=6432\n2 = host=10.0.0.2 port=6433 "
+      "pool_size=5\n3 = host=/tmp/sockets port=6434\n[pgbouncer]\npeer_id = 1\n");
+  const DaemonConfig config = read(result);
+  ASSERT_TRUE(config.proxy);
+  EXPECT_EQ(config.proxy->peers, (std::vector<HostPort>{{"10.0.0.1", 6432}, {"10.0.0.2", 6433}}));
 }
 
 TEST(ImportPgbouncer, AnEmptyResetQueryStaysEmpty) {

@@ -30,7 +30,7 @@ const PlainSetting kPlainSettings[] = {
     {"log_pooler_errors", Fate::kNoNeed, "always logged"},
     {"log_stats", Fate::kNoNeed, "see the metrics"},
     {"max_packet_size", Fate::kNoNeed, "messages stream; PostgreSQL's own limit holds"},
-    {"peer_id", Fate::kLost, "cancel requests find their worker, not another proxy"},
+    {"peer_id", Fate::kNoNeed, "peers know their clients by the secret of a cancel request"},
     {"pkt_buf", Fate::kNoNeed, "a connection holds a buffer only while its peer blocks"},
     {"query_wait_notify", Fate::kLost, kLater},
     {"resolv_conf", Fate::kLost, "the system's is used"},

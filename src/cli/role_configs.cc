@@ -106,6 +106,9 @@ Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platfo
   if (auto s = apply_routing(section.routing, platform.disk, out); !s) {
     return std::unexpected(s.error());
   }
+  for (const HostPort& peer : section.peers) {
+    out.peers.push_back({peer.host, static_cast<uint16_t>(peer.port)});
+  }
   out.engine = static_cast<env::EngineKind>(section.engine);
   out.workers = section.workers > 0 ? section.workers
                                     : std::max(1, std::min(platform.cores, section.pool_size / 4));

@@ -14,6 +14,7 @@ constexpr uint32_t kColumnsPrefix = 32 * 1024;
 // Reported parameters hold user text (application_name, search_path): generous, still bounded.
 constexpr uint32_t kParameterStatus = 64 * 1024;
 constexpr uint32_t kTag = 1024;
+constexpr uint32_t kProcessId = 4;  // a notification begins with it
 
 constexpr FrameRule report(uint32_t max_payload, uint32_t prefix = 0) {
   return {FrameAction::kReport, max_payload, prefix};
@@ -50,7 +51,7 @@ constexpr FramePolicy backend() {
   for (char type : {'t', 'G', 'H', 'W', 'V'}) p[static_cast<size_t>(type)] = report(kMaxPayload);
   for (char type : {'1', '2', '3', 'n', 'I', 's', 'c'}) p[static_cast<size_t>(type)] = report(0);
   for (char type : {'D', 'd'}) p[static_cast<size_t>(type)] = relay();
-  p['A'] = report(kMaxPayload);
+  p['A'] = report(kMaxPayload, kProcessId);
   p['T'] = report(kMaxPayload, kColumnsPrefix);
   for (char type : {'E', 'N'}) {
     p[static_cast<size_t>(type)] = report(kMaxPayload, kErrorPrefix);

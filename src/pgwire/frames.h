@@ -67,8 +67,8 @@ extern const FramePolicy kFrontendPolicy;
 // From a server until its first ReadyForQuery: R, S, K, v, E, N, Z, all whole, at most 64 KiB.
 extern const FramePolicy kBackendStartupPolicy;
 // From a server after that. Whole: Z, S, K, v, C. Prefix: 1 KiB of E and N (severity and SQLSTATE
-// come first), 32 KiB of T (which columns: some 1,000). Relayed: D, d. Others are reported by their
-// header.
+// come first), 32 KiB of T (which columns: some 1,000), 4 bytes of A. Relayed: D, d. Others are
+// reported by their header.
 extern const FramePolicy kBackendPolicy;
 
 enum class ScanKind {

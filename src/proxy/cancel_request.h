@@ -1,5 +1,4 @@
-// Opens a connection of its own, says what to cancel, and waits for the server to close it:
-// https://www.postgresql.org/docs/15/protocol-flow.html (canceling requests in progress)
+// A client's cancel request on its way to the client's server.
 //
 // Why it hits what it was meant for, or nothing, and never another client:
 //   - It is meant for what its client had sent when it came (Worker::cancel()), and what was in the
@@ -18,8 +17,7 @@
 
 #include <optional>
 
-#include "pgwire/startup.h"
-#include "proxy/server_dial.h"
+#include "proxy/cancel_delivery.h"
 #include "proxy/slot_map.h"
 
 namespace bascule::proxy {
@@ -29,36 +27,27 @@ class Worker;
 
 // Of one worker, on its thread. Dispatcher::cancel_ended() is called when it is over, and then
 // `done`.
-class CancelRequest final : public env::StreamHandler, public ServerDial::Owner {
+class CancelRequest {
  public:
   // kAbandoned: the server is about to be dropped; whatever it does is to end.
   enum class Aim { kSent, kAbandoned };
   CancelRequest(Worker& worker, ServerConnection& server, Aim aim, env::Callback done);
-  ~CancelRequest() override;
+  CancelRequest(const CancelRequest&) = delete;
+  CancelRequest& operator=(const CancelRequest&) = delete;
   // Goes on, or ends, as far as the state of the server says. After each of its answers.
   void look();
   Handle server() const { return server_; }
-  size_t on_data(std::string_view bytes) override { return bytes.size(); }
-  void on_closed(int error) override;
   bool done() const { return done_; }
 
  private:
   bool answered() const;  // nothing is left to be cancelled
-  void time_out();
   void end();
-  void on_dialed(env::Stream& stream) override;
-  void on_dial_failed(const ServerDial::Failure&) override { end(); }
-
-  static constexpr Nanos kPatience = 5s;
 
   Worker& worker_;
   env::Callback on_end_;
-  Handle server_;
-  pgwire::CancelKey key_;
+  const Handle server_;
   std::optional<uint64_t> aim_;  // Session::sent_count(); none: whatever it does
-  ServerDial dial_;
-  env::Stream* stream_ = nullptr;  // the request is on its way
-  env::TimerId timer_ = env::TimerId::kNone;
+  CancelDelivery delivery_;
   bool dialed_ = false, done_ = false;
 };
 

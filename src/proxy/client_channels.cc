@@ -46,14 +46,14 @@ void ClientConnection::on_notification(std::string_view channel, std::string_vie
   subscriptions_->notifications += message;
   deliver_notifications();
   if (open() && subscriptions_->notifications.size() > kNotificationsMax) {
-    fail("53200", "too many notifications are waiting for the end of the transaction");
+    fail("53200", "too many notifications wait for the client, or for the end of its transaction");
   }
 }
 
 // As PostgreSQL does: not within a transaction.
 void ClientConnection::deliver_notifications() {
   if (!subscriptions_ || subscriptions_->notifications.empty()) return;
-  if (stream_ == nullptr || !session_->between_transactions()) return;
+  if (stream_ == nullptr || stream_->congested() || !session_->between_transactions()) return;
   stream_->send(std::exchange(subscriptions_->notifications, {}));
 }
 

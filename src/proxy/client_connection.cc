@@ -148,6 +148,8 @@ void ClientConnection::on_parameter(std::string_view name, std::string_view valu
   }
 }
 
+uint32_t ClientConnection::process_id() const { return worker_.cancel_pid(self_); }
+
 void ClientConnection::on_unreplicated() {
   worker_.counters().unreplicated.add();
   log(LogLevel::kWarn, "proxy", "a commit's wait for its synchronous standby was cancelled",
@@ -190,6 +192,7 @@ void ClientConnection::release() {
 
 void ClientConnection::on_drained() {
   if (server_ != nullptr) server_->resume();
+  deliver_notifications();
 }
 
 // ---- Servers come and go -----------------------------------------------------------------------
@@ -298,12 +301,9 @@ void ClientConnection::move_if_idle() {
   worker_.dispatcher().drop(server);
 }
 
-bool ClientConnection::cancel(std::string_view secret) {
-  if (phase_ == Phase::kConsole && pgwire::secrets_equal(secret, cancel_secret())) {
+bool ClientConnection::cancel() {
+  if (phase_ == Phase::kConsole) {
     console_->cancel();
-    return false;
-  }
-  if (phase_ != Phase::kSession || !pgwire::secrets_equal(secret, cancel_secret())) {
     return false;
   }
   if (hold_.ticket != 0) {

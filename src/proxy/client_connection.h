@@ -60,8 +60,13 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void give_up(std::string_view sqlstate, const std::string& message);
   void fail(std::string_view sqlstate, std::string_view message);  // FATAL, then the end
   void on_server_lost(Loss loss, const std::string& who);
-  void move_if_idle();                   // its server is to be left: at once if nothing runs
-  bool cancel(std::string_view secret);  // true: the server has something to cancel
+  void move_if_idle();  // its server is to be left: at once if nothing runs
+  // The secret of its BackendKeyData.
+  bool owns(std::string_view secret) const {
+    return (phase_ == Phase::kSession || phase_ == Phase::kConsole) &&
+           pgwire::secrets_equal(secret, cancel_secret());
+  }
+  bool cancel();  // true: the server has something to cancel
 
   // ---- The server's half ---------------------------------------------------------------------
   void after_server_data();
@@ -74,7 +79,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   // Of Listeners.
   using Channel = Session::Channel;
   void on_channel(const std::string& channel, Channel what);
-  // Kept until the client is between two transactions. `channel`: empty for a notice about all.
+  // Kept until the client is between two transactions, and has read what it was sent. `channel`: empty for a notice about all.
   void on_notification(std::string_view channel, std::string_view message);
 
   bool on_readable() override;
@@ -89,6 +94,7 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   void on_parameter(std::string_view name, std::string_view value) override;
   void on_synced() override { tell_parameters(); }
   void on_unreplicated() override;
+  uint32_t process_id() const override;
 
   std::string describe() const;  // for messages: its address
   void sweep(MonoTime now);      // looks whether it has taken too long

@@ -97,12 +97,18 @@ void ClientConnection::after_login_step(std::string& reply) {
 // Closed when the cancel has been delivered, as PostgreSQL does: libpq waits for that, and what it
 // sends next is not to be hit.
 void ClientConnection::pass_cancel() {
-  const pgwire::CancelKey key = login_->cancel_key();
-  worker_.crew().cancel(key.pid, key.secret, [&worker = worker_, self = self_] {
-    worker.post([&worker, self] {
-      if (ClientConnection* c = worker.client(self)) c->close();
-    });
-  });
+  pgwire::CancelKey key = login_->cancel_key();
+  const auto passed_on = PeerProxies::passed_on(key);
+  if (passed_on) key.secret = *passed_on;
+  const auto end = [&worker = worker_, self = self_] {
+    if (ClientConnection* c = worker.client(self)) c->close();
+  };
+  worker_.crew().cancel(
+      key.pid, key.secret, [&worker = worker_, key, end, further = !passed_on](Crew::Known known) {
+        worker.post([&worker, key, end, ask = further && known == Crew::Known::kNo] {
+          ask ? worker.peers().pass(key, end) : end();
+        });
+      });
 }
 
 void ClientConnection::on_authenticated(std::string reply) {
@@ -149,7 +155,9 @@ void ClientConnection::on_authenticated(std::string reply) {
     session_ = std::make_unique<Session>(port_, mode, worker_.shared().limits, worker_.workspace(),
                                          table.settings(std::move(split.settings)));
   }
-  if (tables && port_ != PortKind::kReader) session_->set_durability(std::move(*tables));
+  if (tables && port_ != PortKind::kReader) {
+    session_->set_durability(std::move(*tables), worker_.write_reaches().slot(*pool_));
+  }
   if (pool_->user != user) login_user_ = std::make_unique<std::string>(user);
   counted_ = true;
   session_->set_pool(pool_->traffic.now, worker_.shared().parsed.of(pool_->user, pool_->database));

@@ -57,6 +57,9 @@ struct ProxyConfig {
   ProcessHooks process;
   Nanos stats_period = 60s;  // of the averages that the console shows
 
+  // Other proxies behind the same address: who may know a cancel request that nobody here knows.
+  std::vector<env::Endpoint> peers;
+
   RoutingPolicy routing;
   // Where no cluster tells the route by publish(): the servers to find it out from.
   MonitorConfig monitor;

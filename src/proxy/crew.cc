@@ -9,10 +9,10 @@ Workers::Workers(std::vector<std::unique_ptr<Worker>>& workers, const ProxyConfi
   config_.access = {};  // it is kept elsewhere, with its secrets
 }
 
-void Workers::cancel(uint32_t pid, const std::string& secret, env::Callback done) {
+void Workers::cancel(uint32_t pid, const std::string& secret, CancelDone done) {
   if (pass_cancel_) pass_cancel_(pid, secret);
   const int worker = Worker::worker_of(pid);
-  if (worker < 0 || worker >= size()) return done();
+  if (worker < 0 || worker >= size()) return done(Known::kNo);
   post(worker, [client = Worker::client_of(pid), secret, done = std::move(done)](
                    Worker& w) mutable { w.cancel(client, secret, std::move(done)); });
 }

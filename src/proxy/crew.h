@@ -17,7 +17,7 @@ class Workers final : public Crew {
   // `workers` does not change while they run. `config`: what they begin with.
   Workers(std::vector<std::unique_ptr<Worker>>& workers, const ProxyConfig& config);
 
-  void cancel(uint32_t pid, const std::string& secret, env::Callback done) override;
+  void cancel(uint32_t pid, const std::string& secret, CancelDone done) override;
   void wake(int worker) override;
   void make_room(int for_worker) override;
   int size() const override { return static_cast<int>(workers_.size()); }

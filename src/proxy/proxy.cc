@@ -146,7 +146,7 @@ void Proxy::reconnect(const std::string& region) {
 }
 
 void Proxy::cancel(uint32_t pid, const std::string& secret) {
-  impl_->crew.cancel(pid, secret, [] {});
+  impl_->crew.cancel(pid, secret, [](Crew::Known) {});
 }
 
 void Proxy::extend_permit(Epoch epoch, MonoTime until) {

@@ -121,6 +121,7 @@ size_t ServerConnection::on_login_data(std::string_view bytes) {
   state_.reported = worker_.workspace().settings.parameters(login_->parameters());
   state_.settings = worker_.workspace().settings.none();
   cancel_key_ = login_->cancel_key();
+  state_.pid = cancel_key_.pid;
   derived_keys_ = login_->derived_keys();
   // A standby on the writer's side: promotion is not through yet, or the route is out of date.
   if (target_.role == PortKind::kWriter && !target_.read_only &&

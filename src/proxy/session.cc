@@ -27,6 +27,12 @@ const FramePolicy& client_policy() {
   return policy;
 }
 
+// Who sends a statement byte by byte keeps no server meanwhile.
+bool arrived(std::string_view message) {
+  const pgwire::Frame frame = pgwire::peek_frame(message, pgwire::kMaxPayload);
+  return frame.state != pgwire::FrameState::kIncomplete || message.size() >= kFollowedMax;
+}
+
 bool is_copy(char type) { return type == 'd' || type == 'c' || type == 'f'; }
 
 std::string_view until_nul(std::string_view text) { return text.substr(0, text.find('\0')); }
@@ -107,6 +113,7 @@ Session::Intake Session::on_client(std::string_view bytes, Gate gate, SessionOut
       }
       const bool shut = gate == Gate::kShut && was_idle && result.consumed == live_from;
       if ((!attached_ || (shut && idle())) && !is_copy(type)) {
+        if (!attached_ && !arrived(bytes.substr(result.consumed))) break;
         const bool parses = type == 'P' && !attached_;
         if (const size_t taken =
                 parses ? take_known_parses(bytes.substr(result.consumed), out) : 0) {

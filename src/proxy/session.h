@@ -65,6 +65,7 @@ struct ServerState {
   uint64_t plans = 0;             // Workspace::plans that the statements belong to
   // Id of the unnamed statement that it has; 0: none.
   uint64_t unnamed = 0;
+  uint32_t pid = 0;  // of its backend
   static constexpr uint64_t kUnknown = UINT64_MAX;
 };
 
@@ -92,6 +93,8 @@ class SessionOutput {
   virtual void on_parameter(std::string_view name, std::string_view value) = 0;
   // ServerState::reported may have changed without the client's knowledge.
   virtual void on_synced() {}
+  // What the client was told to be its backend's.
+  virtual uint32_t process_id() const { return 0; }
   // The client is told 08007: its commit stands, but its wait for a standby was cancelled.
   virtual void on_unreplicated() {}
 };
@@ -151,7 +154,8 @@ class Session {
     parsed_ = &parsed;
   }
   // Rules with tables fit it. Before the first attach().
-  void set_durability(TableDurability levels);
+  // What its database is known to lead to; null: nothing is known. Must outlive the session.
+  void set_durability(TableDurability levels, const WriteReachSlot* reach);
   // What the client was told at log-in.
   void set_greeting(ParametersRef told) { greeting_ = std::move(told); }
   enum class After { kKeep, kClose };
@@ -299,7 +303,7 @@ class Session {
     std::vector<StateChange> changes;
     std::vector<NameAction> actions;
   };
-  enum class Reply : uint8_t { kRelay, kSwallow, kReplace };
+  enum class Reply : uint8_t { kRelay, kSwallow, kReplace, kReplaceStart };
   // What becomes of the client's current message.
   enum class Relay : uint8_t { kForward, kCollect, kDrop };
 
@@ -382,6 +386,7 @@ class Session {
   void drop_bound(uint64_t before);
   bool settings_open() const { return memory_ && memory_->settings_open(); }
   // session_durability.cc
+  const sql::WriteReach* reach() const;
   bool level_first(std::string_view bytes);
   void idle_level(const sql::Written& written, std::optional<CommitLevel> demand, char type);
   void leave_level_alone(bool idle);
@@ -398,6 +403,7 @@ class Session {
   // session_server.cc
   std::optional<Loss> server_message(const pgwire::Scan& piece, Permit permit, Writable writable,
                                      SessionOutput& out);
+  void on_notification(const pgwire::Scan& piece, const SessionOutput& out);
   void on_notice(const pgwire::Scan& piece);
   void tell_unreplicated(const pgwire::Scan& piece, SessionOutput& out);
   std::optional<Loss> server_error(const pgwire::Scan& piece, Writable writable);
@@ -518,6 +524,7 @@ class Session {
   RareVector<std::pair<std::string, std::string>> observed_;  // parameters as they were when idle
   struct Durability {
     TableDurability levels;
+    const WriteReachSlot* reach;
     SettingsRef goal, goal_of;  // goal(), and the wanted_ and level that it is made of
     CommitLevel goal_level = CommitLevel::kDefault;
   };

@@ -48,12 +48,19 @@ void merge(sql::Written& into, const sql::Written& more) {
   into.tables.insert(into.tables.end(), more.tables.begin(), more.tables.end());
   into.other |= more.other;
   into.unreadable |= more.unreadable;
+  into.sets_commit |= more.sets_commit;
 }
 
 }  // namespace
 
-void Session::set_durability(TableDurability levels) {
-  durability_ = std::make_unique<Durability>(Durability{std::move(levels), nullptr, nullptr});
+void Session::set_durability(TableDurability levels, const WriteReachSlot* reach) {
+  durability_ =
+      std::make_unique<Durability>(Durability{std::move(levels), reach, nullptr, nullptr});
+}
+
+const sql::WriteReach* Session::reach() const {
+  const WriteReachSlot* slot = durability_->reach;
+  return slot != nullptr && slot->plans == *workspace_.plans ? slot->reach.get() : nullptr;
 }
 
 // What the server is to have outside of transactions.
@@ -160,7 +167,7 @@ bool Session::level_first(std::string_view bytes) {
     leave_level_alone(idle);
   }
   if (levels.left_alone()) return false;
-  const std::optional<CommitLevel> demand = levels.demand(*written);
+  const std::optional<CommitLevel> demand = levels.demand(*written, reach());
   if (idle) {
     idle_level(*written, demand, type);
     if (type == 'P') return false;

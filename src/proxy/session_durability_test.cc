@@ -19,7 +19,15 @@ TableDurability rules() {
 
 class LeveledSessionTest : public SessionTest {
  public:
-  LeveledSessionTest() : SessionTest(PoolMode::kTransaction) { session.set_durability(rules()); }
+  LeveledSessionTest() : SessionTest(PoolMode::kTransaction) {
+    auto reach = std::make_unique<sql::WriteReach>();
+    for (const char* table : {"payments", "logs", "users"}) {
+      EXPECT_TRUE(reach->add("r", {"public", table}, {}));
+    }
+    EXPECT_TRUE(reach->add("z", {}, {}));
+    slot_.reach = std::move(reach);
+    session.set_durability(rules(), &slot_);
+  }
 
   // The texts of Query and Parse that the server gets for a Query.
   std::vector<std::string> texts(std::string_view sql) {
@@ -36,6 +44,9 @@ class LeveledSessionTest : public SessionTest {
   void done(TransactionStatus status, int exchanges = 1) {
     for (int i = 0; i < exchanges; ++i) answer("DONE", status);
   }
+
+ private:
+  WriteReachSlot slot_;
 };
 
 constexpr auto kIdle = TransactionStatus::kIdle;

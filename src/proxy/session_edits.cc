@@ -30,7 +30,11 @@ uint64_t hash_of(std::string_view bytes) { return std::max<uint64_t>(fnv1a(bytes
 // To a message of our own: nothing of it is for the client.
 std::optional<Loss> Session::own_reply(const Scan& piece, Writable writable, SessionOutput& out) {
   const EditKind kind = edits_.front().kind;
-  if (piece.type != 'A' || (shares() && movable())) reply_ = Reply::kSwallow;
+  if (piece.type != 'A' || (shares() && movable())) {
+    reply_ = Reply::kSwallow;
+  } else {
+    on_notification(piece, out);
+  }
   if (piece.type == 'E') {
     if (kind == EditKind::kSettings) return Loss::kSettings;
     if (pgwire::parse_error_prefix(piece.payload()).fatal()) {

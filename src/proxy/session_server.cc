@@ -48,12 +48,12 @@ bool is_setting(std::string_view name) {
   return true;
 }
 
-// After these a statement may return other columns than before.
-bool may_change_columns(std::string_view tag) {
+// After these a statement may return other columns than before, or write more.
+bool may_change_plans(std::string_view tag) {
   if (tag.size() < 9 || (tag[0] != 'A' && tag[0] != 'C' && tag[0] != 'D')) return false;
   if (tag.starts_with("ALTER ")) return !tag.starts_with("ALTER ROLE");
-  for (const std::string_view t :
-       {"CREATE VIEW", "CREATE FUNCTION", "DROP VIEW", "DROP FUNCTION", "DROP TYPE"}) {
+  for (const std::string_view t : {"CREATE VIEW", "CREATE FUNCTION", "CREATE TRIGGER",
+                                   "CREATE RULE", "DROP VIEW", "DROP FUNCTION", "DROP TYPE"}) {
     if (tag.starts_with(t)) return true;
   }
   return false;
@@ -133,6 +133,12 @@ Session::Relayed Session::on_server(std::string_view bytes, pgwire::FrameScanner
       reply_ = Reply::kSwallow;  // the rest of the message
       continue;
     }
+    if (reply_ == Reply::kReplaceStart) {
+      client_mid_message_ = !scanner.at_boundary();
+      run.build().append(replacement_);
+      reply_ = Reply::kRelay;
+      continue;
+    }
     if (piece.kind != ScanKind::kStart || piece.type != 'S') answered_ = true;
     client_mid_message_ = !scanner.at_boundary();
     run.view(piece.bytes);
@@ -195,6 +201,7 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
   if (piece.type == 'A' && (server_listens_ || (shares() && movable()))) {
     reply_ = Reply::kSwallow;
   }
+  if (piece.type == 'A') on_notification(piece, out);
   if (piece.type == 'E') {
     if (auto loss = server_error(piece, writable)) return loss;
   }
@@ -215,7 +222,7 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
     case 'C':
     case 's':
       if (memory_) on_tag(message, piece.payload());
-      if (shares() && may_change_columns(piece.payload())) changes_plans_ = true;
+      if (may_change_plans(piece.payload())) changes_plans_ = true;
       if (shares() && piece.payload() == std::string_view("DEALLOCATE ALL\0", 15)) {
         server_->statements.clear();
       }
@@ -254,6 +261,20 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
     ++answers_given_;
   }
   return std::nullopt;
+}
+
+// Its own backend's: from this client, which has that server for itself, or it would not listen.
+// The client knows its backend by another process id.
+void Session::on_notification(const Scan& piece, const SessionOutput& out) {
+  std::string own;
+  for (int shift = 24; shift >= 0; shift -= 8) own += static_cast<char>(server_->pid >> shift);
+  if (reply_ != Reply::kRelay || !piece.payload().starts_with(own)) return;
+  const uint32_t pid = out.process_id();
+  replacement_ = piece.bytes;
+  for (size_t i = 0; i < own.size(); ++i) {
+    replacement_[pgwire::kFrameHeaderSize + i] = static_cast<char>(pid >> (24 - 8 * i));
+  }
+  reply_ = Reply::kReplaceStart;
 }
 
 void Session::on_notice(const Scan& piece) {

@@ -174,8 +174,11 @@ class Crew {
  public:
   virtual ~Crew() = default;
   // Of a client of any of them, or of the process that this one has replaced. `done` runs on a
-  // worker's thread once the cancel has been delivered or there is nothing to cancel here.
-  virtual void cancel(uint32_t pid, const std::string& secret, env::Callback done) = 0;
+  // worker's thread once the cancel has been delivered or there is nothing to cancel here. kNo: no
+  // client here has this secret.
+  enum class Known { kNo, kYes };
+  using CancelDone = std::move_only_function<void(Known)>;
+  virtual void cancel(uint32_t pid, const std::string& secret, CancelDone done) = 0;
   virtual void wake(int worker) = 0;           // a place for a server connection is free for it
   virtual void make_room(int for_worker) = 0;  // the others: close an idle server connection
 

@@ -10,6 +10,12 @@ namespace {
 constexpr std::array<std::string_view, 6> kNames = {"off", "local", "remote_write",
                                                     "",    "on",    "remote_apply"};
 
+bool names_commit_setting(std::string_view sql) {
+  constexpr std::string_view kName = "synchronous_commit";
+  const auto same = [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a | 32 : a) == b; };
+  return std::search(sql.begin(), sql.end(), kName.begin(), kName.end(), same) != sql.end();
+}
+
 }  // namespace
 
 std::string_view name_of(CommitLevel level) { return kNames[static_cast<size_t>(level)]; }
@@ -32,13 +38,24 @@ CommitLevel TableDurability::level_of(const sql::TableName& table) const {
   return std::max(possible.value_or(session_), session_);
 }
 
-std::optional<CommitLevel> TableDurability::demand(const sql::Written& written) const {
+CommitLevel TableDurability::strictest() const {
+  CommitLevel level = session_;
+  for (const TableLevel& rule : tables_) level = std::max(level, rule.level);
+  return level;
+}
+
+std::optional<CommitLevel> TableDurability::demand(const sql::Written& written,
+                                                   const sql::WriteReach* reach) const {
+  if (written.other || written.unreadable) return strictest();
   std::optional<CommitLevel> level;
-  const auto demands = [&](CommitLevel l) { level = std::max(level.value_or(l), l); };
-  if (written.other || written.unreadable) demands(session_);
-  for (const sql::TableName& table : written.tables) demands(level_of(table));
-  if (!written.unreadable) return level;
-  for (const TableLevel& rule : tables_) demands(rule.level);
+  for (const sql::TableName& named : written.tables) {
+    const auto reached = reach != nullptr ? reach->of(named) : std::nullopt;
+    if (!reached) return strictest();
+    for (const sql::TableName& table : *reached) {
+      const CommitLevel demanded = level_of(table);
+      level = std::max(level.value_or(demanded), demanded);
+    }
+  }
   return level;
 }
 
@@ -63,7 +80,16 @@ void TableDurability::sent(const sql::Written& written, std::optional<CommitLeve
   if (!written.begins) highest_.reset();
 }
 
+// The text that is remembered has no literals.
 const sql::Written& WrittenTexts::of(std::string_view sql, sql::Strings strings) {
+  const sql::Written& written = read(sql, strings);
+  if (!written.calls_set_config || !names_commit_setting(sql)) return written;
+  setting_ = written;
+  setting_.sets_commit = true;
+  return setting_;
+}
+
+const sql::Written& WrittenTexts::read(std::string_view sql, sql::Strings strings) {
   const sql::TextScan scan = sql::scan_text(sql, key_);
   const bool readable = scan.problem == sql::ScanProblem::kNone &&
                         !(scan.plain_backslash && strings == sql::Strings::kNonstandard);

@@ -1,11 +1,15 @@
 // `synchronous_commit` by the tables that a transaction writes: the strictest level that one of its
 // statements demands. The first that demands one may lower it; after that it is only raised, which
-// PostgreSQL allows up to COMMIT. What may write more than it names demands the session's own level
-// at least. Pure; a session has one if rules with tables fit it.
+// PostgreSQL allows up to COMMIT. Pure; a session has one if rules with tables fit it.
+//
+// In doubt the strictest: a rule that relaxes counts only where it is known that nothing else is
+// written; one that demands more, wherever its table may be written. What may write anything
+// demands the strictest of the rules and of the session's own level.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +17,7 @@
 
 #include "proxy/text_cache.h"
 #include "sql/analysis.h"
+#include "sql/write_reach.h"
 #include "sql/written_tables.h"
 
 namespace bascule::proxy {
@@ -28,6 +33,12 @@ struct TableLevel {
   CommitLevel level = CommitLevel::kDefault;
 };
 
+// What is known of one database. No `reach`: nothing.
+struct WriteReachSlot {
+  std::unique_ptr<const sql::WriteReach> reach;
+  uint64_t plans = 0;  // Workspace::plans before it was asked for: not believed after DDL
+};
+
 class TableDurability {
  public:
   // `session`: the level of transactions that no table decides about.
@@ -35,8 +46,10 @@ class TableDurability {
       : tables_(std::move(tables)), session_(session), server_(session), in_force_(session) {}
 
   CommitLevel session() const { return session_; }
-  // Nothing: the statement is of no importance. Its `executes` have been merged into it.
-  std::optional<CommitLevel> demand(const sql::Written& written) const;
+  // Nothing: the statement is of no importance. Its `executes` have been merged into it. `reach`:
+  // null if nothing is known.
+  std::optional<CommitLevel> demand(const sql::Written& written,
+                                    const sql::WriteReach* reach) const;
 
   // ---- The server, as of what was sent to it -------------------------------------------------
   void on_attach();
@@ -65,6 +78,7 @@ class TableDurability {
 
  private:
   CommitLevel level_of(const sql::TableName& table) const;
+  CommitLevel strictest() const;
 
   const std::vector<TableLevel> tables_;
   const CommitLevel session_;
@@ -81,9 +95,11 @@ class WrittenTexts {
   const sql::Written& of(std::string_view sql, sql::Strings strings);
 
  private:
+  const sql::Written& read(std::string_view sql, sql::Strings strings);
+
   TextCache<sql::Written> texts_;
   std::string key_;
-  sql::Written uncached_;
+  sql::Written uncached_, setting_;
 };
 
 }  // namespace bascule::proxy

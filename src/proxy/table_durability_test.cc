@@ -12,9 +12,29 @@ using Level = CommitLevel;
 class TableDurabilityTest : public testing::Test {
  protected:
   std::optional<Level> demand(std::string_view sql) {
-    return levels.demand(texts.of(sql, sql::Strings::kStandard));
+    return levels.demand(texts.of(sql, sql::Strings::kStandard), &reach);
   }
 
+  TableDurabilityTest() {
+    for (const sql::TableName& table : std::vector<sql::TableName>{{"public", "payments"},
+                                                                   {"shop", "payments"},
+                                                                   {"public", "logs"},
+                                                                   {"public", "users"},
+                                                                   {"audit", "visits"},
+                                                                   {"other", "visits"},
+                                                                   {"audit", "money"},
+                                                                   {"public", "views"},
+                                                                   {"public", "parts"},
+                                                                   {"public", "old_logs"}}) {
+      EXPECT_TRUE(reach.add("r", table, {}));
+    }
+    EXPECT_TRUE(reach.add("a", {"public", "views"}, {}));
+    EXPECT_TRUE(reach.add("e", {"public", "parts"}, {"public", "logs"}));
+    EXPECT_TRUE(reach.add("e", {"public", "old_logs"}, {"audit", "money"}));
+    EXPECT_TRUE(reach.add("z", {}, {}));
+  }
+
+  sql::WriteReach reach;
   WrittenTexts texts;
   TableDurability levels{{{{"", "payments"}, Level::kRemoteApply},
                           {{"", "logs"}, Level::kOff},
@@ -32,12 +52,31 @@ TEST_F(TableDurabilityTest, AStatementDemandsTheStrictestLevelOfItsTables) {
   EXPECT_EQ(demand("TRUNCATE logs, payments"), Level::kRemoteApply);
 }
 
-TEST_F(TableDurabilityTest, ReadsDemandNothingAndWhatIsNotKnownTheSessionsLevel) {
+TEST_F(TableDurabilityTest, ReadsDemandNothingAndWhatMayWriteAnythingTheStrictestLevel) {
   EXPECT_EQ(demand("SELECT * FROM payments"), std::nullopt);
   EXPECT_EQ(demand("BEGIN"), std::nullopt);
-  EXPECT_EQ(demand("SELECT pay()"), Level::kDefault);
-  EXPECT_EQ(demand("INSERT INTO logs SELECT pay()"), Level::kDefault);
+  EXPECT_EQ(demand("SELECT pay()"), Level::kRemoteApply);
+  EXPECT_EQ(demand("INSERT INTO logs SELECT pay()"), Level::kRemoteApply);
   EXPECT_EQ(demand("INSERT INTO"), Level::kRemoteApply) << "unreadable: the strictest of all";
+}
+
+TEST_F(TableDurabilityTest, WhatATableLeadsToCountsAsWritten) {
+  EXPECT_EQ(demand("INSERT INTO views VALUES (1)"), Level::kRemoteApply);
+  EXPECT_EQ(demand("INSERT INTO parts VALUES (1)"), Level::kDefault);
+  EXPECT_EQ(demand("INSERT INTO old_logs VALUES (1)"), Level::kRemoteApply);
+  EXPECT_EQ(demand("INSERT INTO nowhere VALUES (1)"), Level::kRemoteApply);
+  EXPECT_EQ(levels.demand(texts.of("DELETE FROM logs", sql::Strings::kStandard), nullptr),
+            Level::kRemoteApply)
+      << "nothing is known";
+}
+
+TEST_F(TableDurabilityTest, SetConfigOfTheLevelIsTheClientsOwnWord) {
+  const auto sets = [&](std::string_view sql) {
+    return texts.of(sql, sql::Strings::kStandard).sets_commit;
+  };
+  EXPECT_TRUE(sets("SELECT set_config('Synchronous_Commit', 'off', true)"));
+  EXPECT_FALSE(sets("SELECT set_config('app.user', 'x', true)"));
+  EXPECT_FALSE(sets("SELECT 'synchronous_commit'"));
 }
 
 TEST_F(TableDurabilityTest, ANameWithoutItsSchemaIsTakenForTheStricter) {
@@ -98,13 +137,17 @@ TEST(TableDurabilityRules, FitTheClientAndStartFromItsOwnLevel) {
     return table_durability_of(rules, database, user, startup, demands);
   };
   sql::Written payments, logs;
+  sql::WriteReach reach;
+  EXPECT_TRUE(reach.add("r", {"s", "payments"}, {}));
+  EXPECT_TRUE(reach.add("r", {"s", "logs"}, {}));
+  EXPECT_TRUE(reach.add("z", {}, {}));
   payments.tables = {{"s", "payments"}};
   logs.tables = {{"", "logs"}};
-  EXPECT_EQ(levels("shop", "bob")->demand(payments), Level::kRemoteApply);
-  EXPECT_EQ(levels("x", "bob")->demand(payments), Level::kDefault);
-  EXPECT_EQ(levels("x", "ann")->demand(payments), Level::kLocal);
-  EXPECT_EQ(levels("x", "ann")->demand(logs), Level::kOff);
-  EXPECT_EQ(levels("x", "bob", {}, Demands::kStandby)->demand(logs), Level::kDefault);
+  EXPECT_EQ(levels("shop", "bob")->demand(payments, &reach), Level::kRemoteApply);
+  EXPECT_EQ(levels("x", "bob")->demand(payments, &reach), Level::kDefault);
+  EXPECT_EQ(levels("x", "ann")->demand(payments, &reach), Level::kLocal);
+  EXPECT_EQ(levels("x", "ann")->demand(logs, &reach), Level::kOff);
+  EXPECT_EQ(levels("x", "bob", {}, Demands::kStandby)->demand(logs, &reach), Level::kDefault);
   EXPECT_FALSE(levels("x", "bob", {{"synchronous_commit", "on"}}));
   EXPECT_EQ(durability_of(rules, "x", "bob", {}, Demands::kNothing), "");
 }

@@ -47,6 +47,8 @@ void Worker::stop() {
   }
   lookups_.close();
   listeners_.close();
+  peers_.close();
+  write_reaches_.close();
   dispatcher_.close_all();
   dispatcher_.bury();
   clients_.bury();
@@ -80,6 +82,7 @@ void Worker::sweep() {
   if (config().reserve_pool_size > 0) dispatcher_.pump_all();
   dispatcher_.close_stale();
   lookups_.sweep();
+  write_reaches_.sweep();
   loop().call_after(sweep_interval(), [this] { sweep(); });
 }
 
@@ -140,15 +143,17 @@ void Worker::set_access(std::shared_ptr<const Access> access) {
 }
 
 uint32_t Worker::cancel_pid(Handle client) const {
-  return (static_cast<uint32_t>(index_) << kClientBits) | (client.index + 1);
+  return (static_cast<uint32_t>(index_ + 1) << kClientBits) | (client.index + 1);
 }
 
-void Worker::cancel(uint32_t client_index, std::string secret, env::Callback done) {
+void Worker::cancel(uint32_t client_index, std::string secret, Crew::CancelDone done) {
   // A turn of the loop later: what the client sent before it has been read by then.
   loop().post([this, client_index, secret = std::move(secret), done = std::move(done)]() mutable {
     ClientConnection* client = clients_.at(client_index);
-    if (client == nullptr || !client->cancel(secret)) return done();
-    dispatcher_.cancel(*client->server(), std::move(done));
+    if (client == nullptr || !client->owns(secret)) return done(Crew::Known::kNo);
+    if (!client->cancel()) return done(Crew::Known::kYes);
+    dispatcher_.cancel(*client->server(),
+                       [done = std::move(done)]() mutable { done(Crew::Known::kYes); });
   });
 }
 

@@ -13,12 +13,14 @@
 #include "proxy/console_snapshot.h"
 #include "proxy/dispatcher.h"
 #include "proxy/listener.h"
+#include "proxy/peer_proxies.h"
 #include "proxy/refusal_log.h"
 #include "proxy/server_credentials.h"
 #include "proxy/shared.h"
 #include "proxy/slot_map.h"
 #include "proxy/split.h"
 #include "proxy/stats.h"
+#include "proxy/write_reaches.h"
 
 namespace bascule::proxy {
 
@@ -43,7 +45,7 @@ class Worker {
   void set_config(std::shared_ptr<const ProxyConfig> config);
   void set_controls(std::shared_ptr<const Controls> controls);
   // `done` as in Crew::cancel().
-  void cancel(uint32_t client_index, std::string secret, env::Callback done);
+  void cancel(uint32_t client_index, std::string secret, Crew::CancelDone done);
 
   int index() const { return index_; }
   Shared& shared() { return shared_; }
@@ -66,6 +68,8 @@ class Worker {
   ServerCredentials& credentials() { return credentials_; }
   AuthLookup& lookups() { return lookups_; }
   Listeners& listeners() { return listeners_; }
+  PeerProxies& peers() { return peers_; }
+  WriteReaches& write_reaches() { return write_reaches_; }
   RefusalLog& refusals() { return refusals_; }
 
   ClientConnection* client(Handle handle) const { return clients_.find(handle); }
@@ -80,20 +84,24 @@ class Worker {
   // Of clients, or of servers: never used again in this process.
   uint64_t socket_id(Handle handle) const;
   static int worker_of_socket(uint64_t id) {
-    return static_cast<int>(id >> kClientBits) & (kWorkersMax - 1);
+    return static_cast<int>(id >> kClientBits) & ((1 << kWorkerBits) - 1);
   }
 
-  // BackendKeyData for a client, and the way back.
+  // BackendKeyData for a client, and the way back. Never the process id of a server on Linux, which
+  // is below 2^22: a notification of somebody else is not to be taken for one of the client's own.
   uint32_t cancel_pid(Handle client) const;
-  static int worker_of(uint32_t cancel_pid) { return static_cast<int>(cancel_pid >> kClientBits); }
+  static int worker_of(uint32_t cancel_pid) {
+    return static_cast<int>(cancel_pid >> kClientBits) - 1;
+  }
   static uint32_t client_of(uint32_t cancel_pid) {
     return (cancel_pid & ((1u << kClientBits) - 1)) - 1;
   }
-  static constexpr int kWorkersMax = 128;
+  static constexpr int kWorkersMax = 127;
 
  private:
-  // The process id is a positive int32 for drivers: 7 bits for the worker, 24 for the client.
-  static constexpr int kClientBits = 24;
+  // The process id is a positive int32 for drivers: 7 bits for the worker, from 1 on, 24 for the
+  // client.
+  static constexpr int kClientBits = 24, kWorkerBits = 7;
   static constexpr Nanos kSweepInterval = 10s;
   static constexpr Nanos kLeavingInterval = 50ms;
   // Clients beyond the limit that are heard at all, to be told so (or to cancel).
@@ -130,6 +138,8 @@ class Worker {
   ServerCredentials credentials_{shared_.server_passwords};
   AuthLookup lookups_{*this};
   Listeners listeners_{*this};
+  PeerProxies peers_{*this};
+  WriteReaches write_reaches_{*this};
   RefusalLog refusals_;
   Workspace workspace_;
   SlotMap<ClientConnection> clients_;

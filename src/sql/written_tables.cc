@@ -102,6 +102,7 @@ class Walk {
     const std::string name = names.empty() ? "" : names.back();
     const std::string schema = names.size() < 2 ? "" : names[names.size() - 2];
     const Builtin builtin = builtin_function(name);
+    written_.calls_set_config |= name == "set_config";
     const bool own = (schema.empty() || schema == "pg_catalog") &&
                      (builtin == Builtin::kReadOnly || one_of(name, kSequences));
     if (!own) written_.other = true;

@@ -1,6 +1,6 @@
-// Which tables a text writes, as far as it names them: what triggers, views, partitions, foreign
-// keys and functions write besides is not seen. PostgreSQL's own parser reads it; what is not known
-// to write nothing else counts as if it might. Pure, no state, any thread.
+// Which tables a text writes, as far as it names them; where that leads: WriteReach. PostgreSQL's
+// own parser reads it; what is not known to write nothing else counts as if it might. Pure, no
+// state, any thread.
 #pragma once
 
 #include <string>
@@ -18,10 +18,11 @@ struct Written {
   std::vector<TableName> tables = {};      // each once
   std::vector<std::string> executes = {};  // names of statements that EXECUTE runs
   bool unreadable = false;                 // nothing can be said
-  bool other = false;  // may write more: DDL, DO, CALL, functions that are not PostgreSQL's own
+  bool other = false;  // may write anything: DDL, DO, CALL, functions that are not PostgreSQL's own
   bool begins = false, ends = false;  // a transaction; ends: also by ROLLBACK
   bool goes_back = false;             // ROLLBACK TO a savepoint
   bool sets_commit = false;           // SET or RESET of synchronous_commit, or of everything
+  bool calls_set_config = false;      // of whatever
 };
 
 // `key`: of scan_text(), without a problem. Several statements count together.

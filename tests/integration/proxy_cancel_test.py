@@ -138,3 +138,27 @@ def test_what_ends_meanwhile_is_not_cancelled_and_what_follows_runs(make_proxy, 
             assert got == "T D C Z(I)" or (i % 2 == 0 and "E(57014) Z(I)" in got)
             assert c.run(f"select {i}") == [(str(i),)]
     assert turn > 5
+
+
+def test_a_cancel_that_another_proxy_gets_finds_its_client(make_proxy, server):
+    first = make_proxy("workers=2")
+    second = make_proxy("workers=2", f"peer={first.port}", f"peer={free_port()}")
+    for _ in range(4):
+        c = connect(first.port)
+        c.send(query("select pg_sleep(20)"))
+        wait_for(lambda: first.stats["active"] == 1, what="statement in flight")
+        time.sleep(0.05)  # it must have been sent on, which nothing shows
+        pw.wire.PORT = second.port  # where a balancer leads the next connection
+        c.cancel()
+        assert codes(c.until_ready()) == "T E(57014) Z(I)"
+        assert c.run("select 1") == [("1",)]
+        c.socket.close()
+
+
+def test_proxies_that_name_each_other_and_themselves_do_not_ask_in_circles(make_proxy):
+    ports = [free_port(), free_port()]
+    peers = [f"peer={p}" for p in ports]
+    two = [make_proxy(f"writer={p}", *peers) for p in ports]
+    stranger = connect(ports[0])
+    stranger.cancel(stranger.key[:4] + b"none")  # waits for its end
+    assert [p.stats["clients_total"] for p in two] == [3, 1]

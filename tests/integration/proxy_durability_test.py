@@ -2,14 +2,27 @@
 transaction commits, told by the server itself."""
 
 
+import contextlib
+
 import pytest
 import proxy_wire as pw
 from proxy_wire import SYNC, bind, codes, describe, execute, parse, query
-from proxy_support import Postgres, make_template, proxies, run, temporary_root
+from proxy_support import Postgres, make_template, proxies, run, temporary_root, wait_for
 
 RULES = ["durability=remote_apply;table=payments", "durability=off;table=logs", "durability=local;table=audit.visits"]
 LEVEL = "current_setting('synchronous_commit')"
 NOW = f"select {LEVEL}"
+LEADING = """
+create view log_view as select * from logs;
+create table watched (v int);
+create function on_watched() returns trigger language plpgsql as $$ begin insert into payments values (1); return new; end $$;
+create trigger watch after insert on watched for each row execute function on_watched();
+create table days (v int) partition by range (v);
+create table audit.monday partition of days for values from (0) to (10);
+create table owners (v int primary key);
+create table owned (v int references owners on delete cascade);
+create table logged_by_default (v int, w int default pay());
+"""
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +32,7 @@ def server():
         server.query("create table payments (v int); create table logs (v int); create table other (v int)")
         server.query("create schema audit; create table audit.visits (v int); create table visits (v int)")
         server.query("create function pay() returns int language sql as 'insert into payments values (1) returning v'")
+        server.query(LEADING)
         yield server
         server.stop("immediate")
 
@@ -28,7 +42,14 @@ def proxy(request, server):
     with proxies(server) as make:
         proxy = make(f"mode={request.param}", "pool=1", *RULES)
         proxy.shares = request.param == "transaction"
+        look_up(proxy)
         yield proxy
+
+
+def look_up(proxy, **client):
+    """Until the proxy knows what tables lead to: before, everything is committed as the strictest rule says."""
+    with contextlib.closing(proxy.connect(**client)) as c:
+        wait_for(lambda: level(c, write("logs")) == "off", what="what is known of the tables")
 
 
 def write(table, value=1):
@@ -63,7 +84,7 @@ def test_a_transaction_is_raised_and_never_lowered(proxy):
         run(c, "commit")
     run(c, "begin")
     run(c, "select pay()")
-    assert level(c, write("logs")) == "on", "what a function writes is not known"
+    assert level(c, write("logs")) == "remote_apply", "what a function writes is not known"
     run(c, "rollback")
     assert level(c, write("logs")) == "off"
 
@@ -194,6 +215,7 @@ def test_what_the_client_sets_by_itself_counts(proxy):
 def test_a_rule_for_the_client_is_where_the_tables_begin(server):
     with proxies(server) as make:
         proxy = make("mode=transaction", "pool=1", "durability=local;app=batch", *RULES)
+        look_up(proxy)
         c, d = proxy.connect(application_name="batch"), proxy.connect()
         for _ in range(2):
             assert level(c, write("other")) == "local"
@@ -209,7 +231,47 @@ def test_a_rule_for_the_client_is_where_the_tables_begin(server):
 def test_nothing_leaks_to_clients_without_rules(server):
     with proxies(server) as make:
         proxy = make("mode=transaction", "pool=1", "durability=off;table=logs;user=app;app=x")
+        look_up(proxy, application_name="x")
         c, d = proxy.connect(application_name="x"), proxy.connect()
         for _ in range(3):
             assert level(c, write("logs")) == "off"
             assert level(d, write("logs")) == "on"
+
+
+MORE_RULES = ["durability=off;table=watched", "durability=off;table=log_view", "durability=off;table=days",
+              "durability=off;table=logged_by_default", "durability=local;table=audit.monday",
+              "durability=off;table=owners", "durability=remote_write;table=owned"]
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_rule_relaxes_only_what_leads_nowhere_else(server, mode):
+    with proxies(server) as make:
+        proxy = make(f"mode={mode}", "pool=2", *RULES, *MORE_RULES, "catalog_ms=200")
+        look_up(proxy)
+        c = proxy.connect()
+        for table, wanted in {"watched": "remote_apply",  # its trigger pays
+                              "log_view": "remote_apply", "logged_by_default": "remote_apply",
+                              "days": "local",              # by its partition
+                              "owners": "remote_write",     # by what refers to it
+                              "owned": "remote_write"}.items():
+            run(c, "begin")
+            run(c, f"delete from {table} where false")
+            assert level(c, NOW) == wanted, table
+            run(c, "rollback")
+        assert level(c, "select current_setting('synchronous_commit') from (select pay()) x") == "remote_apply"
+        # A rule that demands more counts as soon as the proxy has seen what leads to its table.
+        run(c, "create trigger watch after insert on logs for each row execute function on_watched()")
+        assert level(c, write("logs")) == "remote_apply"
+        run(c, "drop trigger watch on logs")
+        server.query("create trigger watch after insert on logs for each row execute function on_watched()")
+        wait_for(lambda: level(c, write("logs")) == "remote_apply", 30, "the trigger is seen")
+        server.query("drop trigger watch on logs")
+
+
+def test_a_client_that_sets_the_level_by_a_function_is_left_alone(proxy):
+    c = proxy.connect()
+    run(c, "begin")
+    run(c, "select set_config('synchronous_commit', 'local', true)")
+    assert level(c, write("payments")) == "local"
+    run(c, "commit")
+    assert level(c, write("payments")) == "remote_apply"

@@ -106,6 +106,7 @@ proxy::ProxyConfig parse_config(int argc, char** argv) {
     const auto [key, value] = split(argv[i], '=');
     const auto port = static_cast<uint16_t>(number(value));
     if (key == "writer") config.listeners.push_back({{"127.0.0.1", port}, {}});
+    if (key == "peer") config.peers.push_back({"127.0.0.1", port});
     if (key == "reader") {
       config.listeners.push_back({{"127.0.0.1", port}, proxy::PortKind::kReader});
     }

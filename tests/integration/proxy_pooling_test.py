@@ -463,6 +463,18 @@ def test_cancel_hits_its_own_query_and_never_the_next_clients(make_proxy):
     assert cancelled > 0
 
 
+def test_who_sends_a_statement_byte_by_byte_keeps_no_server(one):
+    slow, d = connect(one.port), connect(one.port)
+    statement = query("select 'slow'")
+    for part in (statement[:1], statement[1:7], statement[7:-1]):
+        slow.send(part)
+        assert d.run("select 1") == [("1",)]
+        time.sleep(0.05)  # it is to be read, which nothing shows
+        assert d.run("select 2") == [("2",)]
+    slow.send(statement[-1:])
+    assert codes(slow.until_ready()) == "T D C Z(I)"
+
+
 def test_copy_both_ways_and_in_pipelines(one):
     c, d = connect(one.port), connect(one.port)
     c.send(query("copy t from stdin"))

@@ -4,6 +4,7 @@ PREPARE, state that is undone, LISTEN; and protocol 3.2."""
 import pytest
 import proxy_wire as pw
 from proxy_wire import FLUSH, SYNC, bind, close, codes, connect, describe, execute, parse, query
+from proxy_test import resident_kb
 from proxy_support import Postgres, Proxy, make_template, proxies, temporary_root, wait_for
 
 
@@ -13,6 +14,12 @@ def server():
         server = Postgres(root, "a", make_template(root)).start()
         yield server
         server.stop("immediate")
+
+
+@pytest.fixture
+def make_proxy(server):
+    with proxies(server) as make:
+        yield make
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +193,45 @@ def test_listener_that_is_lost_is_replaced_and_clients_are_told(proxy, server):
     assert w.notices[0]["C"] == "01000"
     server.query("notify news, 'again'")
     assert notification(w) == ("news", "again")
+
+
+def test_who_listens_with_a_server_of_its_own_knows_its_own_notifications(make_proxy):
+    proxy = make_proxy("mode=session", "workers=2")
+    with connect(proxy.port) as w, connect(proxy.port) as other:
+        w.run("listen own")
+        texts = ["notify own, 'mine'", "begin; select 1", f"notify own, '{'x' * 7000}'; commit"]
+        w.send(*(query(text) for text in texts))
+        answers = [m for _ in texts for m in w.until_ready()]
+        assert [body[:4] for kind, body in answers if kind == "A"] == [w.key[:4]] * 2
+        other.run("notify own")
+        kind, body = w.receive()
+        assert kind == "A" and body[:4] not in (w.key[:4], other.key[:4])
+
+
+def test_a_notification_is_never_taken_for_ones_own_where_another_listens(make_proxy):
+    proxy = make_proxy("mode=transaction", "workers=2")
+    for w in [connect(proxy.port) for _ in range(4)]:
+        # No process id of a server on Linux has so many bits.
+        assert int.from_bytes(w.key[:4], "big") >= 1 << 24
+        w.socket.close()
+
+
+def test_who_listens_and_does_not_read_costs_bounded_memory(make_proxy, server):
+    proxy = make_proxy("mode=transaction", "workers=1")
+    deaf, other = connect(proxy.port), connect(proxy.port)
+    for w in (deaf, other):
+        w.run("listen flood")
+    run = server.connect()
+    before = resident_kb(proxy)
+    with run.cursor() as cursor:
+        for i in range(60):  # 60 MB; the kernel keeps up to 38 of them
+            cursor.execute("select pg_notify('flood', %s || g || repeat('x', 7900)) from generate_series(1, 130) g", (str(i),))
+            for _ in range(130):
+                notification(other)
+    assert proxy.stats["clients"] == 1
+    assert resident_kb(proxy) - before < 16_000
+    assert other.run("select 1") == [("1",)]
+    run.close()
 
 
 def test_protocol_3_2_has_long_cancel_keys(proxy):
