@@ -190,7 +190,9 @@ void Member::begin(const op::StopReceiver&) {
 
 void Member::poll_isolated(SimTime restart_at, SimTime give_up) {
   if (pg_.isolated()) {
-    return finish_at(Position{Timeline{pg_.data().timeline}, Lsn{pg_.data().flushed_end()}});
+    const DataDirectory& d = pg_.data();
+    return finish(
+        OpData{.position = {Timeline{d.timeline}, Lsn{d.flushed_end()}}, .origin = d.origin()});
   }
   if (world_.now() > give_up || pg_.run() != PostgresModel::Run::kStandby) {
     return fail_op("the receiver could not be stopped for sure");
@@ -222,7 +224,8 @@ void Member::begin(const op::Promote& op) {
           return fail_op(
               fmt::format("timeline {} came out instead of {}", timeline, op.timeline.value));
         }
-        finish_at(Position{Timeline{timeline}, Lsn{pg_.data().flushed_end()}});
+        finish(OpData{.position = {Timeline{timeline}, Lsn{pg_.data().flushed_end()}},
+                      .origin = pg_.data().origin()});
       });
     });
     step(millis(15000), [this] { fail_op("promotion takes too long"); });

@@ -110,7 +110,7 @@ void PostgresModel::kill_all() {
   end_process();
   // What was written and not synced may or may not have reached the page cache.
   const size_t unsynced = data_.wal.size() - data_.flushed;
-  data_.wal.resize(data_.flushed + random_.below(unsynced + 1));
+  data_.keep(data_.flushed + random_.below(unsynced + 1));
 }
 
 void PostgresModel::power_loss() {
@@ -118,7 +118,7 @@ void PostgresModel::power_loss() {
     lose_clients();
     end_process();
   }
-  data_.wal.resize(data_.flushed);
+  data_.keep(data_.flushed);
 }
 
 void PostgresModel::kill_postmaster(Nanos orphans_for) {

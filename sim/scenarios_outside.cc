@@ -44,7 +44,80 @@ void started_by_somebody_else(Script& s) {
   expect_the_same_wal(s);
 }
 
+// The directory of a member that is switched off, by somebody who takes the cluster for lost.
+void promote_by_hand(Script& s, Member& m, int records) {
+  PostgresModel& pg = m.pg();
+  s.cut(m, kClients);
+  s.cluster().truth().by_hand[static_cast<size_t>(m.host())] = true;
+  pg.start_standby(std::nullopt, "by_hand", [](bool) {});
+  s.wait(millis(500));
+  pg.promote({}, [](uint32_t) {});
+  s.wait(millis(600));
+  for (int i = 0; i < records; ++i) pg.write_marker([](bool) {});
+  s.wait(millis(500));
+  pg.checkpoint([](bool) {});
+  s.wait(millis(600));
+  s.expect(pg.data().timeline == s.leader()->pg().data().timeline, "the ids differ");
+  pg.power_loss();
+  s.cluster().truth().by_hand[static_cast<size_t>(m.host())] = false;
+  s.heal(m, kClients);
+}
+
+void primary_promoted_by_hand(Script& s) {
+  Member& old = s.primary();
+  s.strikes("a lost primary's directory is promoted by hand, to the id that its successor has");
+  old.power_loss();
+  s.expect_taken_over_within(kSilence);
+  promote_by_hand(s, old, static_cast<int>(s.random().between(1, 1000)));
+  old.boot();
+  s.expect_changes(1, 1);
+  s.expect_together();
+  expect_the_same_wal(s);
+}
+
+// It ends below the fork, or beyond: its WAL is not the leader's from where it was promoted on.
+void laggard_promoted_by_hand(Script& s) {
+  Member& lags = s.other();
+  s.strikes("a standby that was away is promoted by hand, to the id that the next leader has");
+  lags.power_loss();
+  s.wait(millis(1000), millis(3000));
+  s.primary().power_loss();
+  s.expect_taken_over_within(kSilence);
+  promote_by_hand(s, lags, s.random().chance(0.5) ? 10 : 20000);
+  lags.boot();
+  s.primary().boot();
+  s.expect_changes(1, 1);
+  s.expect_together();
+  expect_the_same_wal(s);
+}
+
+// By its position it would be the best.
+void promoted_by_hand_is_not_elected(Script& s) {
+  Member& lags = s.other();
+  s.strikes("a standby that was promoted by hand comes back when the next leader is lost");
+  lags.power_loss();
+  s.wait(millis(1000));
+  s.primary().power_loss();
+  s.expect_taken_over_within(kSilence);
+  Member& next = *s.leader();
+  promote_by_hand(s, lags, 50000);
+  s.primary().boot();
+  s.wait(millis(10000));
+  next.power_loss();
+  lags.boot();
+  s.expect_taken_over_within(millis(15000), next);
+  s.expect_leader(s.primary());
+  next.boot();
+  s.expect_together();
+  expect_the_same_wal(s);
+}
+
 const Scenario kOutside[] = {
+    {"66", "a lost primary is promoted by hand to the id of its successor's timeline",
+     primary_promoted_by_hand},
+    {"66b", "so is a standby that was away", laggard_promoted_by_hand},
+    {"66c", "and it is back when the leader is lost", promoted_by_hand_is_not_elected,
+     asynchronous},
     {"70", "a fenced data directory is started by somebody else", started_by_somebody_else},
 };
 

@@ -15,6 +15,24 @@ uint64_t DataDirectory::left_at(uint32_t tli) const {
   return it == ancestors.end() ? 0 : it->end;
 }
 
+control::Origin DataDirectory::origin() const {
+  if (ancestors.empty()) return {};
+  const uint64_t at = ancestors.back().end;
+  const size_t first = index_at(at);
+  const bool there = at >= oldest && first < wal.size() && wal[first].timeline == timeline;
+  return {Lsn{at}, there ? static_cast<uint32_t>(wal[first].id) : 0};
+}
+
+void DataDirectory::keep(size_t count) {
+  wal.resize(count);
+  flushed = std::min(flushed, count);
+  // A timeline none of whose records is there has not been come to.
+  while (!ancestors.empty() && (wal.empty() || wal.back().timeline != timeline)) {
+    timeline = ancestors.back().timeline;
+    ancestors.pop_back();
+  }
+}
+
 namespace {
 void copy_content(DataDirectory& target, const DataDirectory& source) {
   target.wal.assign(source.wal.begin(), source.wal.begin() + static_cast<long>(source.flushed));
@@ -26,6 +44,7 @@ void copy_content(DataDirectory& target, const DataDirectory& source) {
   target.oldest = source.oldest;
   target.clean = false;
   target.state = control::DataDir::kReady;
+  target.keep(target.wal.size());  // its timeline may be one that nothing durable is of
 }
 }  // namespace
 

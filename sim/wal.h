@@ -46,6 +46,9 @@ struct DataDirectory {
 
   uint64_t end() const { return wal.empty() ? kFirstLsn : wal.back().end; }
   uint64_t flushed_end() const { return flushed == 0 ? kFirstLsn : wal[flushed - 1].end; }
+  control::Origin origin() const;  // of the current timeline
+  // Only the first `count` records are left.
+  void keep(size_t count);
   // Index of the first record that begins at `lsn` or later.
   size_t index_at(uint64_t lsn) const;
   // Where this history leaves `tli`; 0 if it isn't an ancestor. UINT64_MAX for the current one.

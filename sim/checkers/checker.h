@@ -33,6 +33,9 @@ struct Truth {
   int disturbances = 0;       // faults and requests so far
   SimTime last_sync_off{-1};  // synchronous mode was last seen off by the store's truth
 
+  // What runs there somebody has promoted by hand: its WAL is nobody's history.
+  std::array<bool, kHostsMax> by_hand{};
+
   struct Pledge {
     NodeName to;
     Epoch epoch;

@@ -48,7 +48,6 @@ class Durability : public Checker {
         if (leader && !leader->value.vacant() && member(by).pg().accepts_writes())
           renewed_[static_cast<size_t>(by)] = world().now();
       }
-      if (w.key.starts_with(history_prefix_) && w.value) ++take_overs_;
       if (w.key != config_key_ || !w.value) continue;
       const auto& config = truth_.view().config;
       if (!config) continue;
@@ -86,7 +85,6 @@ class Durability : public Checker {
       return !r.declared && r.system_id != d.system_id;  // see Truth::system_id
     });
     check(timeline, fork);
-    take_overs_ = 0;
   }
 
   void finish() override {
@@ -129,11 +127,7 @@ class Durability : public Checker {
       for (const auto& [at, r] : inserted_) {
         if (at >= since) unpublished += r.end - r.start;
       }
-      // Each winner may have been so far behind whom it followed, also one that never got to lead.
-      if (take_overs_ > 1 && bytes_lost > maximum_lag_ + unpublished) {
-        world().count("exception.lag_of_several_take_overs");
-      }
-      if (bytes_lost > maximum_lag_ * std::max(1, take_overs_) + unpublished) {
+      if (bytes_lost > maximum_lag_ + unpublished) {
         world().violation(
             "durability",
             fmt::format("asynchronous failover to timeline {} lost {} bytes; the bound is {} + {}",
@@ -195,8 +189,6 @@ class Durability : public Checker {
 
   const std::string leader_key_ = truth_.keys.leader();
   const std::string config_key_ = truth_.keys.config();
-  const std::string history_prefix_ = truth_.keys.prefix + "history/";
-  int take_overs_ = 0;  // since the last promotion
   std::vector<Released> released_;
   std::vector<std::pair<SimTime, WalRecord>> inserted_;
   std::unordered_set<uint64_t> in_newest_;

@@ -47,7 +47,10 @@ void Agent::Impl::contest() {
     persist({});
     return;
   }
-  if (!located_ && unsafe_.skip_receiver_stop) located_ = {pg_.timeline, pg_.flush_lsn};
+  if (!located_ && unsafe_.skip_receiver_stop) {
+    located_ = {pg_.timeline, pg_.flush_lsn};
+    located_origin_ = {};
+  }
   if (!located_) {
     set_phase(Phase::kBalloting, "no leader: stopping the WAL receiver");
     run(op::StopReceiver{});
@@ -100,7 +103,7 @@ bool Agent::Impl::wal_was_lost() const {
   const Position& high = local_.high_water;
   if (high.timeline == located_->timeline) return located_->lsn < high.lsn;
   const Lineage line = lineage(view_.history, view_.leader->value.epoch);
-  const auto here = place(line, *located_);
+  const auto here = located_on(line);
   const auto before = place(line, high);
   return here && before && *here < *before;
 }
@@ -115,6 +118,7 @@ void Agent::Impl::place_ballot() {
   const Ballot ballot{.member = config_.name,
                       .answers = view_.leader_revision,
                       .position = *located_,
+                      .origin = located_origin_,
                       .receiver_lag_bytes = behind,
                       .sync_name = sync_name(),
                       .led_epoch = local_.led_epoch};
@@ -191,7 +195,7 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
   const LeaderRecord& last = view_.leader->value;
   const Epoch epoch = last.epoch.next();
   const Lineage line = lineage(view_.history, last.epoch);
-  const auto here = place(line, *located_);
+  const auto here = located_on(line);
   const RequestRecord* request = view_.request ? &view_.request->value : nullptr;
   const bool forced = request && request->kind == RequestKind::kFailover && request->force &&
                       request->outcome.empty();
@@ -230,6 +234,8 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
                       .request_id = "",
                       .flush_lsn = {}};
   leader.flush_lsn = located_->lsn;
+  // Until it leads, who comes after it is measured by what the primary before had, too.
+  if (!forced && !following) leader.flush_lsn = std::max(leader.flush_lsn, last.flush_lsn);
   HistoryRecord history{.epoch = epoch,
                         .leader = config_.name,
                         .parent_epoch = parent,
@@ -261,7 +267,7 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
 // likely to come. Nobody is waited for long: outside strict mode the leader goes on with fewer, or
 // alone, when they do not come (SyncSet).
 SyncSetting Agent::Impl::first_standbys(const Election& election, const Lineage& line) const {
-  const auto own = place(line, *located_);
+  const auto own = located_on(line);
   std::vector<const MemberRecord*> chosen;
   const auto consider = [&](const NodeName& name) {
     const MemberRecord* m = view_.member(name);
@@ -271,7 +277,7 @@ SyncSetting Agent::Impl::first_standbys(const Election& election, const Lineage&
   const bool quorum = config().sync_mode == SyncMode::kQuorum;
   const size_t count = quorum ? config().sync_count : 1;
   for (const NodeName& name : election.counted) {
-    const auto there = place(line, view_.ballots.at(name).value.position);
+    const auto there = place(line, view_.ballots.at(name).value);
     if (there && own && *there <= *own) consider(name);
   }
   const bool more = quorum && config().sync_strict && chosen.size() < count;
@@ -342,6 +348,7 @@ void Agent::Impl::op_done(const op::StopReceiver&, const OpData& data) {
     return;
   }
   located_ = data.position;
+  located_origin_ = data.origin;
 }
 
 }  // namespace bascule::control

@@ -369,7 +369,7 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
     reason_ = fmt::format("the history of epoch {} is missing", leader.epoch.value);
     return;
   }
-  if (place(line, *located_)) {
+  if (located_on(line)) {
     note(LogLevel::kInfo, "following",
          fmt::format("{} at {} is on the line of epoch {}", config_.name.str(),
                      located_->to_string(), leader.epoch.value),
@@ -378,6 +378,13 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
     followed_epoch_ = leader.epoch;
     run(op::SetUpstream{upstream});
     return;
+  }
+  const auto namesake = std::ranges::find(line, located_->timeline, &Segment::timeline);
+  if (namesake != line.end() &&
+      (located_->lsn < namesake->begin.at || located_origin_.contradicts(namesake->begin))) {
+    // Promoted by somebody else. pg_rewind would see one timeline and keep what is not the same.
+    return clone(leader, fmt::format("diverged: its timeline {} is not that of epoch {}",
+                                     located_->timeline.value, namesake->epoch.value));
   }
   resync(leader, fmt::format("diverged: {} is beyond the fork of epoch {}", located_->to_string(),
                              leader.epoch.value));

@@ -68,6 +68,7 @@ class Agent::Impl {
     MonoTime renewed_at{};   // send time of the last renewal that succeeded
     bool unsettled = false;  // a transaction of ours has an unknown outcome
     int renewals = 0;        // confirmed since the take-over
+    Origin origin{};         // of the timeline that was promoted to, if it was
   };
   struct RunningOp {
     OpId id = 0;
@@ -159,6 +160,9 @@ class Agent::Impl {
   bool leaves_it_to_successor();
   void give_up_hung(Millis patience);
   bool wal_was_lost() const;
+  std::optional<Place> located_on(const Lineage& line) const {
+    return place(line, *located_, located_origin_);
+  }
   void consider_take_over();
   void take_over(const Election& election, std::string trigger, std::string why);
   Revision ballot_revision() const {
@@ -310,6 +314,7 @@ class Agent::Impl {
   void handle_request();
   bool checkpointed_for(const std::string& request);
   void begin_switchover(const RequestRecord& request);
+  void begin_drain();
   void finish_request(const RequestRecord& request, std::string outcome);
   void end_request_by_take_over(LeaderRecord& record, store::Txn& extras) const;
   void drain();
@@ -369,6 +374,7 @@ class Agent::Impl {
   int rewinds_tried_ = 0;  // since one succeeded; a start in between does not reset it
   Millis sampling_{0};
   std::optional<Position> located_;  // end of WAL on disk; valid while the receiver stays stopped
+  Origin located_origin_;            // of its timeline
   MonoTime not_streaming_since_{};
   MonoTime observed_at_{};
   MonoTime hung_since_{};

@@ -210,8 +210,9 @@ void Agent::Impl::promote() {
   run(op::Promote{held_->record.timeline, std::move(setting.names), slots(), setting.count});
 }
 
-void Agent::Impl::op_done(const op::Promote& o, const OpData&) {
+void Agent::Impl::op_done(const op::Promote& o, const OpData& data) {
   if (!held_) return;
+  held_->origin = data.origin;
   note(LogLevel::kInfo, "promoted", fmt::format("writable on timeline {}", o.timeline.value),
        {{"epoch", std::to_string(held_->record.epoch.value)}});
   pg_.run = PgRun::kPrimary;
@@ -319,15 +320,20 @@ void Agent::Impl::finish_start() {
   store::Txn extras;
   if (held_for_ == HeldFor::kBootstrap && pg_.system_id != 0) {
     extras.writes.push_back({keys_.init(), encode(InitRecord{pg_.system_id, config_.name})});
+  }
+  if (const auto own = view_.history.find(record.epoch); own != view_.history.end()) {
+    HistoryRecord history = own->second;
     // What was restored from a backup goes on on its own timeline.
-    const auto own = view_.history.find(record.epoch);
-    if (own != view_.history.end() && own->second.timeline != record.timeline) {
-      HistoryRecord history = own->second;
-      history.timeline = record.timeline;
+    if (held_for_ == HeldFor::kBootstrap) history.timeline = record.timeline;
+    if (held_->origin.at != Lsn{}) history.origin = held_->origin;
+    if (history != own->second) {
       extras.writes.push_back({keys_.history(record.epoch), encode(history)});
     }
   }
-  if (held_for_ == HeldFor::kPromotion) end_request_by_take_over(record, extras);
+  if (held_for_ == HeldFor::kPromotion) {
+    record.flush_lsn = pg_.flush_lsn;  // what the primary before had is given up
+    end_request_by_take_over(record, extras);
+  }
   leader_commit(std::move(record), std::move(extras), [this](TxnOutcome outcome) {
     if (outcome == TxnOutcome::kCommitted) {
       stage_ = Stage::kRunning;

@@ -10,6 +10,7 @@ constexpr Millis kAskAgain{50};       // after evidence: it has to be confirmed
 constexpr Millis kLookAgain{500};     // after none
 constexpr Millis kPeerTimeout{1000};  // the shell's bound; beyond it an answer is lost
 constexpr int kConfirmations = 2;
+constexpr Millis kSilentAgain{150};  // the last of them, for one who was silent for its full time
 
 bool on_loopback(std::string_view url) {
   if (const size_t scheme = url.find("://"); scheme != url.npos) url.remove_prefix(scheme + 3);
@@ -259,7 +260,13 @@ void Agent::Impl::watch_leader(const LeaderRecord& leader) {
     was_cut_off_ = false;
     return;
   }
-  const bool gone = (cut_off && refused_ >= kConfirmations) || (quiet && silent_ >= kConfirmations);
+  // A leader may have renewed right before a blip as long as the tolerance: then it is back when
+  // the last one is asked (by that time its next renewal was due), and answers.
+  const bool last_asked = silent_ + 1 == kConfirmations && looking_ != 0 && looked_at_ >= quiet_at;
+  const bool silent_again = last_asked && now_ >= looked_at_ + kSilentAgain;
+  if (last_asked && !silent_again) wake_at(looked_at_ + kSilentAgain);
+  const bool gone = (cut_off && refused_ >= kConfirmations) ||
+                    (quiet && (silent_ >= kConfirmations || silent_again));
   if (gone) {
     suspected_ = view_.leader_revision;
     note(LogLevel::kWarn, "suspected",

@@ -16,6 +16,14 @@ void Agent::Impl::hold_samples() { pg_ignored_until_ = now_ + kProxiesHold; }
 void Agent::Impl::handle_request() {
   if (!view_.request || !view_.request->value.outcome.empty()) return;
   const RequestRecord& request = view_.request->value;
+  const LeaderRecord& mine = held_->record;
+  if (mine.phase == LeaderPhase::kDraining && mine.request_id == request.id &&
+      !mine.handover_to.empty() && pg_.run == PgRun::kPrimary) {
+    // Begun by us, and the answer was lost.
+    request_ = request;
+    candidate_ = mine.handover_to;
+    return begin_drain();
+  }
   if (!request.progress.empty()) {
     // Begun by a leader that is gone, and the hand-over came back to us or never happened.
     return finish_request(request, fmt::format("failed: {} leads", config_.name.str()));
@@ -80,19 +88,22 @@ void Agent::Impl::begin_switchover(const RequestRecord& request) {
   extras.compares = {{keys_.request(), view_.request->revision}};
   extras.writes = {{keys_.request(), encode(*request_)}};
   note(LogLevel::kInfo, "switchover", record.why);
-  quiet_samples_ = 0;
-  verified_ = false;
-  final_ = {};
   leader_commit(std::move(record), std::move(extras), [this](TxnOutcome outcome) {
     if (outcome != TxnOutcome::kCommitted) {
       request_.reset();  // looked at again with the next view
       return;
     }
-    drain_since_ = now_;
-    quiet_samples_ = 0;
-    set_phase(Phase::kDraining, "waiting for running transactions");
-    hold_samples();
+    begin_drain();
   });
+}
+
+void Agent::Impl::begin_drain() {
+  drain_since_ = now_;
+  quiet_samples_ = 0;
+  verified_ = false;
+  final_ = {};
+  set_phase(Phase::kDraining, "waiting for running transactions");
+  hold_samples();
 }
 
 // Running transactions end, or their time does.

@@ -95,6 +95,21 @@ TEST_F(AgentTest, OldPrimaryIsNotStartedBesideItsNamedSuccessor) {
   EXPECT_EQ(world.at("n1").agent->phase(), Phase::kFollowing) << dump(world.at("n1"));
 }
 
+// The answer to the transaction that begins it is lost: the request is not told to have failed.
+TEST_F(AgentTest, SwitchoverThatWasBegunWithoutAnAnswerGoesOn) {
+  start_three();
+  RequestRecord request;
+  request.id = "r1";
+  request.candidate = name("n3");
+  request.by = "test";
+  world.lost_answer = Keys("test").request();
+  world.apply({{}, {{Keys("test").request(), encode(request)}}});
+  world.pass(5s);
+  ASSERT_TRUE(world.lost_answer.empty());
+  EXPECT_EQ(world.leader(), "n3");
+  EXPECT_EQ(world.view().request->value.outcome, "done");
+}
+
 TEST_F(AgentTest, RestartPolicyRecoversInPlaceOnTheSameTimeline) {
   world.config.on_crash = OnCrash::kRestart;
   start_three();

@@ -63,7 +63,8 @@ struct World {
   std::map<NodeName, std::unique_ptr<Member>> members;
   std::deque<std::function<void()>> queue;
   bool store_answers = true;
-  Nanos store_delay{0};  // of every answer; applied half-way
+  std::string lost_answer;  // to the next transaction that writes this key: it is carried out
+  Nanos store_delay{0};     // of every answer; applied half-way
   std::multimap<MonoTime, std::function<void()>> delayed;
   ClusterConfig config;
   PgStatus followed;  // the primary that a standby cluster follows
@@ -233,15 +234,17 @@ inline void Member::carry_out(const Effects& effects) {
     }
     if (const auto* read = std::get_if<effect::ReadStore>(&e)) {
       world.after(world.store_delay / 2, [this, id = read->id] {
-        world.after(world.store_delay / 2, [this, id, view = world.view()] {
-          give(event::StoreRead{id, view});
-        });
+        world.after(world.store_delay / 2,
+                    [this, id, view = world.view()] { give(event::StoreRead{id, view}); });
       });
     } else if (const auto* txn = std::get_if<effect::CommitStore>(&e)) {
       world.after(world.store_delay / 2, [this, t = *txn] {
-        world.after(world.store_delay / 2, [this, id = t.id, result = world.apply(t.txn)] {
-          give(event::StoreCommitted{id, result});
-        });
+        const auto result = world.apply(t.txn);
+        const bool lost = std::ranges::any_of(
+            t.txn.writes, [&](const store::Write& w) { return w.key == world.lost_answer; });
+        if (lost) return world.lost_answer.clear();
+        world.after(world.store_delay / 2,
+                    [this, id = t.id, result] { give(event::StoreCommitted{id, result}); });
       });
     } else if (const auto* op = std::get_if<effect::StartOp>(&e)) {
       world.queue.push_back([this, o = *op] {

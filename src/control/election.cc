@@ -25,7 +25,7 @@ class Count {
         line_(lineage(view.history, record_.epoch)) {
     for (const auto& [name, ballot] : view.ballots) {
       if (ballot.value.answers != view.leader_revision) continue;
-      voters_.push_back({&ballot.value, place(line_, ballot.value.position), view.member(name)});
+      voters_.push_back({&ballot.value, place(line_, ballot.value), view.member(name)});
     }
     const RequestRecord* request = view.request ? &view.request->value : nullptr;
     if (request && request->kind == RequestKind::kFailover && request->outcome.empty() &&
@@ -187,7 +187,7 @@ class Count {
   // this one, and had no more. Also where the promotion failed and nothing was written behind it.
   bool has_fork_after(const Voter& v, Epoch epoch) const {
     for (size_t i = 1; i < line_.size(); ++i) {
-      if (line_[i].epoch > epoch && *v.place >= end_of(line_, i - 1)) return true;
+      if (line_[i].epoch > epoch && *v.place >= left_at(line_, i - 1)) return true;
     }
     return false;
   }

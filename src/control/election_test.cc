@@ -182,6 +182,38 @@ TEST(HistoryTest, LineSkipsEpochsThatNobodyDescendsFrom) {
   EXPECT_FALSE(place(line, Position{}));
 }
 
+// A standby that lagged was promoted by hand, to the id that the cluster's next leader took as
+// well.
+TEST(HistoryTest, ATimelineOfTheSameIdThatBeganElsewhereIsNotOnTheLine) {
+  std::map<Epoch, HistoryRecord> h;
+  h[Epoch{1}] = forked(1, 0, 1, {});
+  h[Epoch{2}] = forked(2, 1, 2, at(1, 150));
+  const Position below = at(2, 120), beyond = at(2, 300);
+  EXPECT_TRUE(place(lineage(h, Epoch{2}), below)) << "nothing is known of the promotion";
+  h[Epoch{2}].origin = {Lsn{150}, 7};
+  const Lineage line = lineage(h, Epoch{2});
+  EXPECT_FALSE(place(line, below));
+  EXPECT_TRUE(place(line, beyond)) << "its own history is not known";
+  EXPECT_TRUE(place(line, beyond, {Lsn{150}, 7}));
+  EXPECT_TRUE(place(line, beyond, {Lsn{150}, 0})) << "the first WAL is gone";
+  EXPECT_FALSE(place(line, beyond, {Lsn{100}, 0}));
+  EXPECT_FALSE(place(line, beyond, {Lsn{150}, 8})) << "from the same position, by two promotions";
+}
+
+// An archive had more than the winner's ballot said, or its ballot ended within a record.
+TEST(HistoryTest, WhatPostgresqlSaysOfTheForkCounts) {
+  std::map<Epoch, HistoryRecord> h;
+  h[Epoch{1}] = forked(1, 0, 1, {});
+  h[Epoch{2}] = forked(2, 1, 2, at(1, 150));
+  h[Epoch{2}].origin = {Lsn{180}, 1};
+  EXPECT_TRUE(place(lineage(h, Epoch{2}), at(1, 180)));
+  EXPECT_FALSE(place(lineage(h, Epoch{2}), at(1, 181)));
+  EXPECT_EQ(left_at(lineage(h, Epoch{2}), 0).lsn, Lsn{150}) << "so much was promised";
+  h[Epoch{2}].origin.at = Lsn{140};
+  EXPECT_TRUE(place(lineage(h, Epoch{2}), at(1, 150))) << "received, and no whole record";
+  EXPECT_TRUE(place(lineage(h, Epoch{2}), at(2, 145)));
+}
+
 // ---- forced ------------------------------------------------------------------------------------
 
 class ForcedTest : public ElectionTest {

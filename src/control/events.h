@@ -70,12 +70,12 @@ struct SetUpstream {
 // it, replay resumed, conflicting queries cancelled, receiver SIGTERMed by pidfd; done only when no
 // receiver process is left and the startup process, after having seen the reload, waits for its
 // retry interval, i.e. all valid WAL on disk is replayed. OpData.position is then the end of valid
-// WAL on disk. Falls back to restarting PostgreSQL isolated.
+// WAL on disk, OpData.origin of its timeline. Falls back to restarting PostgreSQL isolated.
 struct StopReceiver {};
 // Promotes a standby (receiver stopped) to exactly `timeline`; creates the physical slots first;
 // sync_standbys is in force before the promotion. Done when writable on that timeline and
-// standby.signal is back; a CHECKPOINT has then been started, not awaited. Error if another
-// timeline came out.
+// standby.signal is back; a CHECKPOINT has then been started, not awaited. OpData.origin is the
+// timeline's. Error if another timeline came out.
 struct Promote {
   Timeline timeline;
   std::vector<std::string> sync_standbys;
@@ -142,9 +142,10 @@ using Op = std::variant<op::InitDb, op::StartPrimary, op::StartStandby, op::SetU
 std::string_view op_name(const Op& op);
 
 struct OpData {
-  Position position;       // as the operation's comment says
+  Position position{};     // as the operation's comment says
   uint64_t system_id = 0;  // InitDb
   std::string problem{};   // Reload
+  Origin origin{};         // StopReceiver: of the position's timeline; Promote: of the new one
 };
 
 // ---- what the shell sees of PostgreSQL ----------------------------------------------------------

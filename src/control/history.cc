@@ -6,33 +6,37 @@ namespace bascule::control {
 
 Lineage lineage(const std::map<Epoch, HistoryRecord>& history, Epoch tip) {
   Lineage line;
-  std::optional<Position> end;
+  const HistoryRecord* next = nullptr;
   for (auto it = history.find(tip); it != history.end();) {
     const HistoryRecord& h = it->second;
-    if (h.following) {
-      const Timeline left_on = end ? end->timeline : h.timeline;
-      line.push_back({h.epoch, left_on, {}, end ? std::optional(end->lsn) : std::nullopt, true});
-      break;  // a cluster never begins to follow another one later on
+    Segment s{h.epoch, h.timeline, h.origin, {}, {}, h.following};
+    if (next) {
+      s.left = next->fork.lsn;
+      s.end = std::max(next->fork.lsn, next->origin.at);
+      if (h.following) s.timeline = next->fork.timeline;
     }
-    line.push_back({h.epoch, h.timeline, h.fork.lsn, end ? std::optional(end->lsn) : std::nullopt});
-    end = h.fork;
-    if (h.parent_epoch.value == 0) break;
+    line.push_back(s);
+    // A cluster never begins to follow another one later on.
+    if (h.following || h.parent_epoch.value == 0) break;
+    next = &h;
     it = history.find(h.parent_epoch);
   }
   std::ranges::reverse(line);
   return line;
 }
 
-Place end_of(const Lineage& line, size_t index) {
+Place left_at(const Lineage& line, size_t index) {
   const Segment& s = line[index];
-  return {index, s.followed ? s.timeline : Timeline{}, s.end.value_or(Lsn{})};
+  return {index, s.followed ? s.timeline : Timeline{}, s.left.value_or(Lsn{})};
 }
 
-std::optional<Place> place(const Lineage& line, const Position& position) {
+std::optional<Place> place(const Lineage& line, const Position& position, const Origin& origin) {
   if (!position.known()) return std::nullopt;
   for (size_t i = 0; i < line.size(); ++i) {
-    if (line[i].followed || line[i].timeline != position.timeline) continue;
-    if (line[i].end && position.lsn > *line[i].end) return std::nullopt;
+    const Segment& s = line[i];
+    if (s.followed || s.timeline != position.timeline) continue;
+    if (s.end && position.lsn > *s.end) return std::nullopt;
+    if (position.lsn < s.begin.at || origin.contradicts(s.begin)) return std::nullopt;
     return Place{i, {}, position.lsn};
   }
   if (line.empty() || !line.front().followed) return std::nullopt;

@@ -16,10 +16,11 @@ namespace bascule::control {
 // epochs in which the cluster followed another one are a single segment, the first, whatever
 // timelines the WAL is on: who descends from whom there PostgreSQL itself finds out.
 struct Segment {
-  Epoch epoch;             // followed: the last of them
-  Timeline timeline;       // followed: on which it was left
-  Lsn begin;               // 0 for the first
-  std::optional<Lsn> end;  // nullopt for the last: open
+  Epoch epoch;              // followed: the last of them
+  Timeline timeline;        // followed: on which it was left
+  Origin begin;             // unknown for the first
+  std::optional<Lsn> left;  // where the next one's winner stood; nullopt for the last
+  std::optional<Lsn> end;   // WAL beyond is diverged; nullopt for the last: open
   bool followed = false;
 };
 
@@ -36,12 +37,17 @@ struct Place {
   auto operator<=>(const Place&) const = default;
 };
 
-// Where segment `index` of the line was left.
-Place end_of(const Lineage& line, size_t index);
+// Where the winner of the next epoch stood when it left segment `index` of the line.
+Place left_at(const Lineage& line, size_t index);
 
 // nullopt: not on the line, i.e. diverged (WAL beyond a fork, or a timeline that is no ancestor) or
-// unknown.
-std::optional<Place> place(const Lineage& line, const Position& position);
+// unknown. `origin`: of that timeline, as the member has it. One that somebody promoted by hand may
+// have the id of a timeline of the line.
+std::optional<Place> place(const Lineage& line, const Position& position,
+                           const Origin& origin = {});
+inline std::optional<Place> place(const Lineage& line, const Ballot& ballot) {
+  return place(line, ballot.position, ballot.origin);
+}
 
 // The timeline id to reserve: above every id ever reserved and above `at_least`.
 Timeline next_timeline(const std::map<Epoch, HistoryRecord>& history, Timeline at_least);

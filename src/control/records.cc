@@ -211,11 +211,17 @@ static void fields(auto& f, Of<MemberRecord> auto& m) {
   f.check(m.port >= 0 && m.port <= 65535, "port is out of range");
 }
 
+static void origin(auto& f, Of<Origin> auto& o) {
+  f.lsn("began", o.at);
+  f.number("beganMark", o.mark);
+}
+
 static void fields(auto& f, Of<Ballot> auto& b) {
   f.name("member", b.member);
   f.required("answers", b.answers);
   f.number("fetching", b.fetching);
   f.position("position", b.position);
+  origin(f, b.origin);
   f.number("receiverLagBytes", b.receiver_lag_bytes);
   f.text("syncName", b.sync_name);
   f.number("ledEpoch", b.led_epoch.value);
@@ -244,6 +250,7 @@ static void fields(auto& f, Of<HistoryRecord> auto& h) {
   f.number("parentEpoch", h.parent_epoch.value);
   f.required("timeline", h.timeline.value);
   f.position("fork", h.fork);
+  origin(f, h.origin);
   f.text("reason", h.reason);
   f.text("trigger", h.trigger);
   f.wall("atMs", h.at);

@@ -169,6 +169,18 @@ struct MemberRecord {
   bool operator==(const MemberRecord&) const = default;
 };
 
+// How a timeline began, by PostgreSQL itself. Promotions to the same id that are not the same
+// promotion differ in it, be it by the time that a promotion writes into its first record.
+struct Origin {
+  Lsn at;             // by its history file; 0: not known, or the first timeline
+  uint32_t mark = 0;  // of its first record; 0: not known (that WAL may be gone)
+  bool operator==(const Origin&) const = default;
+  bool contradicts(const Origin& other) const {
+    if (at == Lsn{} || other.at == Lsn{}) return false;
+    return at != other.at || (mark != 0 && other.mark != 0 && mark != other.mark);
+  }
+};
+
 // ---- ballots/<name> --------------------------------------------------------------------------
 // "My receiver is stopped, my WAL ends here, and it stays so until I have deleted this ballot."
 struct Ballot {
@@ -176,6 +188,7 @@ struct Ballot {
   Revision answers = 0;   // revision of `leader` that it answers; void for any other
   Revision fetching = 0;  // void: before it answers this revision, another one's WAL is fetched
   Position position;
+  Origin origin{};                  // of that timeline, as the member has it
   uint64_t receiver_lag_bytes = 0;  // what the member last knew itself to be behind the primary
   std::string sync_name;  // voters are counted by it: a rebuilt member is not the voter it was
   Epoch led_epoch;        // its data directory is that of this epoch's leader; 0: of none
@@ -205,7 +218,10 @@ struct HistoryRecord {
   NodeName leader;
   Epoch parent_epoch;  // the epoch whose timeline the winner stood on; 0 at bootstrap
   Timeline timeline;   // reserved for this epoch, used by no other
-  Position fork;       // where it leaves the parent's timeline: WAL beyond is diverged
+  Position fork;       // where the winner stood on the parent's timeline: WAL beyond is diverged
+  // Of `timeline`, once it was promoted to: before `fork` where that ended within a record, beyond
+  // it where an archive had more.
+  Origin origin{};
   std::string reason;
   std::string trigger;  // "bootstrap", "expired", "vacant", "switchover", "forced"
   WallTime at{};

@@ -88,15 +88,25 @@ TEST(RecordsTest, WhoLeadsAndWhoFollowsIsReadBackInFull) {
                  .task_result = "done",
                  .written_at = wall(1'700'000'000'000)};
   expect_same(m, decode_member);
-  expect_same(Ballot{name("n2"), 12, 13, at(4, 99), 8, "n2_x", Epoch{6}}, decode_ballot);
+  expect_same(Ballot{name("n2"), 12, 13, at(4, 99), {Lsn{90}, 5}, 8, "n2_x", Epoch{6}},
+              decode_ballot);
 }
 
 TEST(RecordsTest, HistoryAndVotersAreReadBackInFull) {
   expect_same(SyncRecord{{{Epoch{6}, name("n1"), "n1_a", {"n2_x", "n3_y"}, 1},
                           {Epoch{7}, name("n2"), "n2_x", {}, 0}}},
               decode_sync);
-  expect_same(HistoryRecord{Epoch{7}, name("n2"), Epoch{6}, Timeline{4}, at(3, 77), "expired",
-                            "expired", wall(1'700'000'000'000), 350, true},
+  expect_same(HistoryRecord{Epoch{7},
+                            name("n2"),
+                            Epoch{6},
+                            Timeline{4},
+                            at(3, 77),
+                            {Lsn{76}, 0xFFFFFFFF},
+                            "expired",
+                            "expired",
+                            wall(1'700'000'000'000),
+                            350,
+                            true},
               decode_history);
   expect_same(RequestRecord{"r1", RequestKind::kFailover, name("n3"), true, true, "eve", "checking",
                             "refused: no"},

@@ -9,6 +9,7 @@
 
 #include "node/ops.h"
 #include "node/timeline_gaps.h"
+#include "node/timeline_origin.h"
 
 namespace bascule::node {
 namespace {
@@ -31,7 +32,7 @@ Status await_writable(OpContext& context, PgConnection& session, const Bound& bo
   }
 }
 
-Status promote_to(OpContext& context, const control::op::Promote& o) {
+Result<OpData> promote_to(OpContext& context, const control::op::Promote& o) {
   Server& server = context.server;
   const Bound prepare = context.within(kPrepareWithin);
   // As StopReceiver has left it, so that there is mostly nothing to reload.
@@ -39,15 +40,19 @@ Status promote_to(OpContext& context, const control::op::Promote& o) {
   if (!session) return std::unexpected(session.error());
   auto found = identify_system(*session, prepare);
   if (!found) return std::unexpected(found.error());
-  if (auto done = fill_gaps(server, found->position.timeline, o.timeline); !done) return done;
+  if (auto done = fill_gaps(server, found->position.timeline, o.timeline); !done) {
+    return std::unexpected(done.error());
+  }
   const Bound bound = context.within(kPromoteWithin);
   if (auto done = session->query("SELECT pg_promote(false)", bound); !done) {
     return std::unexpected(done.error());
   }
   // While the startup process is at it: both take some fsyncs.
   auto slots = create_slots(*session, o.slots, Reserve::kNow, bound);
-  if (!slots) return slots;
-  if (auto done = await_writable(context, *session, bound); !done) return done;
+  if (!slots) return std::unexpected(slots.error());
+  if (auto done = await_writable(context, *session, bound); !done) {
+    return std::unexpected(done.error());
+  }
   auto file = session->value("SELECT pg_walfile_name(pg_current_wal_insert_lsn())", bound);
   if (!file) return std::unexpected(file.error());
   const auto reached = static_cast<uint32_t>(strtoul(file->substr(0, 8).c_str(), nullptr, 16));
@@ -55,16 +60,18 @@ Status promote_to(OpContext& context, const control::op::Promote& o) {
     return fail(ErrorCode::kInternal,
                 fmt::format("came out on timeline {}, reserved was {}", reached, o.timeline.value));
   }
-  if (auto done = server.set_standby_signal(); !done) return done;
+  if (auto done = server.set_standby_signal(); !done) return std::unexpected(done.error());
+  const control::Origin origin = origin_of(server, *session, o.timeline, bound);
   server.checkpoint_soon(std::move(*session));
-  return {};
+  return OpData{.origin = origin};
 }
 
 }  // namespace
 
 OpResult promote(OpContext& context, const control::op::Promote& o) {
-  if (auto done = promote_to(context, o); !done) return in_context("promote", done.error());
-  return OpData{};
+  auto done = promote_to(context, o);
+  if (!done) return in_context("promote", done.error());
+  return *std::move(done);
 }
 
 }  // namespace bascule::node

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "node/ops.h"
+#include "node/timeline_origin.h"
 
 namespace bascule::node {
 namespace {
@@ -59,7 +60,7 @@ class ReceiverStop {
       : context_(context), bound_(bound), limit_(limit) {}
 
   // Where the WAL ends, once nothing adds to it and everything is replayed.
-  Result<SystemPosition> run() {
+  Result<OpData> run() {
     postmaster_ = context_.server.postmaster_pid();
     if (postmaster_ == 0) return fail(ErrorCode::kUnavailable, "PostgreSQL is not running");
     auto session = reconfigure(context_, {{}, kNobody, true}, bound_);
@@ -74,7 +75,12 @@ class ReceiverStop {
       if (bound_.cancelled()) return fail(ErrorCode::kUnavailable, "cancelled");
       context_.server.process().sleep(kPause);
     }
-    return identify_system(*session_, bound_);
+    auto found = identify_system(*session_, bound_);
+    if (!found) return std::unexpected(found.error());
+    return OpData{
+        .position = found->position,
+        .system_id = found->system_id,
+        .origin = origin_of(context_.server, *session_, found->position.timeline, bound_)};
   }
 
  private:
@@ -181,7 +187,7 @@ class ReceiverStop {
   std::string seen_;
 };
 
-Result<SystemPosition> restart_isolated(OpContext& context) {
+Result<OpData> restart_isolated(OpContext& context) {
   Server& server = context.server;
   if (!server.stop_fast(context.within(kRestartStop))) {
     auto guard = server.guard();
@@ -222,7 +228,7 @@ OpResult stop_receiver(OpContext& context, const control::op::StopReceiver&) {
     found = restart_isolated(context);
   }
   if (!found) return in_context("stop receiver", found.error());
-  return OpData{found->position, found->system_id};
+  return *std::move(found);
 }
 
 }  // namespace bascule::node

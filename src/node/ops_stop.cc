@@ -12,24 +12,16 @@ constexpr Nanos kToolWithin = 20s;
 constexpr Nanos kAskWithin = 1s;
 constexpr Millis kAskPause = 10ms;
 
-// https://www.postgresql.org/docs/15/wal-internals.html: timeline, then the segment's number in two
-// parts.
-std::string segment_name(const ControlData& control) {
-  const uint64_t number = control.checkpoint.value / control.segment_bytes;
-  const uint64_t per_part = (uint64_t{1} << 32) / control.segment_bytes;
-  return fmt::format("{:08X}{:08X}{:08X}", control.checkpoint_timeline.value, number / per_part,
-                     number % per_part);
-}
-
 // pg_control names the start of the shutdown checkpoint; a candidate needs its whole record.
 Result<Position> end_of_shutdown_checkpoint(OpContext& context, const ControlData& control) {
   Server& server = context.server;
   // The segment is named: left to itself pg_waldump learns the segment size from whichever file of
   // the directory it meets first, and one that is kept for later use begins with zeros.
-  auto out = server.run_tool("pg_waldump",
-                             {"-p", server.data("pg_wal"), "-s", control.checkpoint.to_string(),
-                              "-n", "1", segment_name(control)},
-                             context.within(kToolWithin));
+  auto out = server.run_tool(
+      "pg_waldump",
+      {"-p", server.data("pg_wal"), "-s", control.checkpoint.to_string(), "-n", "1",
+       wal_file_name({control.checkpoint_timeline, control.checkpoint}, control.segment_bytes)},
+      context.within(kToolWithin));
   if (!out) return std::unexpected(out.error());
   auto record = parse_waldump_line(out->output);
   if (!record) return in_context(out->output.c_str(), record.error());

@@ -18,6 +18,10 @@ constexpr uint64_t kPageBytes = 8192;
 constexpr uint64_t kPageHeader = 24;
 constexpr uint64_t kSegmentPageHeader = 40;
 
+uint64_t page_header_at(uint64_t page, uint64_t segment_bytes) {
+  return page % segment_bytes == 0 ? kSegmentPageHeader : kPageHeader;
+}
+
 std::string_view trim(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
   while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\r')) {
@@ -448,10 +452,25 @@ Result<ControlData> parse_controldata(std::string_view output) {
   return out;
 }
 
+uint64_t wal_header_bytes(Lsn lsn, uint64_t segment_bytes) {
+  constexpr uint64_t kRecordHeader = 24;  // xl_crc is its last part
+  const uint64_t page = (lsn.value + kPageBytes - 1) / kPageBytes * kPageBytes;
+  const bool within = lsn.value == page || lsn.value + kRecordHeader > page;
+  return kRecordHeader + (within ? page_header_at(page, segment_bytes) : 0);
+}
+
+Lsn begin_in_history(std::string_view text) {
+  Lsn begin;
+  for_lines(text, [&](std::string_view line) {
+    const size_t first = line.find('\t');
+    if (first == line.npos || line.starts_with('#')) return;
+    const size_t second = line.find('\t', first + 1);
+    if (auto parsed = Lsn::parse(line.substr(first + 1, second - first - 1))) begin = *parsed;
+  });
+  return begin;
+}
+
 Lsn wal_record_end(Lsn start, uint64_t total_bytes, uint64_t segment_bytes) {
-  const auto header_at = [&](uint64_t page) {
-    return page % segment_bytes == 0 ? kSegmentPageHeader : kPageHeader;
-  };
   uint64_t at = start.value;
   for (;;) {
     const uint64_t room = kPageBytes - at % kPageBytes;
@@ -461,7 +480,7 @@ Lsn wal_record_end(Lsn start, uint64_t total_bytes, uint64_t segment_bytes) {
     }
     total_bytes -= room;
     at += room;
-    at += header_at(at);
+    at += page_header_at(at, segment_bytes);
   }
 }
 
@@ -513,6 +532,13 @@ std::string why_it_ended(std::string_view log) {
   });
   if (lines.size() > kLinesMax) lines.erase(lines.begin(), lines.end() - kLinesMax);
   return fmt::format("{}", fmt::join(lines, "; "));
+}
+
+std::string wal_file_name(const Position& position, uint64_t segment_bytes) {
+  const uint64_t number = position.lsn.value / segment_bytes;
+  const uint64_t per_part = (uint64_t{1} << 32) / segment_bytes;
+  return fmt::format("{:08X}{:08X}{:08X}", position.timeline.value, number / per_part,
+                     number % per_part);
 }
 
 std::string history_file_name(Timeline timeline) {

@@ -110,6 +110,14 @@ Result<ControlData> parse_controldata(std::string_view output);
 // to 8 (src/include/access/xlog_internal.h: 24 bytes a page, 40 on a segment's first).
 Lsn wal_record_end(Lsn start, uint64_t total_bytes, uint64_t segment_bytes);
 
+// So many bytes from `lsn` on, where a record begins, hold the record's header and no byte of the
+// next one: page headers before and within it count.
+uint64_t wal_header_bytes(Lsn lsn, uint64_t segment_bytes);
+
+// Where a timeline begins, by the text of its history file: the switch point of its last line
+// ("1\t0/3000148\treason"). 0: it does not say.
+Lsn begin_in_history(std::string_view text);
+
 struct WalRecord {
   std::string manager;      // "XLOG"
   std::string description;  // "CHECKPOINT_SHUTDOWN redo …"
@@ -124,6 +132,10 @@ std::optional<int> parse_progress(std::string_view piece);
 // The last messages of PostgreSQL's log that say why it ended, for people. Statements and data of
 // clients, which the log may quote, are left out: this goes to the store and to the API.
 std::string why_it_ended(std::string_view log);
+
+// The name of the segment that holds a position: timeline, then its number in two parts
+// (https://www.postgresql.org/docs/15/wal-internals.html).
+std::string wal_file_name(const Position& position, uint64_t segment_bytes);
 
 // The name of a timeline's history file: "00000003.history".
 std::string history_file_name(Timeline timeline);

@@ -237,5 +237,27 @@ TEST(WhyItEnded, SaysTheFatalMessagesAndNothingOfClients) {
   EXPECT_EQ(why_it_ended(""), "");
 }
 
+TEST(TimelineOrigin, IsTheSwitchPointOfTheLastLine) {
+  EXPECT_EQ(begin_in_history("1\t0/3000148\tno recovery target specified\n"), Lsn{0x3000148});
+  EXPECT_EQ(begin_in_history("# kept\n1\t0/3000148\tx\n\n2\t1/5000060\ty\n"), (Lsn{0x1'0500'0060}));
+  EXPECT_EQ(begin_in_history("# reserved by Bascule, never used\n"), Lsn{});
+  EXPECT_EQ(begin_in_history("1\tnonsense\tx"), Lsn{});
+  EXPECT_EQ(begin_in_history("1\t0/10"), Lsn{0x10});
+}
+
+TEST(TimelineOrigin, ReadsTheWholeHeaderOfTheFirstRecord) {
+  constexpr uint64_t kSegment = 16 << 20;
+  EXPECT_EQ(wal_header_bytes(Lsn{0x3000148}, kSegment), 24u);
+  EXPECT_EQ(wal_header_bytes(Lsn{0x3001FE8}, kSegment), 24u);  // it ends with the page
+  EXPECT_EQ(wal_header_bytes(Lsn{0x3001FF0}, kSegment), 48u);  // page header within it
+  EXPECT_EQ(wal_header_bytes(Lsn{0x3002000}, kSegment), 48u);  // before it
+  EXPECT_EQ(wal_header_bytes(Lsn{0x4000000}, kSegment), 64u);  // a segment's first page
+  EXPECT_EQ(wal_header_bytes(Lsn{0x3FFFFF8}, kSegment), 64u);
+}
+
+TEST(WalFileName, IsTimelineAndNumberInTwoParts) {
+  EXPECT_EQ(wal_file_name({Timeline{3}, Lsn{0x1'0500'0060}}, 16 << 20), "000000030000000100000005");
+}
+
 }  // namespace
 }  // namespace bascule::node

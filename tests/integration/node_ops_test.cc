@@ -214,6 +214,56 @@ TEST_F(NodeOps, PromotionYieldsTheReservedTimelineAndOthersFollowOrRewind) {
   EXPECT_EQ(world.sample(n3).timeline, Timeline{8});
 }
 
+// pg_rewind takes both for one timeline.
+TEST_F(NodeOps, PromotionsToTheSameIdHaveDifferentOrigins) {
+  auto [n1, n2] = world.pair();
+  auto& n3 = world.add("n3");
+  ASSERT_DONE(world.run(n3, op::Clone{world.upstream(*n1)}));
+  ASSERT_DONE(world.run(n3, op::StartStandby{world.upstream(*n1)}));
+  const auto first = world.run(*n2, op::StopReceiver{});
+  ASSERT_DONE(first);
+  EXPECT_EQ(first->origin, control::Origin{});
+  ASSERT_DONE(world.run(n3, op::StopReceiver{}));
+  ASSERT_DONE(world.run(*n1, op::Kill{}));
+  const auto promoted = world.run(*n2, op::Promote{Timeline{2}, {}, {"bascule_n1"}});
+  ASSERT_DONE(promoted);
+  EXPECT_EQ(promoted->origin.at, first->position.lsn);
+  EXPECT_NE(promoted->origin.mark, 0u);
+  ASSERT_TRUE(world.until([&] { return world.sample(*n2).checkpoint_timeline == Timeline{2}; }));
+  ASSERT_DONE(world.run(*n1, op::Rewind{world.upstream(*n2)}));
+  ASSERT_DONE(world.run(*n1, op::StartStandby{world.upstream(*n2)}));
+  ASSERT_TRUE(world.until([&] { return world.sample(*n1).receiver_streaming; }));
+  const auto follower = world.run(*n1, op::StopReceiver{});
+  ASSERT_DONE(follower);
+  EXPECT_EQ(follower->origin, promoted->origin);
+  const auto by_hand = world.run(n3, op::Promote{Timeline{2}, {}, {}});
+  ASSERT_DONE(by_hand);
+  EXPECT_TRUE(by_hand->origin.contradicts(promoted->origin));
+}
+
+// PostgreSQL looks into the archive once more after pg_promote: the timeline begins where that
+// ends.
+TEST_F(NodeOps, WhatAnArchiveGotAfterTheBallotIsBeforeTheNewTimeline) {
+  auto [n1, n2] = world.pair();
+  const std::string archive = n2->config.run_dir + "/archive";
+  ASSERT_TRUE(std::filesystem::create_directory(archive));
+  ASSERT_DONE(world.run(*n2, op::Reload{{{"restore_command", "cp " + archive + "/%f %p"}}}));
+  ASSERT_TRUE(world.sql(*n1, "CREATE TABLE t AS SELECT 1 AS i"));
+  ASSERT_TRUE(world.until([&] { return world.value(*n2, "SELECT i FROM t") == "1"; }));
+  const auto ballot = world.run(*n2, op::StopReceiver{});
+  ASSERT_DONE(ballot);
+  const std::string segment =
+      world.value(*n1, "SELECT pg_walfile_name(pg_current_wal_insert_lsn())");
+  ASSERT_TRUE(world.sql(*n1, "INSERT INTO t VALUES (2)"));
+  ASSERT_TRUE(world.sql(*n1, "SELECT pg_switch_wal()"));
+  std::filesystem::copy(n1->config.data_dir + "/pg_wal/" + segment, archive + "/" + segment);
+  ASSERT_DONE(world.run(*n1, op::Kill{}));
+  const auto promoted = world.run(*n2, op::Promote{Timeline{2}, {}, {}});
+  ASSERT_DONE(promoted);
+  EXPECT_EQ(world.value(*n2, "SELECT count(*) FROM t"), "2");
+  EXPECT_GT(promoted->origin.at, ballot->position.lsn);
+}
+
 TEST_F(NodeOps, AFormerPrimaryDoesNotHoldWalBackForItsSlots) {
   auto [n1, n2] = world.pair();
   ASSERT_EQ(world.value(*n1, "SELECT restart_lsn IS NOT NULL FROM pg_replication_slots"), "t");
