@@ -120,6 +120,7 @@ void Agent::Impl::bootstrap() {
     return set_phase(Phase::kWaitingInit,
                      "tagged nofailover: another member has to create the cluster");
   }
+  if (!may_retry()) return;  // an initdb that failed would fail the next moment, too
   if (txn_pending(TxnKind::kBootstrap) || op_running() || !persists_.empty()) return;
   const bool own_remains = local_.bootstrapping || pg_.data == DataDir::kHalfCloned;
   if (pg_.data != DataDir::kEmpty && !own_remains) {

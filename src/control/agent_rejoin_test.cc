@@ -113,6 +113,18 @@ TEST_F(AgentTest, BootstrapThatBrokeOffAfterInitdbGoesOn) {
   EXPECT_EQ(world.leader(), "n1") << dump(n1);
 }
 
+TEST_F(AgentTest, AnInitdbThatFailsIsRepeatedLessAndLessOften) {
+  Member& n1 = world.add("n1");
+  n1.inits_fail = true;
+  world.pass(60s);
+  const auto tried = std::ranges::count(n1.ops, "init_db");
+  EXPECT_GE(tried, 6) << dump(n1);
+  EXPECT_LE(tried, 20) << dump(n1);
+  n1.inits_fail = false;
+  world.pass(10s);
+  EXPECT_EQ(world.leader(), "n1") << dump(n1);
+}
+
 TEST_F(AgentTest, RemainsOfAnOwnBootstrapAreReplacedThoughTheFirstCloneFails) {
   start_three();
   Member& n3 = world.at("n3");
