@@ -102,6 +102,7 @@ TEST_F(AgentTest, SwitchoverThatWasBegunWithoutAnAnswerGoesOn) {
   request.id = "r1";
   request.candidate = name("n3");
   request.by = "test";
+  world.store_delay = 60ms;
   world.lost_answer = Keys("test").request();
   world.apply({{}, {{Keys("test").request(), encode(request)}}});
   world.pass(5s);

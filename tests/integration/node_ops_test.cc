@@ -232,7 +232,7 @@ TEST_F(NodeOps, PromotionsToTheSameIdHaveDifferentOrigins) {
   ASSERT_TRUE(world.until([&] { return world.sample(*n2).checkpoint_timeline == Timeline{2}; }));
   ASSERT_DONE(world.run(*n1, op::Rewind{world.upstream(*n2)}));
   ASSERT_DONE(world.run(*n1, op::StartStandby{world.upstream(*n2)}));
-  ASSERT_TRUE(world.until([&] { return world.sample(*n1).receiver_streaming; }));
+  ASSERT_TRUE(world.until([&] { return world.sample(*n1).timeline == Timeline{2}; }));
   const auto follower = world.run(*n1, op::StopReceiver{});
   ASSERT_DONE(follower);
   EXPECT_EQ(follower->origin, promoted->origin);
