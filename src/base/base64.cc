@@ -23,18 +23,15 @@ constexpr auto kDigits = digits();
 }  // namespace
 
 std::string base64_encode(std::string_view bytes) {
-  std::string out;
-  out.reserve((bytes.size() + 2) / 3 * 4);
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    const size_t have = bytes.size() - i < 3 ? bytes.size() - i : 3;
-    uint32_t group = 0;
-    for (size_t j = 0; j < 3; ++j) {
-      group = group << 8 | (j < have ? static_cast<unsigned char>(bytes[i + j]) : 0u);
-    }
-    for (size_t j = 0; j < 4; ++j) {
-      out.push_back(j <= have ? kAlphabet[group >> (18 - 6 * j) & 63] : '=');
-    }
-  }
+  std::string out((bytes.size() + 2) / 3 * 4, '=');
+  char* to = out.data();
+  const auto byte = [&](size_t i) -> uint32_t { return static_cast<unsigned char>(bytes[i]); };
+  const auto put = [&to](uint32_t group, int digits) {
+    for (int i = 0; i < digits; ++i) *to++ = kAlphabet[group >> (18 - 6 * i) & 63];
+  };
+  for (; bytes.size() >= 3; bytes.remove_prefix(3)) put(byte(0) << 16 | byte(1) << 8 | byte(2), 4);
+  if (bytes.size() == 2) put(byte(0) << 16 | byte(1) << 8, 3);
+  if (bytes.size() == 1) put(byte(0) << 16, 2);
   return out;
 }
 

@@ -52,12 +52,13 @@ class Reader {
 };
 
 inline void put_u16(std::string& out, uint16_t value) {
-  out.push_back(static_cast<char>(value >> 8));
-  out.push_back(static_cast<char>(value));
+  const char bytes[] = {static_cast<char>(value >> 8), static_cast<char>(value)};
+  out.append(bytes, sizeof bytes);
 }
 inline void put_u32(std::string& out, uint32_t value) {
-  put_u16(out, static_cast<uint16_t>(value >> 16));
-  put_u16(out, static_cast<uint16_t>(value));
+  const char bytes[] = {static_cast<char>(value >> 24), static_cast<char>(value >> 16),
+                        static_cast<char>(value >> 8), static_cast<char>(value)};
+  out.append(bytes, sizeof bytes);
 }
 inline void put_text(std::string& out, std::string_view text) {
   out.append(text.substr(0, text.find('\0')));
@@ -68,9 +69,9 @@ inline void put_text(std::string& out, std::string_view text) {
 class Message {
  public:
   Message(std::string& out, char type) : out_(out) {
-    out_.push_back(type);
-    length_at_ = out_.size();
-    put_u32(out_, 0);
+    const char header[] = {type, 0, 0, 0, 0};
+    length_at_ = out_.size() + 1;
+    out_.append(header, sizeof header);
   }
   // Without type byte: start-up packets.
   explicit Message(std::string& out) : out_(out), length_at_(out.size()) { put_u32(out_, 0); }

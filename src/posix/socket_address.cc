@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include <fmt/format.h>
+
 #include <optional>
 #include <string_view>
 
@@ -133,8 +135,10 @@ std::string address_text(const sockaddr_storage& storage, uint16_t& port) {
   char text[INET6_ADDRSTRLEN] = "";
   if (storage.ss_family == AF_INET) {
     const auto& v4 = reinterpret_cast<const sockaddr_in&>(storage);
-    ::inet_ntop(AF_INET, &v4.sin_addr, text, sizeof text);
     port = ntohs(v4.sin_port);
+    // inet_ntop() prints it by sprintf(): a step of a log-in takes not much longer.
+    const auto* byte = reinterpret_cast<const uint8_t*>(&v4.sin_addr);
+    return fmt::format("{}.{}.{}.{}", byte[0], byte[1], byte[2], byte[3]);
   } else if (storage.ss_family == AF_INET6) {
     const auto& v6 = reinterpret_cast<const sockaddr_in6&>(storage);
     ::inet_ntop(AF_INET6, &v6.sin6_addr, text, sizeof text);

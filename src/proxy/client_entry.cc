@@ -10,6 +10,11 @@
 #include "proxy/worker.h"
 
 namespace bascule::proxy {
+namespace {
+
+constexpr size_t kGreetingSize = 1024;  // usually enough for the parameters that servers report
+
+}  // namespace
 
 size_t ClientConnection::on_login_data(std::string_view bytes) {
   std::string reply;
@@ -217,6 +222,7 @@ void ClientConnection::welcome(ParametersRef parameters, std::string reply) {
   std::copy(random.begin(), random.end(), secret_);
   if (long_secret_) *long_secret_ = random_bytes(worker_.entropy(), kLongSecret);
   const std::string secret(cancel_secret());
+  reply.reserve(reply.size() + kGreetingSize);
   for (const auto& [name, value] : *told_) pgwire::append_parameter_status(reply, name, value);
   pgwire::append_backend_key_data(reply, {worker_.cancel_pid(self_), secret});
   pgwire::append_ready_for_query(reply, pgwire::TransactionStatus::kIdle);

@@ -51,9 +51,15 @@ Pool& Dispatcher::pool(const std::string& login, const std::string& database, Pa
   return *pool;
 }
 
-ParametersRef Dispatcher::reported(const Pool& pool, PortKind kind, const Parameters& startup) {
-  const auto known = worker_.shared().reported.find({kind, pool.user, pool.database, startup});
-  return known ? worker_.workspace().settings.parameters(*known) : nullptr;
+ParametersRef Dispatcher::reported(Pool& pool, PortKind kind, const Parameters& startup) {
+  ReportedParameters& all = worker_.shared().reported;
+  Pool::Side::Greeting& last = pool.side(kind).greeting;
+  const uint64_t version = all.version();
+  if (last.told && last.version == version && last.startup == startup) return last.told;
+  const auto known = all.find({kind, pool.user, pool.database, startup});
+  if (!known) return nullptr;
+  last = {version, startup, worker_.workspace().settings.parameters(*known)};
+  return last.told;
 }
 
 void Dispatcher::remember_reported(const Pool& pool, PortKind kind, const Parameters& startup,

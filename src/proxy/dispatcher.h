@@ -27,7 +27,7 @@ class Dispatcher {
 
   // What a client of this kind is told at log-in; null if no server has been seen yet. `startup`:
   // all of the client's start-up parameters, sorted.
-  ParametersRef reported(const Pool& pool, PortKind kind, const Parameters& startup);
+  ParametersRef reported(Pool& pool, PortKind kind, const Parameters& startup);
   void remember_reported(const Pool& pool, PortKind kind, const Parameters& startup,
                          const Parameters& reported);
 

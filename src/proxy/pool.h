@@ -71,6 +71,12 @@ struct Pool {
     // There was no place. Whoever has one to give makes Dispatcher::pump_all() run, so that it need
     // not be asked for with every transaction.
     bool refused = false;
+    // What the last client was told at log-in: the next one hardly ever differs.
+    struct Greeting {
+      uint64_t version = 0;  // of ReportedParameters
+      Parameters startup;    // the client's
+      ParametersRef told;
+    } greeting;
   };
   Side sides[2];
   Side& side(PortKind kind) { return sides[static_cast<size_t>(kind)]; }

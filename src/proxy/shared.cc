@@ -76,7 +76,10 @@ std::optional<int> ServerLimit::decline(int worker) {
 void ReportedParameters::store(const Key& key, const Parameters& parameters) {
   const std::lock_guard lock(mutex_);
   if (known_.size() >= kMax && !known_.contains(key)) known_.clear();
-  known_[key] = parameters;
+  Parameters& known = known_[key];
+  if (known == parameters) return;
+  known = parameters;
+  version_.fetch_add(1, std::memory_order_release);
 }
 
 std::optional<Parameters> ReportedParameters::find(const Key& key) {

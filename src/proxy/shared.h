@@ -121,12 +121,15 @@ class ReportedParameters {
   using Key = std::tuple<PortKind, std::string, std::string, Parameters>;
   void store(const Key& key, const Parameters& parameters);
   std::optional<Parameters> find(const Key& key);
+  // Another number whenever find() may give something else.
+  uint64_t version() const { return version_.load(std::memory_order_acquire); }
 
  private:
   // Start-up parameters are the clients' to choose: forget everything rather than grow.
   static constexpr size_t kMax = 1000;
   std::mutex mutex_;
   std::map<Key, Parameters> known_;  // guarded by mutex_
+  std::atomic<uint64_t> version_{0};
 };
 
 // Of the clients of a user to a database. A rule for pools counts before one for the database.

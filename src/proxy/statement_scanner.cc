@@ -137,22 +137,24 @@ void StatementScanner::feed(std::string_view text) {
 size_t StatementScanner::dull(std::string_view text) {
   const bool plain = first_ == First::kRead || first_ == First::kWrite;
   if (!plain || word_size_ > 0 || after_into_) return 0;
-  size_t n = 0;
-  for (size_t end = 0; end < text.size();) {
-    const Byte kind = kind_of(text[end]);
+  const char* const end = text.data() + text.size();
+  const char* dull = text.data();
+  for (const char* at = dull; at != end;) {
+    const Byte kind = kind_of(*at);
     if (kind == Byte::kSign) break;
-    if (kind == Byte::kPlain) {
-      n = ++end;
-      continue;
+    if (kind == Byte::kWord) {
+      do {
+        ++at;
+      } while (at != end && kind_of(*at) == Byte::kWord);
+      // It may go on, or be part of what the sign means.
+      if (at == end || kind_of(*at) == Byte::kSign || may_matter({dull, at})) break;
+    } else {
+      ++at;
     }
-    while (end < text.size() && kind_of(text[end]) == Byte::kWord) ++end;
-    // It may go on, or be part of what the sign means.
-    if (end == text.size() || kind_of(text[end]) == Byte::kSign) break;
-    if (may_matter(text.substr(n, end - n))) break;
-    n = end;
+    dull = at;
   }
-  if (n > 0) previous_ = text[n - 1];
-  return n;
+  if (dull != text.data()) previous_ = dull[-1];
+  return static_cast<size_t>(dull - text.data());
 }
 
 // How many bytes at the front belong to the current word, or begin one.
