@@ -79,7 +79,8 @@ class ClientConnection final : public env::StreamHandler, public SessionOutput {
   // Of Listeners.
   using Channel = Session::Channel;
   void on_channel(const std::string& channel, Channel what);
-  // Kept until the client is between two transactions, and has read what it was sent. `channel`: empty for a notice about all.
+  // Kept until the client is between two transactions, and has read what it was sent. `channel`:
+  // empty for a notice about all.
   void on_notification(std::string_view channel, std::string_view message);
 
   bool on_readable() override;
