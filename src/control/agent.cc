@@ -488,8 +488,8 @@ void Agent::Impl::note(LogLevel level, std::string what, std::string why,
   out_.push_back(effect::Note{level, std::move(what), std::move(why), std::move(fields)});
 }
 
-MemberRecord Agent::Impl::own_record() const {
-  MemberRecord m;
+// All but what is told once a second only.
+void Agent::Impl::describe(MemberRecord& m) const {
   m.name = config_.name;
   const bool primary = held_ && pg_.run == PgRun::kPrimary;
   m.role = primary                            ? "primary"
@@ -498,11 +498,8 @@ MemberRecord Agent::Impl::own_record() const {
                                               : "replica";
   const bool follows = phase_ == Phase::kFollowing || phase_ == Phase::kStandbyLeading;
   m.state = follows && pg_.receiver_streaming ? "streaming" : std::string(to_string(phase_));
-  m.reason = reason_;
   m.epoch = view_.leader ? view_.leader->value.epoch : Epoch{};
   m.timeline = pg_.timeline;
-  m.flush_lsn = pg_.flush_lsn;
-  m.replay_lsn = pg_.replay_lsn;
   m.checkpoint_timeline = pg_.checkpoint_timeline;
   m.host = config_.host;
   m.port = config_.port;
@@ -511,7 +508,7 @@ MemberRecord Agent::Impl::own_record() const {
   m.priority = config_.priority;
   m.nofailover = config_.nofailover;
   m.tags = config_.tags;
-  if (pg_.run == PgRun::kStandby && pg_.upstream) m.upstream = *pg_.upstream;
+  m.upstream = pg_.run == PgRun::kStandby && pg_.upstream ? *pg_.upstream : NodeName();
   m.config_problem = parameters_problem_;
   m.task = local_.task;
   m.task_result = local_.task_result;
@@ -520,7 +517,6 @@ MemberRecord Agent::Impl::own_record() const {
   m.pending_restart = pg_.pending_restart;
   m.disk_full = pg_.disk_full;
   m.restart_first = pg_.pending_restart && pg_.pending_lowers;
-  return m;
 }
 
 // Tells the others how this member is: at once where it matters, positions every second.
@@ -528,20 +524,20 @@ void Agent::Impl::publish() {
   if (!have_view_ || !have_pg_ || !doubt_.empty() || txn_pending(TxnKind::kPublish)) return;
   if (!name_is_ours_) return;  // the record may be another's
   if (removed_here()) return;
-  MemberRecord m = own_record();
+  // Reason and positions in the draft are the published ones, until they are due.
+  describe(draft_);
   if (published_ && now_ < published_at_ + kPublishEvery) {
     wake_at(published_at_ + kPublishEvery);
-    MemberRecord urgent = std::move(m);
-    urgent.flush_lsn = published_record_.flush_lsn;
-    urgent.replay_lsn = published_record_.replay_lsn;
-    urgent.reason = published_record_.reason;
-    if (urgent == published_record_) return;
-    m = own_record();
+    if (draft_ == published_record_) return;
   }
-  if (published_ && m == published_record_) return;
+  draft_.reason = reason_;
+  draft_.flush_lsn = pg_.flush_lsn;
+  draft_.replay_lsn = pg_.replay_lsn;
+  if (published_ && draft_ == published_record_) return;
   published_ = true;
-  published_record_ = m;
+  published_record_ = draft_;
   published_at_ = now_;
+  MemberRecord m = draft_;
   m.written_at = wall_;
   if (local_.high_water.known() && now_ >= persisted_at_ + kHighWaterEvery) persist({});
   // A member that is removed at this moment does not come back by this.

@@ -104,7 +104,7 @@ class Agent::Impl {
             std::vector<std::pair<std::string, std::string>> fields = {});
   void sample_every(Millis period);
   void publish();
-  MemberRecord own_record() const;
+  void describe(MemberRecord& m) const;
   void op_done(const op::InitDb&, const OpData& data);
   void op_done(const op::StartPrimary&, const OpData& data);
   void op_done(const op::StartStandby&, const OpData& data);
@@ -487,7 +487,7 @@ class Agent::Impl {
 
   // publishing
   bool published_ = false;  // the store has published_record_, as far as known
-  MemberRecord published_record_;
+  MemberRecord published_record_, draft_;
   MonoTime published_at_{};
 
   Phase phase_ = Phase::kStarting;

@@ -18,7 +18,9 @@ NodeName Agent::Impl::wanted_relay(const LeaderRecord& leader) const {
   if (!config().region_relays) return {};
   // Commits wait for members that stream from the leader itself: the relay has to be one that can
   // be waited for, and where they wait for several, nobody of these goes behind a relay.
-  const bool votes = config().synchronous() && may_be_waited_for(own_record());
+  MemberRecord self;
+  describe(self);
+  const bool votes = config().synchronous() && may_be_waited_for(self);
   if (votes && config().sync_mode == SyncMode::kQuorum && config().sync_count > 1) return {};
   const NodeName relay = relay_of_region(view_, leader, config_.region, [&](const MemberRecord& m) {
     return is_avoided(m) || being_removed(m.name) ||
