@@ -4,8 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <ostream>
 
 namespace bascule::sim {
+
+// CTest names a test by what is printed here.
+void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.id; }
+
 namespace {
 
 constexpr uint64_t kSeeds = 5;

@@ -43,11 +43,7 @@ TEST_F(LimitsTest, BeyondTheLimitALostPrimaryIsReplacedWhenTheWindowHasRoomOrAnO
     return m.second->agent->reason().find("1 automatic failovers within 60 s") != std::string::npos;
   };
   EXPECT_TRUE(std::ranges::any_of(world.members, says_why)) << dump(world.at("n1"));
-  RequestRecord asked;
-  asked.id = "r1";
-  asked.kind = RequestKind::kFailover;
-  asked.by = "test";
-  world.apply({{}, {{Keys("test").request(), encode(asked)}}});
+  ask_for(RequestKind::kFailover);
   world.pass(5s);
   EXPECT_EQ(world.view().leader->value.epoch, Epoch{3});
 }

@@ -41,14 +41,6 @@ class StandbyClusterTest : public AgentTest {
   void change(const ClusterConfig& config) {
     world.apply({{}, {{Keys("test").config(), encode(config)}}});
   }
-  void ask_for(RequestKind kind, std::string_view candidate) {
-    RequestRecord request;
-    request.id = "r1";
-    request.kind = kind;
-    if (!candidate.empty()) request.candidate = name(candidate);
-    request.by = "test";
-    world.apply({{}, {{Keys("test").request(), encode(request)}}});
-  }
 };
 
 TEST_F(StandbyClusterTest, IsCopiedFromTheFollowedClusterAndCascades) {

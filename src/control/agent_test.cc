@@ -61,11 +61,7 @@ TEST_F(AgentTest, ASlowButSteadyStoreIsNoReasonToFence) {
 
 TEST_F(AgentTest, SwitchoverLeavesTheOldPrimaryAFollowerWithoutRewind) {
   start_three();
-  RequestRecord request;
-  request.id = "r1";
-  request.candidate = name("n3");
-  request.by = "test";
-  world.apply({{}, {{Keys("test").request(), encode(request)}}});
+  ask_for(RequestKind::kSwitchover, "n3");
   world.pass(3s);
   EXPECT_EQ(world.leader(), "n3");
   EXPECT_EQ(world.view().request->value.outcome, "done");
@@ -78,10 +74,7 @@ TEST_F(AgentTest, SwitchoverLeavesTheOldPrimaryAFollowerWithoutRewind) {
 
 TEST_F(AgentTest, OldPrimaryIsNotStartedBesideItsNamedSuccessor) {
   start_three();
-  RequestRecord request;
-  request.id = "r1";
-  request.candidate = name("n3");
-  world.apply({{}, {{Keys("test").request(), encode(request)}}});
+  ask_for(RequestKind::kSwitchover, "n3");
   world.store_delay = 60ms;
   bool vacant = false;
   for (int i = 0; i < 100 && world.leader() != "n3"; ++i) {
@@ -98,13 +91,9 @@ TEST_F(AgentTest, OldPrimaryIsNotStartedBesideItsNamedSuccessor) {
 // The answer to the transaction that begins it is lost: the request is not told to have failed.
 TEST_F(AgentTest, SwitchoverThatWasBegunWithoutAnAnswerGoesOn) {
   start_three();
-  RequestRecord request;
-  request.id = "r1";
-  request.candidate = name("n3");
-  request.by = "test";
   world.store_delay = 60ms;
   world.lost_answer = Keys("test").request();
-  world.apply({{}, {{Keys("test").request(), encode(request)}}});
+  ask_for(RequestKind::kSwitchover, "n3");
   world.pass(5s);
   ASSERT_TRUE(world.lost_answer.empty());
   EXPECT_EQ(world.leader(), "n3");
@@ -185,10 +174,7 @@ TEST_F(AgentTest, FinalPositionOfAnEarlierCleanStopIsNotLeftAfterMoreWasWritten)
   start_three();
   Member& n1 = world.at("n1");
   n1.verify_fails = true;
-  RequestRecord request;
-  request.id = "r1";
-  request.by = "test";
-  world.apply({{}, {{Keys("test").request(), encode(request)}}});
+  ask_for(RequestKind::kSwitchover);
   world.pass(10s);  // stopped cleanly, not verified, restarted in place
   ASSERT_EQ(world.leader(), "n1");
   world.apply({{}, {{Keys("test").pause(), "{}"}}});

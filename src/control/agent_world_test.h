@@ -367,6 +367,15 @@ class AgentTest : public ::testing::Test {
     world.pass(5s);
     ASSERT_EQ(world.leader(), "n1");
   }
+  // `candidate`: empty for the best one.
+  void ask_for(RequestKind kind, std::string_view candidate = "") {
+    RequestRecord request;
+    request.id = "r1";
+    request.kind = kind;
+    if (!candidate.empty()) request.candidate = name(candidate);
+    request.by = "test";
+    world.apply({{}, {{Keys("test").request(), encode(request)}}});
+  }
   std::string ask(TaskRecord task) {
     if (task.id.empty()) task.id = "t1";
     task.by = "test";

@@ -72,4 +72,15 @@ class World {
   control::OpId next_id_ = 1;
 };
 
+class NodeOps : public ::testing::Test {
+ protected:
+  World world;
+};
+
+#define ASSERT_DONE(expression)                                  \
+  do {                                                           \
+    const auto done_ = (expression);                             \
+    ASSERT_TRUE(done_.has_value()) << done_.error().to_string(); \
+  } while (false)
+
 }  // namespace bascule::node
