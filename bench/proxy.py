@@ -20,7 +20,9 @@ import time
 import rig as rigs
 
 PROGRESS = re.compile(r"progress: ([\d.]+) s, ([\d.]+) tps, lat ([\d.]+) ms")
-SCRIPTS = {"big.sql": "SELECT repeat('x', 1048576);\n"}
+# A megabyte that costs the server little: repeat() of single letters takes it longer than all the rest.
+SCRIPTS = {"big.sql": "SELECT repeat(repeat('x', 1024), 1024);\n"}
+LIMIT = 0.12  # of a core, of each worker of the cells `limited/...`
 SIMPLE, PREPARED = ["-S", "-M", "simple"], ["-S", "-M", "prepared"]
 
 
@@ -49,6 +51,7 @@ def cells():
     # Our own among themselves: the peer is one worker, and the writer port.
     result += [Cell(f"workers/{n}", n, SIMPLE, ["one worker", "two workers"], {"two workers": 1.1})
                for n in (100, 1000)]
+    result.append(Cell("limited/100", 100, SIMPLE, ["one limited worker", "two limited workers"]))
     result.append(Cell("split/100", 100, SIMPLE, ["writer port", "splitting port"],
                        {"splitting port": 1.1}))
     return result
@@ -77,8 +80,10 @@ class Poolers:
         if kind == "splitting port":
             writer = self.get("writer port")
             return rigs.Pooler(name, writer.split, writer.pid)
-        return self.rig.bascule(file, workers=2 if kind == "two workers" else 1,
-                                engine=self.engine, **common)
+        pooler = self.rig.bascule(file, workers=2 if kind.startswith("two") else 1, engine=self.engine, **common)
+        if "limited" in kind:
+            rigs.limit_threads(pooler.pid, "proxy-[0-9]+", LIMIT)
+        return pooler
 
 
 @dataclasses.dataclass

@@ -7,6 +7,7 @@ import hmac
 import os
 import pathlib
 import random
+import re
 import resource
 import shutil
 import signal
@@ -85,6 +86,17 @@ def cpu_ns(pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             total += int((task / "schedstat").read_text().split()[0])
     return total
+
+
+def limit_threads(pid, name, share):
+    """Threads whose name matches get so much of a core and no more (sched(7), SCHED_DEADLINE)."""
+    period = 10_000_000
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        if re.fullmatch(name, (task / "comm").read_text().strip()):
+            result = subprocess.run(["chrt", "--deadline", f"--sched-runtime={int(period * share)}", f"--sched-deadline={period}",
+                                     f"--sched-period={period}", "--pid", "0", task.name], capture_output=True, text=True)
+            if result.returncode != 0:
+                raise RuntimeError(f"chrt: {result.stderr.strip()}")
 
 
 def private_bytes(pid):

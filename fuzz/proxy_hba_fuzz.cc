@@ -42,7 +42,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const char* address : {"127.0.0.1", "10.1.2.3", "fe80::1", ""}) {
     for (const bool tls : {false, true}) {
       HbaClient client;
-      client.address = parse_address(address);
+      client.address = bascule::parse_address(address);
       client.tls = tls;
       client.user = "app";
       client.database = "db";

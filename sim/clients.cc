@@ -63,7 +63,8 @@ void Proxy::ask_leader() {
 void Proxy::seen(MonoTime begun, const SnapshotPtr& snapshot) {
   const MonoTime previous = std::exchange(last_read_begun_, begun);
   const bool first = !std::exchange(read_before_, true);
-  const control::ClusterView& view = truth_.decoded.of(snapshot);
+  const control::SharedView decoded = truth_.decoded.of(snapshot);
+  const control::ClusterView& view = *decoded;
   if (view.leader_revision == 0 || view.leader_revision == leader_revision_) return;
   leader_revision_ = view.leader_revision;
   if (!view.leader || view.leader->value.vacant()) {
@@ -83,21 +84,32 @@ bool Proxy::permitted() const {
   return open && truth_.world.local(me_) < permit_until_;
 }
 
-void Proxy::write(uint64_t commit, uint32_t bytes, std::function<void(bool)> done) {
+Member* Proxy::write(uint64_t commit, uint32_t bytes, std::function<void(bool)> done) {
   // Draining: new transactions are held; the client tries again.
-  if (!permitted() || route_->phase != control::LeaderPhase::kRunning) return done(false);
+  if (!permitted() || route_->phase != control::LeaderPhase::kRunning) {
+    done(false);
+    return nullptr;
+  }
   const auto it = std::ranges::find_if(
       truth_.members, [this](const auto& m) { return m->name() == route_->holder; });
-  if (it == truth_.members.end()) return done(false);
+  if (it == truth_.members.end()) {
+    done(false);
+    return nullptr;
+  }
   Member* target = it->get();
   const Epoch epoch = route_->epoch;
   World& world = truth_.world;
   world.send(me_, target->host(), target->pg().process(), [=, this, &world] {
-    target->pg().commit(commit, bytes, [=, this, &world](bool acknowledged) {
+    target->pg().commit(commit, bytes, [=, this, &world](PostgresModel::Answer answer) {
       const DataDirectory& data = target->pg().data();
       const uint32_t timeline = data.timeline;
       world.send(target->host(), me_, process_, [=, this] {
-        if (!acknowledged) return done(false);
+        if (answer == PostgresModel::Answer::kNo) return done(false);
+        // The warning is no acknowledgement: 08007 to the client (proxy/session_server.cc).
+        if (answer == PostgresModel::Answer::kHereOnly && !unsafe_.forward_cancelled_waits) {
+          truth_.world.count("proxy.cancelled_waits");
+          return done(false);
+        }
         if (!permitted() || route_->epoch != epoch) {
           truth_.world.count("proxy.withheld");
           return;
@@ -110,13 +122,15 @@ void Proxy::write(uint64_t commit, uint32_t bytes, std::function<void(bool)> don
       });
     });
   });
+  return target;
 }
 
 Clients::Clients(Truth& truth, Observer& observer, Workload workload,
                  control::UnsafeMutations unsafe)
     : truth_(truth),
       workload_(workload),
-      random_(truth.world.stream("clients")) {
+      random_(truth.world.stream("clients")),
+      cancels_(truth.world.stream("clients that cancel")) {
   for (int i = 0; i < kProxies; ++i) {
     proxies_.push_back(std::make_unique<Proxy>(truth, observer, kFirstProxy + i, unsafe));
   }
@@ -140,6 +154,7 @@ void Clients::think(size_t client) {
 void Clients::begin_turn(size_t client, Nanos limit) {
   Client& c = clients_[client];
   ++c.turn;
+  c.asked = nullptr;
   c.give_up_at = truth_.world.now() + limit;
   if (!std::exchange(c.watched, true)) watch(client);
 }
@@ -161,17 +176,31 @@ void Clients::end_turn(size_t client, uint64_t turn, bool acknowledged) {
 void Clients::watch(size_t client) {
   truth_.world.at(clients_[client].give_up_at, ProcessId::kWorld, [this, client] {
     Client& c = clients_[client];
-    if (c.give_up_at <= truth_.world.now()) end_turn(client, c.turn, false);
+    if (c.give_up_at <= truth_.world.now()) {
+      if (c.asked != nullptr && cancels_.chance(0.5)) cancel(client);
+      end_turn(client, c.turn, false);
+    }
     c.watched = c.give_up_at != SimTime::max();
     if (c.watched) watch(client);
   });
 }
 
+void Clients::cancel(size_t client) {
+  const Client& c = clients_[client];
+  const Endpoint from = is_direct_client(client)
+                            ? kDirectClients
+                            : kFirstProxy + static_cast<Endpoint>(client % proxies_.size());
+  truth_.world.send(from, c.asked->host(), c.asked->pg().process(),
+                    [asked = c.asked, commit = c.commit] { asked->pg().cancel(commit); });
+}
+
 void Clients::proxied(size_t client) {
   begin_turn(client, millis(3000));
   const auto bytes = static_cast<uint32_t>(random_.between(100, 4000));
-  proxies_[client % proxies_.size()]->write(
-      next_id(0), bytes, [this, client, turn = clients_[client].turn](bool acknowledged) {
+  Client& c = clients_[client];
+  c.commit = next_id(0);
+  c.asked = proxies_[client % proxies_.size()]->write(
+      c.commit, bytes, [this, client, turn = clients_[client].turn](bool acknowledged) {
         const SimTime now = truth_.world.now();
         if (acknowledged) {
           if (last_proxied_ack_ > SimTime{0}) {
@@ -188,13 +217,17 @@ void Clients::direct(size_t client) {
   Member* target = truth_.members[static_cast<size_t>(clients_[client].target)].get();
   World& world = truth_.world;
   const uint64_t id = next_id(1);
+  clients_[client].commit = id;
+  clients_[client].asked = target;
   const auto bytes = static_cast<uint32_t>(random_.between(100, 4000));
   const auto end = [this, client, turn = clients_[client].turn](bool acknowledged) {
     end_turn(client, turn, acknowledged);
   };
   world.send(kDirectClients, target->host(), target->pg().process(), [=, &world] {
-    target->pg().commit(id, bytes, [=, &world](bool acknowledged) {
-      world.send(target->host(), kDirectClients, ProcessId::kWorld, [=] { end(acknowledged); });
+    target->pg().commit(id, bytes, [=, &world](PostgresModel::Answer answer) {
+      // It reads its warnings, as one that speaks to PostgreSQL itself must.
+      world.send(target->host(), kDirectClients, ProcessId::kWorld,
+                 [=] { end(answer == PostgresModel::Answer::kAcknowledged); });
     });
   });
 }

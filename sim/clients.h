@@ -22,8 +22,8 @@ class Proxy {
   Proxy(Truth& truth, Observer& observer, Endpoint me, control::UnsafeMutations unsafe);
   void start();
   // `done(true)`: acknowledged to the client. Never called if the outcome stays unknown: the
-  // client's own time-out says so.
-  void write(uint64_t commit, uint32_t bytes, std::function<void(bool)> done);
+  // client's own time-out says so. Whom it was sent to, for a cancel; nullptr: to nobody.
+  Member* write(uint64_t commit, uint32_t bytes, std::function<void(bool)> done);
 
  private:
   void poll();
@@ -62,12 +62,14 @@ class Clients {
   void measure_from_now() { longest_gap_ = Nanos{0}; }
 
  private:
-  // One that writes, waits for its answer or its time-out, and thinks.
+  // One that writes, waits for its answer or its time-out (and then may cancel), and thinks.
   struct Client {
     uint64_t turn = 0;      // answers to earlier ones come too late
     SimTime give_up_at{0};  // of this turn
     bool watched = false;   // an event will look whether it is time to give up
     Endpoint target = 0;    // of a direct one
+    uint64_t commit = 0;    // of this turn
+    Member* asked = nullptr;
   };
   void think(size_t client);
   void proxied(size_t client);
@@ -75,12 +77,14 @@ class Clients {
   void begin_turn(size_t client, Nanos limit);
   void end_turn(size_t client, uint64_t turn, bool acknowledged);
   void watch(size_t client);
+  void cancel(size_t client);
   bool is_direct_client(size_t client) const { return client >= proxied_; }
   uint64_t next_id(uint64_t direct_bit) { return (++ids_ << 1) | direct_bit; }
 
   Truth& truth_;
   Workload workload_;
   Prng random_;
+  Prng cancels_;
   std::vector<std::unique_ptr<Proxy>> proxies_;
   size_t proxied_ = 0;  // of the clients, the first ones
   std::vector<Client> clients_;

@@ -127,6 +127,7 @@ const std::vector<Mutation>& mutations() {
       {"ballot_despite_pledge", &UnsafeMutations::ballot_despite_pledge},
       {"force_despite_pledges", &UnsafeMutations::force_despite_pledges},
       {"trust_leaders_clock", &UnsafeMutations::trust_leaders_clock},
+      {"forward_cancelled_waits", &UnsafeMutations::forward_cancelled_waits},
   };
   return all;
 }

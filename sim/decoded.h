@@ -13,15 +13,15 @@ namespace bascule::sim {
 class Decoded {
  public:
   Decoded(const StoreModel& store, const control::Keys& keys) : store_(store), parser_(keys) {}
+  control::SharedView of(const SnapshotPtr& snapshot);
   // Valid until the next call.
-  const control::ClusterView& of(const SnapshotPtr& snapshot);
-  const control::ClusterView& now() { return of(store_.snapshot()); }
+  const control::ClusterView& now() { return *of(store_.snapshot()); }
 
  private:
   static constexpr size_t kRecent = 8;
   const StoreModel& store_;
   control::ClusterParser parser_;
-  std::list<std::pair<SnapshotPtr, control::ClusterView>> recent_;  // the newest first
+  std::list<std::pair<SnapshotPtr, control::SharedView>> recent_;  // the newest first
 };
 
 }  // namespace bascule::sim

@@ -28,7 +28,8 @@ void Followed::start(const std::vector<NodeName>& members) {
 }
 
 void Followed::write() {
-  pg_.commit(++commits_, static_cast<uint32_t>(random_.between(100, 4000)), [](bool) {});
+  pg_.commit(++commits_, static_cast<uint32_t>(random_.between(100, 4000)),
+             [](PostgresModel::Answer) {});
   world_.after(random_ms(random_, 20, 500), pg_.process(), [this] { write(); });
 }
 

@@ -40,6 +40,9 @@ class InlineFunction {
   ~InlineFunction() { reset(); }
 
   void operator()() { ops_->call(bytes_); }
+  void reset() {
+    if (ops_ != nullptr) std::exchange(ops_, nullptr)->destroy(bytes_);
+  }
   explicit operator bool() const { return ops_ != nullptr; }
 
  private:
@@ -78,9 +81,6 @@ class InlineFunction {
   void take(InlineFunction& other) {
     ops_ = std::exchange(other.ops_, nullptr);
     if (ops_ != nullptr) ops_->move(other.bytes_, bytes_);
-  }
-  void reset() {
-    if (ops_ != nullptr) std::exchange(ops_, nullptr)->destroy(bytes_);
   }
 
   const Ops* ops_ = nullptr;

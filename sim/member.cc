@@ -59,14 +59,14 @@ void Member::deliver(Event event) {
     inbox_.push_back(std::move(event));
     return;
   }
-  handle(std::move(event));
+  handle(event);
   while (!inbox_.empty()) {
     std::vector<Event> events = std::exchange(inbox_, {});
-    for (Event& e : events) handle(std::move(e));
+    for (Event& e : events) handle(e);
   }
 }
 
-void Member::handle(Event event) {
+void Member::handle(Event& event) {
   if (!agent_) return;
   const Phase before = agent_->phase();
   stepping_ = true;
@@ -152,14 +152,27 @@ void Member::arm_wakeup() {
 void Member::sample_after(Nanos delay) {
   Nanos takes = random_ms(random_, 0.3, 8);
   if (random_.chance(0.01)) takes += random_ms(random_, 20, 200);
+  takes += faults_.sample_takes;
   const MonoTime begun = world_.local(host_) + delay;
   world_.after(delay + takes / 2, agent_process_, [this, begun, takes, token = ++sampling_token_] {
     sample(begun, takes / 2, token);
   });
 }
 
+Member::Glance Member::glance() const {
+  return {pg_.process(), world_.events_of(pg_.process()), pg_.hung(), pg_.disk().full};
+}
+
 void Member::sample(MonoTime begun, Nanos answer, uint64_t token) {
   if (token != sampling_token_) return;
+  Nanos hush = faults_.unchanged_sample;
+  // A leader takes a standby that it hears nothing of for silent (sync_degrade_after).
+  if (told_ && told_->run == PgRun::kPrimary) hush = std::min(hush, millis(300));
+  const bool told_lately = told_ && world_.now() - told_at_ < hush;
+  const Glance now = glance();
+  const bool idle = now == told_glance_ && !running_op_ && pg_.disk().hung_until <= world_.now();
+  if (told_lately && idle) return sample_after(sampling_);  // most of a calm hour's events
+  told_glance_ = now;
   PgStatus status = pg_.status();
   status.sampled_at = begun;
   // A stopped server's sockets accept and never answer: the probe's deadline passes.
@@ -170,19 +183,16 @@ void Member::sample(MonoTime begun, Nanos answer, uint64_t token) {
     if (!write_probe_since_) write_probe_since_ = begun;
     status.write_waits = begun - *write_probe_since_;
   }
-  Nanos hush = faults_.unchanged_sample;
-  // A leader takes a standby that it hears nothing of for silent (sync_degrade_after).
-  if (status.run == PgRun::kPrimary) hush = std::min(hush, millis(300));
-  if (told_ && world_.now() - told_at_ < hush) {
+  if (told_lately) {
     told_->sampled_at = begun;
     if (*told_ == status) return sample_after(sampling_);
   }
-  if (hush > Nanos{0}) told_ = status;
+  if (faults_.unchanged_sample > Nanos{0}) told_ = status;
   told_at_ = world_.now();
-  world_.after(answer, agent_process_, [this, token, status = std::move(status)] {
+  world_.after(answer, agent_process_, [this, token, status = std::move(status)]() mutable {
     if (token != sampling_token_) return;
     sample_after(sampling_);
-    deliver(event::Observed{status});
+    deliver(event::Observed{std::move(status)});
   });
 }
 

@@ -22,6 +22,8 @@ struct ShellFaults {
   double op_unknown = 0.01;  // chance that it is done and reported as failed
   Nanos persist_low = micros(300);
   Nanos persist_high = millis(6);
+  Nanos sample_takes{0};      // so much longer
+  bool api_silent = false;    // other agents get no answer
   Nanos unchanged_sample{0};  // at least so often a sample that shows nothing new is told
 };
 
@@ -40,6 +42,7 @@ class Member {
   void power_loss();
   void kill_processes(Nanos restart_after);  // all of them; the kernel lives, and refuses
   void jump_wall_clock(Millis by) { wall_offset_ += by; }
+  void rename(NodeName name) { config_.name = std::move(name); }  // of the agent, when it starts
   void terminate_agent();  // SIGTERM: leave in order; restarts a while after it has exited
   ShellFaults& faults() { return faults_; }
 
@@ -50,6 +53,7 @@ class Member {
   PostgresModel& pg() { return pg_; }
   const PostgresModel& pg() const { return pg_; }
   control::Agent* agent() { return agent_.get(); }
+  const control::Agent* agent() const { return agent_.get(); }
   bool agent_running() const { return agent_ && !world_.stopped(agent_process_); }
   bool guard_alive() const { return guard_alive_; }
   std::optional<MonoTime> guard_deadline() const { return guard_deadline_; }
@@ -68,7 +72,7 @@ class Member {
     return WallTime(std::chrono::duration_cast<Millis>(world_.now()) + wall_offset_);
   }
   void deliver(control::Event event);
-  void handle(control::Event event);
+  void handle(control::Event& event);
   void carry_out(control::Effects effects);
   void carry_out_one(control::effect::ReadStore& e);
   void carry_out_one(control::effect::CommitStore& e);
@@ -144,8 +148,18 @@ class Member {
   uint64_t wakeup_token_ = 0;
   Nanos sampling_{0};
   uint64_t sampling_token_ = 0;
+  // What PostgreSQL's status depends on, as far as no operation is under way.
+  struct Glance {
+    ProcessId process{};
+    uint64_t events = 0;
+    bool stopped = false;
+    control::DiskFull full = control::DiskFull::kNo;
+    bool operator==(const Glance&) const = default;
+  };
+  Glance glance() const;
   std::optional<control::PgStatus> told_;  // the sample that the agent knows
   SimTime told_at_{0};
+  Glance told_glance_;  // at the last sample that was looked into
   control::LocalState persisted_;
   bool restart_on_exit_ = false;
   Millis wall_offset_{0};

@@ -292,8 +292,10 @@ void Member::begin(const op::TerminateSenders& op) {
   });
 }
 
-// Parameters that don't touch replication: nothing of them is modelled.
-void Member::begin(const op::Reload&) {
+// Of the parameters one that waits for a restart; the others don't touch replication.
+void Member::begin(const op::Reload& op) {
+  const auto limit = op.parameters.find("max_connections");
+  if (limit != op.parameters.end()) pg_.set_max_connections(std::stoi(limit->second));
   step(random_ms(random_, 2, 30), [this] { finish_at({}); });
 }
 

@@ -22,7 +22,7 @@ void Member::carry_out_one(effect::AskPeer& e) {
   world_.count(e.request.kind == PeerRequest::Kind::kLook ? "peer.look" : "peer.pledge");
   world_.after(kSilentAfter, agent_process_, [end] { end(PeerOutcome::kSilent, {}); });
   Member* target = find_peer ? find_peer(e.member) : nullptr;
-  if (target == nullptr || !target->up_) return;
+  if (target == nullptr || !target->up_ || target->faults_.api_silent) return;
   // The kernel of the host answers for a process that is gone.
   const auto arrived = [this, target, end, request = e.request] {
     if (target->agent_ == nullptr) {

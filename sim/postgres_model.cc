@@ -9,11 +9,12 @@ namespace bascule::sim {
 namespace {
 constexpr double kSegmentFull = 0.02;  // of flushes, with a full disk
 
-bool same_name(const std::string& a, const std::string& b) {  // pg_strcasecmp
+}  // namespace
+
+bool same_name(const std::string& a, const std::string& b) {
   return std::ranges::equal(
       a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
 }
-}  // namespace
 
 Nanos Disk::flush_time(Prng& random, SimTime now) const {
   Nanos t = micros(random.between(flush_low.count() / 1000, flush_high.count() / 1000));
@@ -45,6 +46,7 @@ void PostgresModel::begin_process(Run run) {
   replay_blocked_until_ = SimTime{0};
   receiver_ = Receiver{};
   data_.clean = false;
+  max_connections_ = max_connections_set_;
   // Recovery reads, and syncs, what the page cache kept.
   make_durable(data_.wal.size());
   fabric_.observer.started(host_, data_);
@@ -87,8 +89,8 @@ void PostgresModel::start_standby(std::optional<control::Upstream> upstream,
 }
 
 void PostgresModel::lose_clients() {
-  for (Pending& p : std::exchange(unflushed_, {})) p.reply(false);
-  for (Pending& p : std::exchange(waiters_, {})) p.reply(false);
+  for (Pending& p : std::exchange(unflushed_, {})) p.reply(Answer::kNo);
+  for (Pending& p : std::exchange(waiters_, {})) p.reply(Answer::kNo);
   markers_.clear();
 }
 
@@ -255,11 +257,20 @@ void PostgresModel::flushed_locally() {
 }
 
 void PostgresModel::commit(uint64_t id, uint32_t bytes, Reply reply) {
-  if (!accepts_writes() || disk_.full == control::DiskFull::kData) return reply(false);
+  const bool refused = connections_exhausted_ || disk_.full == control::DiskFull::kData;
+  if (!accepts_writes() || refused) return reply(Answer::kNo);
   const WalRecord record = append(WalKind::kCommit, bytes, id);
   fabric_.observer.commit_inserted(host_, record);
   unflushed_.push_back(Pending{record, std::move(reply)});
   flush_soon();
+}
+
+void PostgresModel::cancel(uint64_t id) {
+  const auto it = std::ranges::find(waiters_, id, [](const Pending& p) { return p.record.commit; });
+  if (it == waiters_.end() || world().stopped(process_)) return;
+  Pending pending = std::move(*it);
+  waiters_.erase(it);
+  finish(std::move(pending), Release{Release::By::kCancelled, {}, setting_});
 }
 
 uint64_t PostgresModel::write_marker(Done flushed) {
@@ -403,7 +414,7 @@ void PostgresModel::release_up_to(uint64_t lsn, const Release& release) {
 
 void PostgresModel::finish(Pending pending, const Release& release) {
   fabric_.observer.commit_released(host_, pending.record, release);
-  pending.reply(true);
+  pending.reply(release.by == Release::By::kCancelled ? Answer::kHereOnly : Answer::kAcknowledged);
 }
 
 // ---- status -------------------------------------------------------------------------------------
@@ -425,6 +436,8 @@ control::PgStatus PostgresModel::status() const {
     s.run = PgRun::kUnresponsive;
     return s;
   }
+  s.pending_restart = max_connections_set_ != max_connections_;
+  s.pending_lowers = max_connections_set_ < max_connections_;
   if (run_ == Run::kPrimary) {
     s.run = PgRun::kPrimary;
     s.flush_lsn = s.replay_lsn = Lsn{data_.flushed_end()};

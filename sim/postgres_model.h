@@ -19,9 +19,13 @@ namespace bascule::sim {
 
 class PostgresModel;
 
+// As synchronous_standby_names matches (pg_strcasecmp).
+bool same_name(const std::string& a, const std::string& b);
+
 // What let a commit's waiter go, with the setting in force for whoever let it go.
 struct Release {
-  enum class By { kNoSync, kStandby, kSettingEmptied };
+  // kCancelled: the client asked for an end of the wait. The commit stays, a warning says where.
+  enum class By { kNoSync, kStandby, kSettingEmptied, kCancelled };
   By by = By::kNoSync;
   std::string standby;  // application_name of the walsender
   std::vector<std::string> setting;
@@ -64,13 +68,17 @@ class PostgresModel {
  public:
   enum class Run { kDown, kStarting, kStandby, kPrimary, kStopping };
   using Done = std::function<void(bool ok)>;
-  using Reply = std::move_only_function<void(bool acknowledged)>;
+  // kNo: refused, or the connection broke and the outcome is unknown. kHereOnly: COMMIT with the
+  // warning that the standby may not have it.
+  enum class Answer { kNo, kAcknowledged, kHereOnly };
+  using Reply = std::move_only_function<void(Answer)>;
 
   PostgresModel(Fabric& fabric, Endpoint host, NodeName name);
 
   DataDirectory& data() { return data_; }
   const DataDirectory& data() const { return data_; }
   Disk& disk() { return disk_; }
+  const Disk& disk() const { return disk_; }
   Run run() const { return run_; }
   bool any_process() const { return run_ != Run::kDown || orphans_; }
   bool orphans() const { return orphans_; }
@@ -103,22 +111,25 @@ class PostgresModel {
   uint64_t write_marker(Done flushed);  // returns its end
   void ensure_slots(const std::vector<std::string>& slots, const std::vector<std::string>& drop);
   void terminate_senders(const std::vector<std::string>& names);
+  void set_max_connections(int value) { max_connections_set_ = value; }  // from the next start on
   control::PgStatus status() const;
 
   // ---- clients ----------------------------------------------------------------------------------
   bool accepts_writes() const { return run_ == Run::kPrimary && !world().stopped(process_); }
-  // Reply(false): refused, or the connection broke and the outcome is unknown.
   void commit(uint64_t id, uint32_t bytes, Reply reply);
+  void cancel(uint64_t id);  // ends its wait for the standby, if it waits
   size_t waiters() const { return waiters_.size(); }
   std::string describe() const;  // for traces
   const std::vector<std::string>& sync_setting() const { return setting_; }
   size_t sync_count() const { return count_; }
+  int max_connections() const { return max_connections_; }
 
   // ---- faults -----------------------------------------------------------------------------------
   void block_replay(Nanos how_long);                               // paused, or a conflicting query
   void set_receive_delay(Nanos extra) { receive_delay_ = extra; }  // a standby that lags
   void set_slow_reload(bool on) { slow_reload_ = on; }
   void set_slow_shutdown(bool on) { slow_shutdown_ = on; }
+  void set_connections_exhausted(bool on) { connections_exhausted_ = on; }  // those of clients
   bool receiver_running() const { return receiver_.state != Receiver::State::kNone; }
   bool receiver_streaming() const { return receiver_.state == Receiver::State::kStreaming; }
 
@@ -233,6 +244,9 @@ class PostgresModel {
   Nanos receive_delay_{0};
   bool slow_reload_ = false;
   bool slow_shutdown_ = false;
+  bool connections_exhausted_ = false;
+  int max_connections_ = 100;  // in force
+  int max_connections_set_ = 100;
 };
 
 }  // namespace bascule::sim

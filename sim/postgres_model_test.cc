@@ -49,7 +49,9 @@ struct PostgresModelTest : testing::Test {
   // True once acknowledged.
   std::shared_ptr<bool> commit() {
     auto done = std::make_shared<bool>(false);
-    pg(0).commit(++id, 100, [done](bool acknowledged) { *done = acknowledged; });
+    pg(0).commit(++id, 100, [done](PostgresModel::Answer answer) {
+      *done = answer == PostgresModel::Answer::kAcknowledged;
+    });
     return done;
   }
   uint64_t id = 0;

@@ -269,7 +269,8 @@ void PostgresModel::drop_sender(uint64_t session, bool tell_standby) {
 void PostgresModel::terminate_senders(const std::vector<std::string>& names) {
   std::vector<uint64_t> sessions;
   for (const Sender& s : senders_) {
-    if (std::ranges::find(names, s.name) != names.end()) sessions.push_back(s.session);
+    const auto is = [&](const std::string& name) { return same_name(name, s.name); };
+    if (std::ranges::any_of(names, is)) sessions.push_back(s.session);
   }
   for (const uint64_t session : sessions) drop_sender(session, true);
 }

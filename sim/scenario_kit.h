@@ -25,6 +25,7 @@ inline void kill_postmaster(Member& m) { m.pg().kill_postmaster(millis(5)); }
 std::span<const Scenario> fault_scenarios();    // processes, hosts, network, store
 std::span<const Scenario> data_scenarios();     // durability, rejoin, operations, adversarial
 std::span<const Scenario> policy_scenarios();   // members that may not lead, full disks
+std::span<const Scenario> server_scenarios();   // load, ports, names, parameters
 std::span<const Scenario> outside_scenarios();  // what others do to data directories
 
 }  // namespace bascule::sim

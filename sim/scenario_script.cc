@@ -92,6 +92,7 @@ void Script::heal_everything() {
     if (m->pg().hung()) world().resume(m->pg().process());
     m->pg().set_receive_delay(Nanos{0});
     m->pg().set_slow_shutdown(false);
+    m->pg().set_connections_exhausted(false);
     m->pg().disk() = Disk{};
     m->faults() = ShellFaults{.op_fails = 0, .op_unknown = 0};
     for (Endpoint e = 0; e < kEndpoints; ++e) {

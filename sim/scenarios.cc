@@ -9,8 +9,8 @@ namespace bascule::sim {
 const std::vector<Scenario>& scenarios() {
   static const std::vector<Scenario> all = [] {
     std::vector<Scenario> list;
-    for (const auto group :
-         {fault_scenarios(), data_scenarios(), policy_scenarios(), outside_scenarios()}) {
+    for (const auto group : {fault_scenarios(), data_scenarios(), policy_scenarios(),
+                             server_scenarios(), outside_scenarios()}) {
       list.insert(list.end(), group.begin(), group.end());
     }
     std::ranges::stable_sort(list, {},

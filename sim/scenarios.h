@@ -70,6 +70,10 @@ class Script {
   void expect_leader(const Member& m);
   void expect_gap_below(Nanos bound);
   void expect_changes(int least, int most);  // of leader since the first fault
+  void expect_nothing_changed() {
+    expect_leader(primary());
+    expect_changes(0, 0);
+  }
   void expect_together(Nanos bound = millis(60000));
   // Together, and in synchronous mode one standby is recorded to have everything.
   void expect_redundant();

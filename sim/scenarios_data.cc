@@ -30,8 +30,7 @@ void standby_dies(Script& s) {
   s.standby().power_loss();
   s.expect_writable_within(kRestart);
   s.wait(millis(8000));
-  s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.expect_nothing_changed();
   s.expect_gap_below(millis(3500));
 }
 
@@ -155,8 +154,7 @@ void forced_in_failsafe(Script& s) {
   s.wait(millis(500), millis(8000));
   s.cluster().request(RequestKind::kFailover, left.name(), /*force=*/true);
   s.wait(millis(20000));
-  s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.expect_nothing_changed();
   s.expect_gap_below(millis(2000));
 }
 
@@ -350,8 +348,7 @@ void daemons_restart(Script& s) {
     m->kill_agent(random_ms(s.random(), 50, 800));
     s.wait(millis(3000));
   }
-  s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.expect_nothing_changed();
   s.expect_gap_below(millis(2000));
 }
 
@@ -400,8 +397,7 @@ void relay_dies(Script& s) {
     return below->pg().receiver_streaming() && below->pg().status().upstream != relay->name();
   };
   s.expect(s.cluster().run_until(hangs_elsewhere, millis(15000)), "it was not hung elsewhere");
-  s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.expect_nothing_changed();
   s.expect_gap_below(millis(2000));
   relay->boot();
 }

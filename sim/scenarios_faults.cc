@@ -73,8 +73,7 @@ void agent_killed(Script& s) {
   s.strikes("the agent is killed and comes back at once");
   s.primary().kill_agent(random_ms(s.random(), 50, 900));
   s.wait(millis(8000));
-  s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.expect_nothing_changed();
   s.expect_gap_below(millis(2000));
   s.strikes("the agent is killed and stays away");
   s.primary().kill_agent(millis(20000));
@@ -154,8 +153,7 @@ void wall_clock_jumps(Script& s) {
     m.jump_wall_clock(Millis(s.random().chance(0.5) ? 3600000 : -3600000));
     s.wait(millis(500), millis(2000));
   }
-  s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.expect_nothing_changed();
   s.expect_gap_below(millis(600));
 }
 
@@ -165,8 +163,7 @@ void clients_wait_for_recovered_commits(Script& s) {
   s.wait(millis(100), millis(250));
   kill_postmaster(s.primary());
   s.expect_writable_within(kRestart);
-  s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.expect_nothing_changed();
 }
 
 // ---- network ------------------------------------------------------------------------------------
@@ -198,8 +195,7 @@ void primary_cut_from_store_in_failsafe(Script& s) {
   s.strikes("the primary is cut from the store");
   s.cut(s.primary(), {kStoreEndpoint});
   s.wait(millis(30000));
-  s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.expect_nothing_changed();
   s.expect_gap_below(millis(2000));
   s.cut(s.primary(), s.members());
   s.expect_taken_over_within(kSilence + millis(5000));  // the pledges end first
@@ -211,8 +207,7 @@ void replicas_cut_from_primary(Script& s) {
   s.cut(s.primary(), s.members());
   s.expect_writable_within(kRestart);  // alone, recorded
   s.wait(millis(10000));
-  s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.expect_nothing_changed();
 }
 
 void majority_cut_from_store(Script& s) {
@@ -265,8 +260,30 @@ void blip(Script& s) {
     s.heal(s.primary(), Script::everything());
     s.wait(millis(4000), millis(6000));
   }
+  s.expect_nothing_changed();
+}
+
+void waits_are_cancelled(Script& s) {
+  s.strikes("commits wait for a standby that does not come, and clients cancel");
+  s.cut(s.primary(), s.members());
+  s.wait(millis(9000));  // the clients' patience is 3 s
+  s.expect(s.count("proxy.cancelled_waits") > 0, "no proxy has told of a cancelled wait");
   s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.primary().power_loss();
+  s.expect_taken_over_within(kSilence + kRestart);  // strict: with a standby
+  s.heal_everything();
+  s.expect_together();
+}
+
+void standbys_cut_off_for_long_may_still_be_elected(Script& s) {
+  s.strikes("no standby reaches the primary for longer than the patience with which it waits");
+  s.cut(s.primary(), s.members());
+  s.wait(millis(15000), millis(30000));
+  s.expect_leader(s.primary());
+  s.primary().power_loss();
+  s.expect_taken_over_within(kSilence + kRestart);  // strict: with a standby
+  s.heal_everything();
+  s.expect_together();
 }
 
 void clients_see_only_the_old_primary(Script& s) {
@@ -287,8 +304,7 @@ void store_leader_change(Script& s) {
   s.wait(millis(600), millis(1200));
   s.cluster().store().set_outage(false);
   s.wait(millis(8000));
-  s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.expect_nothing_changed();
 }
 
 void store_outage(Script& s) {
@@ -299,8 +315,7 @@ void store_outage(Script& s) {
   s.expect_gap_below(millis(2000));
   s.cluster().store().set_outage(false);
   s.wait(millis(8000));
-  s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.expect_nothing_changed();
 }
 
 void store_outage_and_partition(Script& s) {
@@ -335,8 +350,7 @@ void store_rolling_restart(Script& s) {
     s.cluster().store().set_outage(false);
     s.wait(millis(3000), millis(5000));
   }
-  s.expect_leader(s.primary());
-  s.expect_changes(0, 0);
+  s.expect_nothing_changed();
 }
 
 void store_wiped(Script& s) {
@@ -394,6 +408,8 @@ constexpr Scenario kScenarios[] = {
     {"17", "primary cut from the store only", primary_cut_from_store_in_failsafe},
     {"17b", "the same without failsafe", primary_cut_from_store, no_failsafe},
     {"18", "replicas cut from the primary", replicas_cut_from_primary},
+    {"18b", "replicas cut from the primary for long, which is then lost",
+     standbys_cut_off_for_long_may_still_be_elected, strict},
     {"19", "most members cut from the store", majority_cut_from_store},
     {"20", "one-way loss", one_way_loss},
     {"21", "loss and jitter", loss_and_jitter},
@@ -408,6 +424,7 @@ constexpr Scenario kScenarios[] = {
     {"29", "rolling restart of the store", store_rolling_restart},
     {"31", "synchronous, primary dies", host_lost},
     {"68", "store restored from a backup", store_restored},
+    {"36", "waits for the standby are cancelled", waits_are_cancelled, strict},
     {"37", "restart with waiting commits", clients_wait_for_recovered_commits, on_crash_restart},
 };
 

@@ -1,6 +1,7 @@
 // One row and one script a scenario: what others do to data directories behind the agent's back.
 #include <algorithm>
 
+#include "sim/by_hand.h"
 #include "sim/scenario_kit.h"
 
 namespace bascule::sim {
@@ -44,22 +45,12 @@ void started_by_somebody_else(Script& s) {
   expect_the_same_wal(s);
 }
 
-// The directory of a member that is switched off, by somebody who takes the cluster for lost.
 void promote_by_hand(Script& s, Member& m, int records) {
-  PostgresModel& pg = m.pg();
   s.cut(m, kClients);
-  s.cluster().truth().by_hand[static_cast<size_t>(m.host())] = true;
-  pg.start_standby(std::nullopt, "by_hand", [](bool) {});
-  s.wait(millis(500));
-  pg.promote({}, [](uint32_t) {});
-  s.wait(millis(600));
-  for (int i = 0; i < records; ++i) pg.write_marker([](bool) {});
-  s.wait(millis(500));
-  pg.checkpoint([](bool) {});
-  s.wait(millis(600));
-  s.expect(pg.data().timeline == s.leader()->pg().data().timeline, "the ids differ");
-  pg.power_loss();
-  s.cluster().truth().by_hand[static_cast<size_t>(m.host())] = false;
+  bool done = false;
+  promote_by_hand(s.cluster().truth(), m, records, [&done] { done = true; });
+  s.expect(s.cluster().run_until([&] { return done; }, millis(5000)), "it was not promoted");
+  s.expect(m.pg().data().timeline == s.leader()->pg().data().timeline, "the ids differ");
   s.heal(m, kClients);
 }
 

@@ -23,16 +23,16 @@ World::World(uint64_t seed)
   processes_.emplace_back();
 }
 
-uint32_t World::new_slot(ProcessId whose, Way way, size_t link, InlineFunction run) {
+uint32_t World::new_slot(ProcessId whose, Way way, size_t link, InlineFunction&& run) {
   uint32_t slot = 0;
   if (free_slots_.empty()) {
     slot = static_cast<uint32_t>(slots_.size());
-    slots_.emplace_back();
+    slots_.push_back(std::make_unique<Slot>());
   } else {
     slot = free_slots_.back();
     free_slots_.pop_back();
   }
-  Slot& s = slots_[slot];
+  Slot& s = *slots_[slot];
   s.whose = whose;
   s.way = way;
   s.link = static_cast<uint8_t>(link);
@@ -41,7 +41,7 @@ uint32_t World::new_slot(ProcessId whose, Way way, size_t link, InlineFunction r
 }
 
 void World::free_slot(uint32_t slot) {
-  slots_[slot].run = {};
+  slots_[slot]->run.reset();
   free_slots_.push_back(slot);
 }
 
@@ -50,7 +50,7 @@ void World::schedule(SimTime when, uint32_t slot) {
   std::push_heap(heap_.begin(), heap_.end(), std::greater<>{});
 }
 
-void World::at(SimTime when, ProcessId whose, InlineFunction run) {
+void World::at(SimTime when, ProcessId whose, InlineFunction&& run) {
   schedule(when, new_slot(whose, Way::kLocal, 0, std::move(run)));
 }
 
@@ -62,12 +62,13 @@ bool World::run_until(SimTime end) {
     heap_.pop_back();
     now_ = key.at;
     if (!arrives(key.slot)) continue;
-    Slot& slot = slots_[key.slot];
+    Slot& slot = *slots_[key.slot];
     Process& p = processes_[static_cast<size_t>(slot.whose)];
     if (waits(p)) {
       p.waiting.push_back(std::move(slot.run));
     } else {
       ++events_run_;
+      ++p.events;
       mix(static_cast<uint64_t>(key.at.count()) ^ (static_cast<uint64_t>(slot.whose) << 48));
       slot.run();
     }
@@ -79,7 +80,7 @@ bool World::run_until(SimTime end) {
 
 // Its time has come. False: it is lost, or under way once more.
 bool World::arrives(uint32_t slot) {
-  const Slot& s = slots_[slot];
+  const Slot& s = *slots_[slot];
   if (!alive(s.whose)) {
     free_slot(slot);
     return false;
@@ -157,7 +158,7 @@ Nanos World::link_delay(Endpoint from, Endpoint to) {
   return delay + links_[index(from, to)].extra;
 }
 
-bool World::send(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver,
+bool World::send(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction&& deliver,
                  Nanos work) {
   const Link& link = links_[index(from, to)];
   if (link.cuts > 0) return false;
@@ -167,13 +168,13 @@ bool World::send(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction 
   return true;
 }
 
-void World::send_stream(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver) {
+void World::send_stream(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction&& deliver) {
   if (!alive(receiver)) return;
   transmit(new_slot(receiver, Way::kStream, index(from, to), std::move(deliver)));
 }
 
 void World::transmit(uint32_t slot) {
-  Slot& s = slots_[slot];
+  Slot& s = *slots_[slot];
   const Link& link = links_[s.link];
   const bool lost = link.cuts > 0 || (link.loss > 0 && net_random_.chance(link.loss));
   s.way = lost ? Way::kStreamAgain : Way::kStream;

@@ -10,8 +10,8 @@
 
 #include <array>
 #include <cstdint>
-#include <deque>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,8 +55,8 @@ class World {
   Prng stream(std::string_view name) const { return Prng::stream(seed_, name); }
 
   // ---- events -----------------------------------------------------------------------------------
-  void at(SimTime when, ProcessId whose, InlineFunction run);
-  void after(Nanos delay, ProcessId whose, InlineFunction run) {
+  void at(SimTime when, ProcessId whose, InlineFunction&& run);
+  void after(Nanos delay, ProcessId whose, InlineFunction&& run) {
     at(now_ + delay, whose, std::move(run));
   }
   // Runs events until `end` or until a violation; false if one was reported.
@@ -70,6 +70,8 @@ class World {
   void resume(ProcessId id);  // SIGCONT
   bool alive(ProcessId id) const { return processes_[static_cast<size_t>(id)].alive; }
   bool stopped(ProcessId id) const { return processes_[static_cast<size_t>(id)].stopped; }
+  // So many events it has had: as long as they are the same it has done nothing.
+  uint64_t events_of(ProcessId id) const { return processes_[static_cast<size_t>(id)].events; }
   // Everything on the host waits; its clock goes on (suspend) or not (hypervisor pause).
   enum class FrozenClock { kRuns, kStops };
   void freeze(Endpoint host, FrozenClock clock);
@@ -95,11 +97,11 @@ class World {
   // One message: `deliver` runs as `receiver` after the link's delay, and `work` of the receiver's
   // before it. False: lost, now known to the simulator only. A link that is cut while a message
   // travels loses it too (deliver isn't run).
-  bool send(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver,
+  bool send(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction&& deliver,
             Nanos work = Nanos{0});
   // The same over a connection that goes on: lost bytes are sent again until they arrive or the
   // receiver is dead.
-  void send_stream(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction deliver);
+  void send_stream(Endpoint from, Endpoint to, ProcessId receiver, InlineFunction&& deliver);
   Nanos link_delay(Endpoint from, Endpoint to);
 
   // ---- what happened ----------------------------------------------------------------------------
@@ -147,6 +149,7 @@ class World {
     bool alive = true;
     bool stopped = false;
     Endpoint host = -1;
+    uint64_t events = 0;
     std::vector<InlineFunction> waiting;
   };
   struct Frozen {
@@ -164,7 +167,7 @@ class World {
   }
   static_assert(kEndpoints * kEndpoints <= 256);  // Slot::link
   void schedule(SimTime when, uint32_t slot);
-  uint32_t new_slot(ProcessId whose, Way way, size_t link, InlineFunction run);
+  uint32_t new_slot(ProcessId whose, Way way, size_t link, InlineFunction&& run);
   void free_slot(uint32_t slot);
   void transmit(uint32_t slot);
   bool arrives(uint32_t slot);
@@ -181,7 +184,7 @@ class World {
   uint64_t hash_ = 0xcbf29ce484222325;
   bool tracing_ = false;
   std::vector<Key> heap_;
-  std::deque<Slot> slots_;  // stay where they are while they run
+  std::vector<std::unique_ptr<Slot>> slots_;  // stay where they are while they run
   std::vector<uint32_t> free_slots_;
   std::vector<Process> processes_;
   std::array<HostClock, kEndpoints> clocks_;

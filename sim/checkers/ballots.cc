@@ -38,7 +38,7 @@ class Ballots : public Checker {
 
   void wal_durable(Endpoint host, const WalRecord& r, uint64_t) override {
     const auto& ballot = ballots_[static_cast<size_t>(host)];
-    if (!ballot || ballot->answers != leader_revision_) return;
+    if (!ballot || ballot->answers != leader_revision_ || truth_.runs_by_hand(host)) return;
     // Rewinding and cloning replace WAL; that is no acknowledgement.
     if (r.end > ballot->position.lsn.value) grown(host, r.end, *ballot);
   }

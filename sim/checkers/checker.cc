@@ -24,7 +24,8 @@ bool Truth::excused(Endpoint host) {
 
 bool Truth::lawful(Endpoint host, uint32_t timeline) const {
   const auto& leader = view().leader;
-  return leader && !leader->value.vacant() && leader->value.timeline.value == timeline &&
+  return !runs_by_hand(host) && leader && !leader->value.vacant() &&
+         leader->value.timeline.value == timeline &&
          leader->value.holder == members[static_cast<size_t>(host)]->name();
 }
 
@@ -60,25 +61,6 @@ bool Truth::bound_until(Member& leader, MonoTime deadline) const {
 uint64_t Truth::system_id() const {
   const auto& init = view().init;
   return init ? init->value.system_id : 0;
-}
-
-bool Truth::safe_member_electable() const {
-  uint32_t timeline = 0;
-  uint64_t end = 0;
-  for (const auto& m : members) {
-    const DataDirectory& d = m->pg().data();
-    if (d.state != control::DataDir::kReady || d.timeline < timeline) continue;
-    end = d.timeline > timeline ? d.end() : std::max(end, d.end());
-    timeline = d.timeline;
-  }
-  for (const auto& m : members) {
-    const DataDirectory& d = m->pg().data();
-    if (!m->config().nofailover && d.state == control::DataDir::kReady && d.timeline == timeline &&
-        d.end() >= end) {
-      return true;
-    }
-  }
-  return false;
 }
 
 std::vector<std::unique_ptr<Checker>> all_checkers(Truth& truth) {

@@ -33,8 +33,12 @@ struct Truth {
   int disturbances = 0;       // faults and requests so far
   SimTime last_sync_off{-1};  // synchronous mode was last seen off by the store's truth
 
-  // What runs there somebody has promoted by hand: its WAL is nobody's history.
-  std::array<bool, kHostsMax> by_hand{};
+  // Servers that somebody promotes by hand: their WAL is nobody's history.
+  std::array<ProcessId, kHostsMax> by_hand{};
+  bool runs_by_hand(Endpoint host) const {
+    const auto i = static_cast<size_t>(host);
+    return by_hand[i] != ProcessId::kWorld && members[i]->pg().process() == by_hand[i];
+  }
 
   struct Pledge {
     NodeName to;
@@ -59,8 +63,6 @@ struct Truth {
   // backup was made it can't know: from then on timeline ids repeat and histories part.
   bool excused(Endpoint host);
   bool parted = false;
-  // Somebody electable has a complete data directory, with all WAL of the newest timeline.
-  bool safe_member_electable() const;
   // The store says that this member leads, on this timeline.
   bool lawful(Endpoint host, uint32_t timeline) const;
   // Of the cluster that the store knows; 0: none has been declared. An initdb that was given up

@@ -29,16 +29,32 @@ class Durability : public Checker {
   }
 
   void commit_released(Endpoint host, const WalRecord& r, const Release& release) override {
+    if (release.by == Release::By::kCancelled) {
+      world().count("commits.cancelled_waits");
+      cancelled_.insert(r.commit);  // its client was told that the standby may not have it
+      return;
+    }
     world().count(release.by == Release::By::kStandby ? "commits.released_by_standby"
                                                       : "commits.released_alone");
     if (release.by == Release::By::kStandby && promised(host) && r.timeline < newest_timeline_ &&
         !in_newest_.contains(r.commit) && !truth_.excused(host)) {
       return lost(Released{r, host, release, world().now()}, newest_timeline_);
     }
+    // Too late, of a line that is over: whether it may be is for one_writer to say (a frozen
+    // guest's direct clients). Nobody was promised that the new line has it.
+    if (release.by != Release::By::kStandby && r.timeline < newest_timeline_) return;
     const uint64_t system = member(host).pg().data().system_id;
     released_.push_back(
         Released{r, host, release, world().now(), system, system == truth_.system_id()});
     if (!promised(host)) released_.back().release.by = Release::By::kNoSync;
+  }
+
+  void proxy_forwarded(Endpoint proxy, const WalRecord& r, Epoch) override {
+    if (!cancelled_.contains(r.commit)) return;
+    world().violation("durability",
+                      fmt::format("proxy {} called commit {} done although its wait for the "
+                                  "standby was cancelled",
+                                  proxy, r.commit));
   }
 
   void store_applied(const store::Txn& txn, store::Revision, Endpoint by) override {
@@ -192,6 +208,7 @@ class Durability : public Checker {
   std::vector<Released> released_;
   std::vector<std::pair<SimTime, WalRecord>> inserted_;
   std::unordered_set<uint64_t> in_newest_;
+  std::unordered_set<uint64_t> cancelled_;
   uint32_t newest_timeline_ = 0;
   uint64_t maximum_lag_ = truth_.initial.maximum_lag_bytes;
   bool sync_ = truth_.initial.sync_mode != control::SyncMode::kOff;

@@ -26,8 +26,9 @@ class Fencing : public Checker {
 
   void store_applied(const store::Txn& txn, store::Revision revision, Endpoint) override {
     for (const store::Write& w : txn.writes) {
+      if (w.key != leader_key_) continue;
       const auto& leader = truth_.view().leader;
-      if (w.key != leader_key_ || !leader || leader->value.vacant()) continue;
+      if (!leader || leader->value.vacant()) continue;
       records_[revision] =
           Renewal{leader->value.holder, control::ClusterConfig::fence_after(leader->value.ttl)};
     }
@@ -47,7 +48,10 @@ class Fencing : public Checker {
       return;
     }
     const MonoTime limit = sent + record->second.fence_after;
-    if (!s.limit || limit > *s.limit) s.limit = limit;
+    if (!s.limit || limit > *s.limit) {
+      s.limit = limit;
+      s.clock_stood = false;
+    }
   }
 
   void guard_armed(Member& m, MonoTime deadline) override {
@@ -58,6 +62,8 @@ class Fencing : public Checker {
           "fencing", fmt::format("{} arms the guard without a successful renewal", m.name().str()));
     } else if (deadline > *s.limit && truth_.bound_until(m, deadline)) {
       world().count("failsafe.extended");
+    } else if (deadline > *s.limit && s.clock_stood && is_over(m)) {
+      world().count("exception.pledged_before_a_pause");
     } else if (deadline > *s.limit && holds_an_older_backup(m)) {
       world().count("exception.rolled_back_store");
     } else if (deadline > *s.limit) {
@@ -100,11 +106,21 @@ class Fencing : public Checker {
   }
 
   // The guard was frozen too, in the middle of killing: its time goes on only now.
-  void host_thawed(Endpoint host, World::FrozenClock) override {
-    states_[static_cast<size_t>(host)].unarmed_since = SimTime{-1};
+  void host_thawed(Endpoint host, World::FrozenClock clock) override {
+    State& s = states_[static_cast<size_t>(host)];
+    s.unarmed_since = SimTime{-1};
+    if (clock == World::FrozenClock::kStops) s.clock_stood = true;
   }
 
  private:
+  // A paused guest whose clock stood still takes pledges of before the pause for good when it
+  // resumes, though whoever gave them has another leader by now. It can't know; what it
+  // acknowledges is one_writer's.
+  bool is_over(Member& m) const {
+    const auto& leader = truth_.view().leader;
+    return leader && m.agent()->leading_epoch() < leader->value.epoch;
+  }
+
   // The store does not say any more whose ballots it takes to replace this leader.
   bool holds_an_older_backup(Member& m) const {
     if (!truth_.was_rolled_back) return false;
@@ -121,6 +137,7 @@ class Fencing : public Checker {
     std::map<control::RequestId, MonoTime> sent;
     std::optional<MonoTime> limit;
     SimTime unarmed_since{-1};
+    bool clock_stood = false;  // in a pause, since `limit` was set
   };
   State& state(Member& m) { return states_[static_cast<size_t>(m.host())]; }
   const std::string leader_key_ = truth_.keys.leader();

@@ -25,6 +25,7 @@ class OneWriter : public Checker {
 
   void commit_released(Endpoint host, const WalRecord& r, const Release& release) override {
     if (r.timeline >= newest_ || truth_.rolled_back(host)) return;
+    if (release.by == Release::By::kCancelled) return;  // no promise, and its client is told so
     const bool synchronous = release.by == Release::By::kStandby;
     // The standby's answer can lie in the buffers of a frozen host. What it had before it balloted
     // is in the new line, so the late acknowledgement is true.

@@ -13,7 +13,7 @@ class WalIdentity : public Checker {
   using Checker::Checker;
 
   void wal_durable(Endpoint host, const WalRecord& r, uint64_t previous) override {
-    if (truth_.by_hand[static_cast<size_t>(host)]) return;
+    if (truth_.runs_by_hand(host)) return;
     const uint64_t system =
         member(host).pg().data().system_id;  // a second initdb is another cluster
     const auto [it, added] =
@@ -31,7 +31,7 @@ class WalIdentity : public Checker {
   }
 
   void promoted(Endpoint host, uint32_t timeline, uint64_t) override {
-    if (truth_.by_hand[static_cast<size_t>(host)]) return;
+    if (truth_.runs_by_hand(host)) return;
     const auto [it, added] = owner_.try_emplace(timeline, host);
     if (!added && !truth_.excused(host)) {
       world().violation("wal_identity",

@@ -87,6 +87,7 @@ Json member_json(const Snapshot& snapshot, const MemberRecord& member) {
   if (member.pending_restart) out["pending_restart"] = true;
   if (member.disk_full != control::DiskFull::kNo) out["diskFull"] = to_string(member.disk_full);
   if (!member.upstream.empty()) out["upstream"] = member.upstream.str();
+  if (!member.slots.empty()) out["slots"] = member.slots;
   if (!member.config_problem.empty()) out["configProblem"] = member.config_problem;
   out["epoch"] = member.epoch.value;
   out["reason"] = member.reason;

@@ -6,6 +6,7 @@
 #include <httplib.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <utility>
@@ -153,14 +154,21 @@ Result<int> HttpServer::start() {
   // the few paths that take a body go through it, for its reading of bodies.
   server.set_pre_routing_handler(
       [this](const httplib::Request& request, httplib::Response& response) {
-        if (!is_peer(request) && !within_rate(request)) {
+        if (is_peer(request)) return httplib::Server::HandlerResponse::Unhandled;
+        if (!is_allowed(request)) {
+          write(error_response(403, "address_refused", "Not from this address",
+                               "api.allow lists the networks that may ask"),
+                response);
+          return httplib::Server::HandlerResponse::Handled;
+        }
+        if (!within_rate(request)) {
           auto refused = error_response(429, "too_many_requests", "Too many requests",
                                         "api.requests_per_second is the limit of one address");
           refused.headers.emplace_back("Retry-After", "1");
           write(refused, response);
           return httplib::Server::HandlerResponse::Handled;
         }
-        if (Routes::takes_body(request.method, request.path) || is_peer(request)) {
+        if (Routes::takes_body(request.method, request.path)) {
           return httplib::Server::HandlerResponse::Unhandled;
         }
         serve(request, response);
@@ -200,6 +208,14 @@ void HttpServer::publish(Snapshot snapshot) {
 std::shared_ptr<const Snapshot> HttpServer::current() const {
   const std::lock_guard lock(mutex_);
   return snapshot_;
+}
+
+bool HttpServer::is_allowed(const httplib::Request& request) const {
+  if (options_.allow.empty()) return true;
+  const std::string_view text = request.remote_addr;
+  const auto from = parse_address(text.substr(0, text.find('%')));  // without the interface
+  return from && std::ranges::any_of(options_.allow,
+                                     [&](const Network& each) { return each.contains(*from); });
 }
 
 bool HttpServer::within_rate(const httplib::Request& request) const {

@@ -21,6 +21,7 @@
 #include "api/routes.h"
 #include "api/snapshot.h"
 #include "api/tally.h"
+#include "base/network.h"
 #include "base/result.h"
 #include "env/clock.h"
 #include "env/loop.h"
@@ -45,6 +46,7 @@ struct HttpOptions {
   std::optional<HttpTls> tls = {};
   std::vector<Token> tokens = {};
   int requests_per_second = 200;            // of one address; 0: no limit
+  std::vector<Network> allow = {};          // whose requests are heard; empty: everybody's
   std::optional<Anonymous> anonymous = {};  // default: kRead on loopback, else kHealth
   // Answers POST /peer, what agents ask each other, on a thread of the server; it checks itself who
   // asks. Empty: there is no agent here.
@@ -73,6 +75,7 @@ class HttpServer {
 
   void serve(const httplib::Request& request, httplib::Response& response) const;
   Response answer(const httplib::Request& request) const;
+  bool is_allowed(const httplib::Request& request) const;
   bool within_rate(const httplib::Request& request) const;
   std::shared_ptr<const Snapshot> current() const;
 

@@ -221,6 +221,25 @@ TEST_F(HttpServerTest, CommandBeyondLoopbackIsRefused) {
   EXPECT_EQ(commands, 0);
 }
 
+TEST_F(HttpServerTest, OnlyNetworksOfTheListAreHeard) {
+  const auto answers_to = [&](std::vector<std::string> networks) {
+    HttpOptions options{.host = "127.0.0.1", .port = 0, .threads = 4};
+    for (const auto& text : networks) options.allow.push_back(Network::parse(text).value());
+    options.peers = [](std::string) -> Result<std::string> { return "pledged"; };
+    auto server = make(std::move(options));
+    const int port = server.start().value();
+    server.publish(live());
+    EXPECT_THAT(post(port, "/peer", "{}"), StartsWith("HTTP/1.1 200")) << "members are no callers";
+    return std::pair(get(port, "/primary"), post(port, "/switchover", "{}"));
+  };
+  const auto [read, commanded] = answers_to({"10.0.0.0/8", "::1"});
+  EXPECT_THAT(read, StartsWith("HTTP/1.1 403"));
+  EXPECT_THAT(read, HasSubstr("api.allow"));
+  EXPECT_THAT(commanded, StartsWith("HTTP/1.1 403"));
+  EXPECT_EQ(commands, 0);
+  EXPECT_THAT(answers_to({"10.0.0.0/8", "127.0.0.0/8"}).first, StartsWith("HTTP/1.1 200"));
+}
+
 TEST_F(HttpServerTest, LargeOrMalformedRequestsAreRefused) {
   auto server = make();
   const int port = server.start().value();

@@ -37,6 +37,19 @@ void read_tokens(MapReader& reader, Problems& problems, std::vector<api::Token>&
   }
 }
 
+void read_networks(MapReader& reader, std::vector<Network>& out) {
+  std::vector<std::string> texts;
+  reader.text_list("allow", texts);
+  for (const auto& text : texts) {
+    if (const auto network = Network::parse(text)) {
+      out.push_back(*network);
+    } else {
+      reader.problem(
+          "allow", fmt::format("\"{}\" is no network (10.0.0.0/8, fd00::/8) and no address", text));
+    }
+  }
+}
+
 }  // namespace
 
 api::HttpOptions ApiSection::options() const {
@@ -47,6 +60,7 @@ api::HttpOptions ApiSection::options() const {
   out.tokens = tokens;
   out.anonymous = anonymous;
   out.requests_per_second = requests_per_second;
+  out.allow = allow;
   return out;
 }
 
@@ -70,6 +84,7 @@ void read_api(MapReader reader, Problems& problems,
   read_tokens(reader, problems, out.tokens);
   if (reader.text("audit_file", out.audit_file)) out.audit_file = resolve(out.audit_file);
   reader.integer("requests_per_second", out.requests_per_second, {.min = 0, .max = 1'000'000});
+  read_networks(reader, out.allow);
   std::optional<int> anonymous;
   if (reader.choice("anonymous", anonymous, {"health", "read"})) {
     out.anonymous = *anonymous == 0 ? api::Anonymous::kHealth : api::Anonymous::kRead;

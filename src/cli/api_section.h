@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "api/http_server.h"
+#include "base/network.h"
 #include "cli/units.h"
 #include "cli/yaml_reader.h"
 
@@ -18,6 +19,7 @@ struct ApiSection {
   std::vector<api::Token> tokens;
   std::optional<api::Anonymous> anonymous;
   int requests_per_second = 200;
+  std::vector<Network> allow;
   std::string audit_file;  // empty: only log and store
 
   api::HttpOptions options() const;

@@ -1,5 +1,5 @@
-// Reads the cluster's records whenever the store says that something changed, and 0.15 ttl after the
-// last time at the latest. Runs on one loop's thread.
+// Reads the cluster's records whenever the store says that something changed, and 0.15 ttl after
+// the last time at the latest. Runs on one loop's thread.
 #pragma once
 
 #include <functional>

@@ -95,7 +95,10 @@ int up_command(const Platform& platform, UpOptions options) {
   install_interrupt_flag();
   if (auto s = start_supervisor(platform, *cluster); !s) return report(s.error());
   if (auto s = wait_until_ready(platform, *cluster, *wait, say); !s) {
-    if (options.foreground || interrupted()) (void)stop_cluster(platform, *cluster, say);
+    // What takes long may come yet; what failed would fail again and again.
+    const bool hopeless = s.error().code == ErrorCode::kInternal;
+    if (options.foreground || interrupted() || hopeless)
+      (void)stop_cluster(platform, *cluster, say);
     return report(s.error());
   }
   print_how_to_use(*cluster);

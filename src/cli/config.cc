@@ -8,6 +8,8 @@
 #include <set>
 #include <sstream>
 
+#include "env/guard_wire.h"
+
 namespace bascule::cli {
 namespace {
 
@@ -56,6 +58,10 @@ class Parser {
     MapReader defaults = top.map("defaults");
     read_cluster_config(defaults, config_.defaults);
     defaults.finish();
+    if (config_.node && config_.node->watchdog.mode == node::WatchdogConfig::Mode::kRequired &&
+        !node::watchdog_times(config_.defaults.ttl)) {
+      top.problem("defaults", "ttl is too short for node.watchdog, which needs 1.5 s");
+    }
     // Asked for here so that they are known names even in a file that has none of them.
     top.raw("node"), top.raw("monitor"), top.raw("proxy"), top.raw("api");
     top.finish();
@@ -69,13 +75,6 @@ class Parser {
       for (const char* section : {"node", "monitor", "api"}) {
         if (top.has(section)) top.problem(section, "can't be beside proxy.servers");
       }
-    }
-    if (config_.proxy && !config_.proxy->handover_socket.empty() && config_.node) {
-      top.problem(
-          "proxy",
-          "handover_socket: a daemon with a node can't be taken over, its agent can't be "
-          "in two processes. Run the proxy as a process of its own: a file with the section "
-          "proxy and the same store");
     }
     check_ports();
     if (!problems_.list.empty()) return fail(ErrorCode::kInvalid, render());
@@ -201,6 +200,17 @@ class Parser {
     }
   }
 
+  void read_watchdog(MapReader reader, node::WatchdogConfig& watchdog) {
+    int mode = static_cast<int>(watchdog.mode);
+    reader.choice("mode", mode, {"off", "automatic", "required"});
+    watchdog.mode = static_cast<node::WatchdogConfig::Mode>(mode);
+    reader.text("device", watchdog.device);
+    if (!watchdog.device.starts_with('/') || watchdog.device.size() > env::kWatchdogPathMax) {
+      reader.problem("device", "must be an absolute path");
+    }
+    reader.finish();
+  }
+
   void read_node(MapReader reader) {
     NodeSection node;
     std::string name;
@@ -223,6 +233,7 @@ class Parser {
     reader.integer("priority", node.priority, {.min = 0, .max = 1000});
     reader.flag("nofailover", node.nofailover);
     read_tags(reader, node.tags);
+    read_watchdog(reader.map("watchdog"), node.watchdog);
     read_commands(reader, node);
     MapReader postgresql = reader.map("postgresql");
     postgresql.integer("version", node.pg_version, {.min = 13, .max = 18});

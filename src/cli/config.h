@@ -51,6 +51,7 @@ struct NodeSection {
   int priority = 100;
   bool nofailover = false;
   control::MemberTags tags;
+  node::WatchdogConfig watchdog;
   node::HookConfig hooks;
   std::optional<node::CopyMethod> bootstrap;
   std::vector<node::CopyMethod> replica_methods;

@@ -119,9 +119,10 @@ TEST(Config, AWrongEtcdIsRefusedByTheKeyThatIsWrong) {
 TEST(Config, AnUnknownKeyNamesItsLineAndTheNearestKnownOne) {
   EXPECT_EQ(problems_of(with_node_line("no_failover: true")),
             "/etc/b.yaml:20: node.no_failover: unknown key; did you mean \"nofailover\"?");
-  EXPECT_THAT(problems_of(with_node_line("xyzzy: 1")),
-              AllOf(HasSubstr("node.xyzzy: unknown key; known here: bootstrap, client_users, clonefrom"),
-                    Not(HasSubstr("did you mean"))));
+  EXPECT_THAT(
+      problems_of(with_node_line("xyzzy: 1")),
+      AllOf(HasSubstr("node.xyzzy: unknown key; known here: bootstrap, client_users, clonefrom"),
+            Not(HasSubstr("did you mean"))));
 }
 
 TEST(Config, AKeyThatIsThereTwiceIsRefused) {
@@ -160,6 +161,14 @@ TEST(Config, TwoListenersOnOnePortAreRefused) {
   EXPECT_THAT(problems_of("cluster: {name: main}\nstore: file:/x\napi: {listen: '127.0.0.1:1'}\n"
                           "proxy: {writer: '127.0.0.1:1', userlist_file: u}\n"),
               HasSubstr("api.listen: port 1 is also that of proxy.writer"));
+}
+
+TEST(Config, NetworksOfTheApiAreChecked) {
+  const std::string head = "cluster: {name: main}\nstore: file:/x\n";
+  EXPECT_THAT(problems_of(head + "api: {allow: [10.0.0.0/8, 'fe80::/10', 192.0.2.7]}\n"),
+              Not(HasSubstr("api.allow")));
+  EXPECT_THAT(problems_of(head + "api: {allow: [10.0.0.0/33]}\n"),
+              HasSubstr("api.allow: \"10.0.0.0/33\" is no network"));
 }
 
 TEST(Config, RenderedDynamicConfigurationReadsBackTheSame) {

@@ -129,6 +129,7 @@ std::string node_config(const LocalCluster& cluster, const LocalNode& node,
   out += fmt::format(
       "node:\n"
       "  name: {}\n  data_dir: \"{}\"\n  run_dir: \"{}\"\n  host: {}\n  port: {}\n"
+      "  watchdog:\n    mode: off  # one device can't serve several members of a host\n"
       "  postgresql:\n    bin_dir: \"{}\"\n"
       "  superuser:\n    user: {}\n"
       "  replication:\n    password_file: \"{}\"\n"

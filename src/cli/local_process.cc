@@ -201,6 +201,12 @@ std::map<std::string, std::string> progress_lines(const control::ClusterView& vi
   return lines;
 }
 
+// Why the last attempt to make the cluster failed; empty: none has, or it is there.
+std::string why_not_made(const control::ClusterView& view) {
+  const bool made = view.init && view.init->value.system_id != 0;
+  return !made && view.leader && view.leader->value.vacant() ? view.leader->value.why : "";
+}
+
 }  // namespace
 
 bool records_are_ready(const control::ClusterView& view, const LocalCluster& cluster) {
@@ -295,14 +301,24 @@ Status wait_until_ready(const Platform& platform, const LocalCluster& cluster, M
   if (!session) return std::unexpected(session.error());
   std::set<std::string> shown;  // what is tried again and again is said once
   bool following = false;
+  // An attempt of before we came says nothing: what it failed for may be mended.
+  std::optional<store::Revision> before;
+  std::string failed;
   const bool ready = (*session)->follow(left(), [&](const control::ClusterView& view) {
+    const store::Revision leader = view.leader ? view.leader->revision : 0;
+    if (leader != before.value_or(leader)) failed = why_not_made(view);
+    if (!before) before = leader;
     following = view.leader && view.leader->value.phase == control::LeaderPhase::kFollowing;
     for (const auto& [name, text] : progress_lines(view)) {
       const std::string line = fmt::format("{}: {}", name, text);
       if (shown.insert(line).second) say(line);
     }
-    return records_are_ready(view, cluster) || interrupted();
+    return !failed.empty() || records_are_ready(view, cluster) || interrupted();
   });
+  if (!failed.empty()) {
+    return fail(ErrorCode::kInternal, "the cluster could not be made: " + failed,
+                fmt::format("Its logs are in {}", cluster.layout().log_dir()));
+  }
   if (interrupted()) return fail(ErrorCode::kTimeout, "interrupted");
   if (!ready) {
     return fail(ErrorCode::kTimeout,

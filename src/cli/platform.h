@@ -10,8 +10,8 @@
 
 #include "env/disk.h"
 #include "env/entropy.h"
-#include "env/handover.h"
 #include "env/file_watch.h"
+#include "env/handover.h"
 #include "env/http.h"
 #include "env/loop.h"
 #include "env/net.h"

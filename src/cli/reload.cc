@@ -27,6 +27,7 @@ void compare_nodes(const NodeSection& a, const NodeSection& b, Differences& out)
   out.compare("node.host", a.host, b.host);
   out.compare("node.port", a.port, b.port);
   out.compare("node.region", a.region, b.region);
+  out.compare("node.watchdog", a.watchdog, b.watchdog);
   out.compare("node.replica_methods", a.replica_methods, b.replica_methods);
   out.compare("node.postgresql.version", a.pg_version, b.pg_version);
   out.compare("node.postgresql.bin_dir", a.bin_dir, b.bin_dir);
@@ -45,6 +46,7 @@ void compare_apis(const ApiSection& a, const ApiSection& b, Differences& out) {
   out.compare("api.tls", tls(a), tls(b));
   out.compare("api.anonymous", a.anonymous, b.anonymous);
   out.compare("api.requests_per_second", a.requests_per_second, b.requests_per_second);
+  out.compare("api.allow", a.allow, b.allow);
   out.compare("api.audit_file", a.audit_file, b.audit_file);
 }
 

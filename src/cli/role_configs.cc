@@ -57,6 +57,7 @@ Result<node::NodeConfig> node_config(const DaemonConfig& config, env::Disk& disk
   out.agent.priority = section.priority;
   out.agent.nofailover = section.nofailover;
   out.agent.tags = section.tags;
+  out.watchdog = section.watchdog;
   out.hooks = section.hooks;
   out.bootstrap = section.bootstrap;
   out.replica_methods = section.replica_methods;

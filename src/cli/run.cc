@@ -35,6 +35,9 @@ constexpr int kStoreThreads = 2;
 constexpr int kNodeThreads = 8;
 constexpr Millis kStoreTimeout{1000};
 constexpr Millis kPublishEvery{1000};
+constexpr Nanos kHandOverWithin = 60s;  // where nothing depends on the time
+constexpr Nanos kHoldOnAgain = 200ms;
+constexpr Nanos kBetweenAgain = 200ms;
 
 // Beside the pid file: where tools and people look for what the daemon says about itself.
 std::string proxy_events_file(const DaemonConfig& config) {
@@ -66,6 +69,7 @@ class Daemon {
     watch_.reset();
     lease_.reset();
     loop_->cancel(publish_timer_);
+    loop_->cancel(hold_on_timer_);
     api_.reset();
     api_pool_.reset();
     acks_.reset();
@@ -171,11 +175,12 @@ class Daemon {
     config->process.reload = [this](std::function<void(Status)> done) {
       loop_->post([this, done = std::move(done)] { done(reload()); });
     };
-    config->process.shut_down = [this] { loop_->post([this] { on_signal(); }); };
+    config->process.shut_down = [this] { loop_->post([this] { end_unless_between(); }); };
     if (!config_.proxy->handover_socket.empty() && platform_.hand_over != nullptr) {
       hand_over_ = platform_.hand_over;
-      config->process.pass_cancel = [this](uint32_t pid, const std::string& secret) {
-        hand_over_->pass_cancel(pid, secret);
+      config->process.pass_cancel = [this](uint32_t pid, const std::string& secret,
+                                           env::Callback done) {
+        hand_over_->pass_cancel(pid, secret, std::move(done));
       };
     }
     proxy_ = std::make_unique<proxy::Proxy>(std::move(*config), platform_.engines);
@@ -196,27 +201,53 @@ class Daemon {
   // Everything accepts: whoever ran before may stop, and the next may come.
   Status offer_hand_over() {
     if (hand_over_ == nullptr) return {};
-    hand_over_->accepted();
+    if (auto s = hand_over_->accepted(*loop_); !s) return s;
     env::HandOverEvents events;
-    events.prepare = [this] {
-      pid_file_.reset();
-      loop_->cancel(publish_timer_);
-      api_.reset();
-      monitor_.reset();  // two of one name must not look after the databases
-    };
+    events.prepare = [this](auto done) { prepare_hand_over(std::move(done)); };
     events.aborted = [this] { hold_on(); };
     events.taken = [this] {
       log(LogLevel::kInfo, who_, "taken over: ends when its clients have left");
       proxy_->leave();
     };
-    events.cancel = [this](uint32_t pid, const std::string& secret) {
-      proxy_->cancel(pid, secret);
+    events.cancel = [this](uint32_t pid, const std::string& secret, env::Callback done) {
+      proxy_->cancel(pid, secret, std::move(done));
     };
     return hand_over_->offer(*loop_, config_.proxy->handover_socket, std::move(events));
   }
 
+  void prepare_hand_over(std::function<void(Result<Nanos>)> done) {
+    if (stopping_) return done(fail(ErrorCode::kConflict, "the running process is stopping"));
+    if (!node_) {
+      let_go();
+      return done(kHandOverWithin);
+    }
+    node_->leave([this, done = std::move(done)](Result<MonoTime> until) {
+      if (!until) return done(std::unexpected(until.error()));
+      let_go();
+      node_.reset();
+      // Half of what is left is ours, should nobody come.
+      done(*until == MonoTime::max() ? kHandOverWithin : (*until - loop_->now()) / 2);
+    });
+  }
+
+  void let_go() {
+    pid_file_.reset();
+    loop_->cancel(publish_timer_);
+    api_.reset();
+    monitor_.reset();  // two of one name must not look after the databases
+  }
+
   // Nobody took over after all.
   void hold_on() {
+    if (config_.node) {
+      if (auto s = start_node(); !s) {
+        log(LogLevel::kError, who_, "the agent does not run: trying again",
+            {{"reason", s.error().to_string()}});
+        node_.reset();
+        hold_on_timer_ = loop_->call_after(kHoldOnAgain, [this] { hold_on(); });
+        return;
+      }
+    }
     if (!config_.pid_file.empty()) {
       auto created = PidFile::create(platform_.disk, platform_.process, config_.pid_file);
       if (created) pid_file_ = std::move(*created);
@@ -376,6 +407,12 @@ class Daemon {
     passwords_->start();
   }
 
+  // Of three processes the middle one may lose its clients first.
+  void end_unless_between() {
+    if (hand_over_ == nullptr || !hand_over_->between()) return on_signal();
+    loop_->call_after(kBetweenAgain, [this] { end_unless_between(); });
+  }
+
   void on_signal() {
     if (std::exchange(stopping_, true) || !node_) {
       loop_->stop();
@@ -395,6 +432,7 @@ class Daemon {
   control::ClusterView view_;
   std::optional<MonoTime> view_seen_at_;
   env::TimerId publish_timer_ = env::TimerId::kNone;
+  env::TimerId hold_on_timer_ = env::TimerId::kNone;
   std::unique_ptr<OpenStore> store_;
   std::unique_ptr<env::HttpClient> http_;  // to other members' APIs
   std::unique_ptr<node::Node> node_;

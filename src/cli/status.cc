@@ -156,6 +156,9 @@ std::string render_status(const ClusterView& view, const std::string& cluster,
                 fmt::format("no room for {}", control::to_string(member.disk_full));
     }
     for (const std::string& tag : tags_of(member)) reason += (reason.empty() ? "" : ", ") + tag;
+    for (const auto& [slot, state] : member.slots) {
+      reason += fmt::format("{}slot {}: {}", reason.empty() ? "" : ", ", slot, state);
+    }
     if (!member.config_problem.empty()) {
       reason += (reason.empty() ? "" : ", ") + ("configuration refused: " + member.config_problem);
     }
@@ -223,6 +226,7 @@ ordered_json status_json(const ClusterView& view, const std::string& cluster) {
                               {"upstream", member.upstream.str()},
                               {"pendingRestart", member.pending_restart},
                               {"diskFull", control::to_string(member.disk_full)},
+                              {"slots", member.slots},
                               {"configProblem", member.config_problem},
                               {"writtenAt", to_iso8601(member.written_at)}});
   }

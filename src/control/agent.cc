@@ -11,7 +11,9 @@ constexpr Millis kReadTimeout{1000};
 constexpr Millis kAnswerMin{300}, kAnswerMax{2000};
 constexpr size_t kLateMax = 16;
 constexpr Millis kPublishEvery{1000};
+constexpr Millis kPublishesApart{100};
 constexpr Millis kRetryMax{5000};
+constexpr Millis kAskSourceEvery{2000};
 constexpr Millis kHighWaterEvery{10000};
 constexpr Millis kObservedGap{5000};
 constexpr Millis kCopiesAvoided{300000};
@@ -75,7 +77,7 @@ Agent::Agent(Agent&&) noexcept = default;
 Agent& Agent::operator=(Agent&&) noexcept = default;
 
 Effects Agent::start(MonoTime now) { return impl_->start(now); }
-Effects Agent::step(Event event, MonoTime now) { return impl_->step(std::move(event), now); }
+Effects Agent::step(Event event, MonoTime now) { return impl_->step(event, now); }
 MonoTime Agent::next_wakeup() const { return impl_->wake_; }
 void Agent::set_wall_time(WallTime wall) { impl_->wall_ = wall; }
 Phase Agent::phase() const { return impl_->phase_; }
@@ -83,7 +85,7 @@ const std::string& Agent::reason() const { return impl_->reason_; }
 Epoch Agent::leading_epoch() const { return impl_->held_ ? impl_->held_->record.epoch : Epoch{}; }
 MonoTime Agent::deadline() const { return impl_->held_ ? impl_->held_->deadline : MonoTime{}; }
 MonoTime Agent::proved_at() const { return impl_->held_ ? impl_->held_->proved_at : MonoTime{}; }
-const ClusterView& Agent::cluster() const { return impl_->view_; }
+const ClusterView& Agent::cluster() const { return *impl_->view_; }
 const LocalState& Agent::local() const { return impl_->local_; }
 
 Agent::Impl::Impl(AgentConfig config, LocalState persisted, MonoTime now, UnsafeMutations unsafe)
@@ -98,6 +100,7 @@ Agent::Impl::Impl(AgentConfig config, LocalState persisted, MonoTime now, Unsafe
     local_.task_result = "failed: the agent was started again meanwhile";
   }
   revision_seen_ = local_.highest_revision;
+  introduce(draft_);
 }
 
 Effects Agent::Impl::start(MonoTime now) {
@@ -109,7 +112,7 @@ Effects Agent::Impl::start(MonoTime now) {
   return std::exchange(out_, {});
 }
 
-Effects Agent::Impl::step(Event event, MonoTime now) {
+Effects Agent::Impl::step(Event& event, MonoTime now) {
   now_ = std::max(now_, now);
   std::visit([this](auto& e) { on(e); }, event);
   decide();
@@ -154,16 +157,18 @@ void Agent::Impl::on(event::StoreRead& e) {
     if (!have_view_) reason_ = "the store does not answer: " + e.result.error().to_string();
     return;
   }
-  if (have_view_ && doubt_.empty() && !doubt_about(*e.result).empty()) good_ = std::move(view_);
+  if (have_view_ && doubt_.empty() && !doubt_about(**e.result).empty()) good_ = std::move(view_);
   view_ = *std::move(e.result);
   const MonoTime unchanged_at = have_view_ ? view_begun_ : MonoTime{};
   have_view_ = true;
   view_begun_ = read_sent_;
-  if (view_.leader_revision != leader_seen_) {
-    leader_seen_ = view_.leader_revision;
+  if (view_->leader_revision != leader_seen_) {
+    leader_seen_ = view_->leader_revision;
     leader_seen_at_ = now_;
     leader_written_after_ = unchanged_at;
   }
+  const bool stops = view_->leader && view_->leader->value.phase == LeaderPhase::kStopping;
+  if (!stops || stopping_since_ == MonoTime{}) stopping_since_ = stops ? now_ : MonoTime{};
   learn_store();
   if (doubt_.empty()) count_failovers();
   if (held_) adopt_revision();
@@ -174,22 +179,22 @@ void Agent::Impl::on(event::StoreRead& e) {
 // Remembers what was seen and refuses elections in a store that is not what it was.
 void Agent::Impl::learn_store() {
   if (local_.store_identity.empty()) {
-    local_.store_identity = view_.identity;
+    local_.store_identity = view_->identity;
     persist({});
   }
-  doubt_ = doubt_about(view_);
-  if (!doubt_.empty() && seeded_anew(view_)) trust_store();
+  doubt_ = doubt_about(*view_);
+  if (!doubt_.empty() && seeded_anew(*view_)) trust_store();
   if (!doubt_.empty()) {
     if (doubt_since_ == MonoTime{}) doubt_since_ = now_;
-    if (view_.identity == local_.store_identity) rolled_back_ = doubt_;
+    if (view_->identity == local_.store_identity) rolled_back_ = doubt_;
     return;
   }
   doubt_since_ = {};
-  revision_seen_ = view_.revision;
-  local_.highest_revision = view_.revision;
-  if (view_.seed) local_.seed = std::max(local_.seed, view_.seed->value.number);
-  if (view_.leader && view_.leader->value.epoch > local_.highest_epoch) {
-    local_.highest_epoch = view_.leader->value.epoch;
+  revision_seen_ = view_->revision;
+  local_.highest_revision = view_->revision;
+  if (view_->seed) local_.seed = std::max(local_.seed, view_->seed->value.number);
+  if (view_->leader && view_->leader->value.epoch > local_.highest_epoch) {
+    local_.highest_epoch = view_->leader->value.epoch;
     persist({});
   }
 }
@@ -297,9 +302,9 @@ void Agent::Impl::run(Op op) {
   out_.push_back(effect::StartOp{id, std::move(op)});
 }
 
-void Agent::Impl::on(const event::Observed& e) {
+void Agent::Impl::on(event::Observed& e) {
   if (e.status.sampled_at < pg_ignored_until_) return;
-  pg_ = e.status;
+  pg_ = std::move(e.status);
   have_pg_ = true;
   // What is replayed is whole records on disk; what is received may end within one.
   const Position replayed{pg_.timeline, pg_.replay_lsn};
@@ -333,6 +338,7 @@ void Agent::Impl::on(const event::Retagged& e) {
   config_.priority = e.priority;
   config_.nofailover = e.nofailover;
   config_.tags = e.tags;
+  introduce(draft_);
   relays_avoided_.clear();
 }
 
@@ -383,6 +389,10 @@ void Agent::Impl::op_error(const Op& op, const Error& error) {
   note(LogLevel::kWarn, "operation failed", error.to_string(),
        {{"operation", std::string(op_name(op))}});
   if (std::holds_alternative<op::Reload>(op)) return reload_failed(error);
+  if (!held_ && std::holds_alternative<op::VerifyReceived>(op)) {
+    ask_source_at_ = now_ + kAskSourceEvery;  // a ballot need not wait for that
+    return;
+  }
   op_failed(error);
   if (const auto* set = std::get_if<op::SetSync>(&op)) {
     sync_set_.apply_failed({set->standbys, set->count});
@@ -404,8 +414,8 @@ void Agent::Impl::op_error(const Op& op, const Error& error) {
   } else if (std::holds_alternative<op::Promote>(op)) {
     stand_down("promotion failed: " + error.message, Release::kYes);
   } else if (std::holds_alternative<op::StartPrimary>(op) && held_for_ == HeldFor::kRestart &&
-             keeps_trying()) {
-    reason_ = why_disk_full() + ": " + error.message;
+             !why_start_again().empty()) {
+    reason_ = why_start_again() + ": " + error.message;
   } else if (std::holds_alternative<op::InitDb>(op) ||
              std::holds_alternative<op::StartPrimary>(op)) {
     stand_down("start failed: " + error.message, Release::kYes);
@@ -448,12 +458,12 @@ std::string Agent::Impl::sync_name() const { return config_.name.str() + "_" + l
 void Agent::Impl::new_incarnation() {
   // Over the old one and the revision: never repeats.
   const uint64_t hash =
-      fnv1a(fmt::format("{}/{}/{}", local_.incarnation, config_.new_incarnation, view_.revision));
+      fnv1a(fmt::format("{}/{}/{}", local_.incarnation, config_.new_incarnation, view_->revision));
   local_.incarnation = fmt::format("{:08x}", static_cast<uint32_t>(hash ^ (hash >> 32)));
 }
 
 Upstream Agent::Impl::upstream_of(const NodeName& member) const {
-  const MemberRecord* m = view_.member(member);
+  const MemberRecord* m = view_->member(member);
   return m ? Upstream{member, m->host, m->port} : Upstream{member, "", 0};
 }
 
@@ -466,7 +476,7 @@ void Agent::Impl::set_phase(Phase phase, std::string reason) {
       sample_every(100ms);
       break;
     case Phase::kFollowing:
-      sample_every(250ms);
+      sample_every(leader_stops() ? 10ms : 250ms);  // writes wait
       break;
     case Phase::kDraining:
       sample_every(10ms);  // writes wait for it
@@ -488,19 +498,9 @@ void Agent::Impl::note(LogLevel level, std::string what, std::string why,
   out_.push_back(effect::Note{level, std::move(what), std::move(why), std::move(fields)});
 }
 
-// All but what is told once a second only.
-void Agent::Impl::describe(MemberRecord& m) const {
+// What its own file says.
+void Agent::Impl::introduce(MemberRecord& m) const {
   m.name = config_.name;
-  const bool primary = held_ && pg_.run == PgRun::kPrimary;
-  m.role = primary                            ? "primary"
-           : pg_.run != PgRun::kStandby       ? "none"
-           : phase_ == Phase::kStandbyLeading ? "standby leader"
-                                              : "replica";
-  const bool follows = phase_ == Phase::kFollowing || phase_ == Phase::kStandbyLeading;
-  m.state = follows && pg_.receiver_streaming ? "streaming" : std::string(to_string(phase_));
-  m.epoch = view_.leader ? view_.leader->value.epoch : Epoch{};
-  m.timeline = pg_.timeline;
-  m.checkpoint_timeline = pg_.checkpoint_timeline;
   m.host = config_.host;
   m.port = config_.port;
   m.api_url = config_.api_url;
@@ -508,6 +508,20 @@ void Agent::Impl::describe(MemberRecord& m) const {
   m.priority = config_.priority;
   m.nofailover = config_.nofailover;
   m.tags = config_.tags;
+}
+
+// How it is; all but what is told once a second only.
+void Agent::Impl::describe(MemberRecord& m) const {
+  const bool primary = held_ && pg_.run == PgRun::kPrimary;
+  m.role = primary                            ? "primary"
+           : pg_.run != PgRun::kStandby       ? "none"
+           : phase_ == Phase::kStandbyLeading ? "standby leader"
+                                              : "replica";
+  const bool follows = phase_ == Phase::kFollowing || phase_ == Phase::kStandbyLeading;
+  m.state = follows && pg_.receiver_streaming ? "streaming" : to_string(phase_);
+  m.epoch = view_->leader ? view_->leader->value.epoch : Epoch{};
+  m.timeline = pg_.timeline;
+  m.checkpoint_timeline = pg_.checkpoint_timeline;
   m.upstream = pg_.run == PgRun::kStandby && pg_.upstream ? *pg_.upstream : NodeName();
   m.config_problem = parameters_problem_;
   m.task = local_.task;
@@ -515,11 +529,13 @@ void Agent::Impl::describe(MemberRecord& m) const {
   m.sync_name = sync_name();
   m.system_id = pg_.system_id;
   m.pending_restart = pg_.pending_restart;
+  m.slots = pg_.slots;
   m.disk_full = pg_.disk_full;
   m.restart_first = pg_.pending_restart && pg_.pending_lowers;
 }
 
-// Tells the others how this member is: at once where it matters, positions every second.
+// Tells the others how this member is: positions every second, all else at once. Of what passes
+// quickly, as phases do while the leader changes, only some: everybody reads each.
 void Agent::Impl::publish() {
   if (!have_view_ || !have_pg_ || !doubt_.empty() || txn_pending(TxnKind::kPublish)) return;
   if (!name_is_ours_) return;  // the record may be another's
@@ -529,6 +545,7 @@ void Agent::Impl::publish() {
   if (published_ && now_ < published_at_ + kPublishEvery) {
     wake_at(published_at_ + kPublishEvery);
     if (draft_ == published_record_) return;
+    if (now_ < published_at_ + kPublishesApart) return wake_at(published_at_ + kPublishesApart);
   }
   draft_.reason = reason_;
   draft_.flush_lsn = pg_.flush_lsn;
@@ -541,8 +558,8 @@ void Agent::Impl::publish() {
   m.written_at = wall_;
   if (local_.high_water.known() && now_ >= persisted_at_ + kHighWaterEvery) persist({});
   // A member that is removed at this moment does not come back by this.
-  const auto removed = view_.removed.find(config_.name);
-  const Revision known = removed == view_.removed.end() ? 0 : removed->second.revision;
+  const auto removed = view_->removed.find(config_.name);
+  const Revision known = removed == view_->removed.end() ? 0 : removed->second.revision;
   commit(TxnKind::kPublish,
          {{{keys_.removed(config_.name), known}}, {{keys_.member(config_.name), encode(m)}}});
 }

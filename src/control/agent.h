@@ -50,6 +50,7 @@ struct UnsafeMutations {
   bool ballot_despite_pledge = false;
   bool force_despite_pledges = false;  // forced over a leader that may go on by pledges
   bool trust_leaders_clock = false;    // of the simulated proxies: what the leader says is believed
+  bool forward_cancelled_waits = false;  // likewise: PostgreSQL's warning passes for an answer
 };
 
 // What the member does, for status and for checkers. Names are shown to people.

@@ -23,7 +23,7 @@ void Agent::Impl::hung() {
   reason_ = answers ? "storage does not take writes" : "PostgreSQL does not answer the probe";
   if (hung_since_ == MonoTime{}) hung_since_ = now_ - (answers ? pg_.write_waits : Nanos{0});
   const MonoTime limit = hung_since_ + config().ttl;
-  if (view_.paused || now_ < limit) return wake_at(view_.paused ? now_ + 1s : limit);
+  if (view_->paused || now_ < limit) return wake_at(view_->paused ? now_ + 1s : limit);
   hung_since_ = {};
   note(LogLevel::kWarn, "detected", reason_ + " for ttl: PostgreSQL is killed");
   crashed(answers ? "its storage did not take writes" : "it did not answer");
@@ -43,7 +43,7 @@ void Agent::Impl::crashed(std::string how) {
 }
 
 void Agent::Impl::apply_crash_policy() {
-  if (view_.paused) {
+  if (view_->paused) {
     reason_ = "paused: PostgreSQL is gone (" + crash_ + "), nothing is done";
     if (held_->record.phase != LeaderPhase::kPreparing && !txn_pending(TxnKind::kLeader)) {
       LeaderRecord record = held_->record;
@@ -55,18 +55,19 @@ void Agent::Impl::apply_crash_policy() {
   }
   const ClusterConfig c = config();
   // On a disk that is full or hangs the next start ends as this one did.
-  const bool full = pg_.disk_full != DiskFull::kNo && !keeps_trying();
+  const std::string again = why_start_again();
+  const bool full = pg_.disk_full != DiskFull::kNo && again.empty();
   const bool loop = crashes_ >= kCrashesMax || full || !restart_helps_;
   const bool wanted = c.on_crash == OnCrash::kFailover || loop ||
                       (c.on_crash == OnCrash::kRestartThenFailover && crashes_ > 1);
   const bool safe = sync_was_healthy_ || (c.sync_mode == SyncMode::kOff && loop);
   const bool held = failovers_held_until().has_value();
-  if (wanted && safe && !held && !keeps_trying()) {
+  if (wanted && safe && !held && again.empty()) {
     return stand_down("PostgreSQL is gone (" + crash_ + (full ? "; " + why_disk_full() : "") + ")",
                       Release::kYes);
   }
   note(LogLevel::kInfo, "restart in place",
-       keeps_trying() ? why_disk_full()
+       !again.empty() ? again
        : held         ? why_held()
        : wanted       ? "no synchronous standby was healthy: nobody else is safe"
                       : "on_crash: restart");

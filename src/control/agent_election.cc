@@ -7,15 +7,14 @@ namespace {
 
 constexpr Millis kSlowerBallots{80};       // ballots of live members come within this
 constexpr Millis kHandoverPatience{2000};  // the named successor goes first
-constexpr Millis kSuccessorAlone{500};     // ... and for so long the old primary is not started
 constexpr Millis kLookOften{60}, kLookOftenFor{3000};
 
 }  // namespace
 
 // The record is vacant or has expired.
 void Agent::Impl::contest() {
-  const Revision revision = view_.leader_revision;
-  const LeaderRecord& last = view_.leader->value;
+  const Revision revision = view_->leader_revision;
+  const LeaderRecord& last = view_->leader->value;
   if (contest_revision_ != revision) {
     contest_revision_ = revision;
     contest_since_ = now_;
@@ -27,14 +26,12 @@ void Agent::Impl::contest() {
                                            to_ms(now_ - leader_seen_at_)),
          {{"epoch", std::to_string(last.epoch.value)}});
   }
-  if (view_.paused)
+  if (view_->paused)
     return set_phase(pg_down() ? Phase::kStopped : Phase::kFollowing,
                      "paused: no election is held");
   if (op_running() || !persists_.empty() || !may_retry()) return;
-  if (pg_down()) {
-    if (!leaves_it_to_successor()) start_from_stopped(nullptr);
-    return;
-  }
+  if (leaves_it_to_successor()) return;
+  if (pg_down()) return start_from_stopped(nullptr);
   if (pg_.run != PgRun::kStandby) {
     set_phase(Phase::kIsolated, "no leader; PostgreSQL is not ready for an election");
     return give_up_hung(config().promote_timeout);
@@ -62,26 +59,13 @@ void Agent::Impl::contest() {
                                  "this member does not ballot",
                                  located_->to_string(), local_.high_water.to_string()));
   }
-  const auto own = view_.ballots.find(config_.name);
-  if (own == view_.ballots.end() || own->second.value.answers != revision ||
+  const auto own = view_->ballots.find(config_.name);
+  if (own == view_->ballots.end() || own->second.value.answers != revision ||
       own->second.value.position != *located_) {
     return place_ballot();
   }
   if (!last.vacant() && !leader_expired()) await_expiry(last);
   consider_take_over();
-}
-
-// After a planned hand-over nobody needs the ballot of who handed over; its start would only take
-// processor and disk from a successor on the same machine.
-bool Agent::Impl::leaves_it_to_successor() {
-  const LeaderRecord& last = view_.leader->value;
-  const MonoTime until = contest_since_ + kSuccessorAlone;
-  if (released_by_us_ != view_.leader_revision || last.handover_to.empty() || now_ >= until) {
-    return false;
-  }
-  wake_at(until);
-  set_phase(Phase::kStopped, fmt::format("{} takes over as planned", last.handover_to.str()));
-  return true;
 }
 
 // A standby that hangs (stopped, or on a disk that does) is killed and started again, alone:
@@ -102,7 +86,7 @@ void Agent::Impl::give_up_hung(Millis patience) {
 bool Agent::Impl::wal_was_lost() const {
   const Position& high = local_.high_water;
   if (high.timeline == located_->timeline) return located_->lsn < high.lsn;
-  const Lineage line = lineage(view_.history, view_.leader->value.epoch);
+  const Lineage line = lineage(view_->history, view_->leader->value.epoch);
   const auto here = located_on(line);
   const auto before = place(line, high);
   return here && before && *here < *before;
@@ -111,12 +95,12 @@ bool Agent::Impl::wal_was_lost() const {
 void Agent::Impl::place_ballot() {
   if (txn_pending(TxnKind::kBallot) || txn_pending(TxnKind::kTakeOver)) return;
   Lsn newest = pg_.upstream_lsn;
-  if (pledge_ && pledge_->epoch == view_.leader->value.epoch) {
+  if (pledge_ && pledge_->epoch == view_->leader->value.epoch) {
     newest = std::max(newest, pledge_->flush_lsn);  // its record may have been silent for long
   }
   const uint64_t behind = newest > located_->lsn ? newest.value - located_->lsn.value : 0;
   const Ballot ballot{.member = config_.name,
-                      .answers = view_.leader_revision,
+                      .answers = view_->leader_revision,
                       .position = *located_,
                       .origin = located_origin_,
                       .receiver_lag_bytes = behind,
@@ -125,7 +109,7 @@ void Agent::Impl::place_ballot() {
   set_phase(Phase::kBalloting, "placing the ballot at " + located_->to_string());
   note(LogLevel::kInfo, "balloted", "WAL ends at " + located_->to_string(),
        {{"position", located_->to_string()}});
-  commit(TxnKind::kBallot, {{{keys_.leader(), view_.leader_revision},
+  commit(TxnKind::kBallot, {{{keys_.leader(), view_->leader_revision},
                              {keys_.ballot(config_.name), ballot_revision()}},
                             {{keys_.ballot(config_.name), encode(ballot)}}});
 }
@@ -137,7 +121,7 @@ void Agent::Impl::consider_take_over() {
     wake_at(now_ + kLookOften);
   }
   if (txn_pending(TxnKind::kTakeOver) || txn_pending(TxnKind::kBallot)) return;
-  const Election election = elect(view_, unsafe_);
+  const Election election = elect(*view_, unsafe_);
   if (fetches_first(election)) return;
   const auto rank = election.rank_of(config_.name);
   if (!rank) {
@@ -147,7 +131,7 @@ void Agent::Impl::consider_take_over() {
     }
     return set_phase(Phase::kCandidate, "no take-over: " + election.summary);
   }
-  const LeaderRecord& last = view_.leader->value;
+  const LeaderRecord& last = view_->leader->value;
   const bool early = !last.vacant() && !leader_expired();
   if (const std::string why = early ? early_obstacle() : ""; !why.empty()) {
     return set_phase(Phase::kCandidate, "waiting until the record expires: " + why);
@@ -160,7 +144,7 @@ void Agent::Impl::consider_take_over() {
                                  to_ms(*until - now_) / 1000));
   }
   const Millis window = config().ballot_window;
-  const bool synchronous = view_.sync && !view_.sync->value.generations.empty();
+  const bool synchronous = view_->sync && !view_->sync->value.generations.empty();
   MonoTime start = contest_since_;
   // Asynchronous: the slower members may have more. Synchronous: what must survive is here already,
   // but a standby that has a little more would have to be rewound before it can acknowledge again.
@@ -170,7 +154,7 @@ void Agent::Impl::consider_take_over() {
   if (!last.handover_to.empty() && last.vacant() && last.handover_to != config_.name) {
     start = std::max(start, contest_since_ + kHandoverPatience);
   }
-  if (released_by_us_ == view_.leader_revision) {  // after everybody else who could
+  if (released_by_us_ == view_->leader_revision) {  // after everybody else who could
     start += window * (static_cast<int>(election.ranking.size()) + 1);
   }
   if (promotions_failed_ > 0) {
@@ -182,6 +166,7 @@ void Agent::Impl::consider_take_over() {
                      "may take over; letting better candidates go first: " + election.summary);
   }
   const auto own = std::ranges::find(election.ranking, config_.name, &Candidate::name);
+  if (awaits_source(election)) return;
   if (begin_fetch(*own)) return;  // whoever ranks before has not done it
   std::string trigger = last.vacant() ? "vacant" : early ? "early" : "expired";
   if (!last.handover_to.empty() && last.handover_to == config_.name) trigger = "switchover";
@@ -192,21 +177,21 @@ void Agent::Impl::consider_take_over() {
 }
 
 void Agent::Impl::take_over(const Election& election, std::string trigger, std::string why) {
-  const LeaderRecord& last = view_.leader->value;
+  const LeaderRecord& last = view_->leader->value;
   const Epoch epoch = last.epoch.next();
-  const Lineage line = lineage(view_.history, last.epoch);
+  const Lineage line = lineage(view_->history, last.epoch);
   const auto here = located_on(line);
-  const RequestRecord* request = view_.request ? &view_.request->value : nullptr;
+  const RequestRecord* request = view_->request ? &view_->request->value : nullptr;
   const bool forced = request && request->kind == RequestKind::kFailover && request->force &&
                       request->outcome.empty();
   const bool following = follows_another() && following_epoch(last.epoch);
   Timeline timeline =
-      following ? located_->timeline : next_timeline(view_.history, located_->timeline);
+      following ? located_->timeline : next_timeline(view_->history, located_->timeline);
   if (unsafe_.reuse_timeline) timeline = Timeline{located_->timeline.value + 1};
   // A diverged member gets here only when forced: its parent is the epoch that reserved its
   // timeline.
   Epoch parent = here ? line[here->segment].epoch : Epoch{};
-  for (const auto& [e, h] : view_.history) {
+  for (const auto& [e, h] : view_->history) {
     if (!here && h.timeline == located_->timeline) parent = e;
   }
 
@@ -247,19 +232,35 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
                         .gap_ms = to_ms(now_ - contest_since_),
                         .following = following};
   store::Txn txn;
-  txn.compares = {{keys_.leader(), view_.leader_revision},
-                  {keys_.sync(), view_.sync_revision()},
+  txn.compares = {{keys_.leader(), view_->leader_revision},
+                  {keys_.sync(), view_->sync_revision()},
                   {keys_.history(epoch), 0}};
   for (const NodeName& name : election.counted) {
-    txn.compares.push_back({keys_.ballot(name), view_.ballots.at(name).revision});
+    txn.compares.push_back({keys_.ballot(name), view_->ballots.at(name).revision});
   }
   txn.writes = {{keys_.leader(), encode(leader)},
                 {keys_.sync(), encode(sync)},
                 {keys_.history(epoch), encode(history)},
                 {keys_.ballot(config_.name), std::nullopt}};
+  if (const auto settled = settled_origin(); settled && here) {
+    txn.writes.push_back({keys_.history(settled->epoch), encode(*settled)});
+  }
   set_phase(Phase::kTakingOver, election.summary);
   held_for_ = following ? HeldFor::kFollowing : HeldFor::kPromotion;
   commit(TxnKind::kTakeOver, std::move(txn), std::move(leader));
+}
+
+// The last epoch's leader died before it had recorded how its timeline began: that is what this
+// member has, which goes on from there. Nothing to record: nullopt.
+std::optional<HistoryRecord> Agent::Impl::settled_origin() const {
+  const auto last = view_->history.find(view_->leader->value.epoch);
+  if (last == view_->history.end() || !last->second.lacks_origin()) return std::nullopt;
+  if (last->second.timeline != located_->timeline || located_origin_.at == Lsn{}) {
+    return std::nullopt;
+  }
+  HistoryRecord settled = last->second;
+  settled.origin = located_origin_;
+  return settled;
 }
 
 // The standbys that the new generation waits for from its first commit: those that are there (they
@@ -270,22 +271,22 @@ SyncSetting Agent::Impl::first_standbys(const Election& election, const Lineage&
   const auto own = located_on(line);
   std::vector<const MemberRecord*> chosen;
   const auto consider = [&](const NodeName& name) {
-    const MemberRecord* m = view_.member(name);
+    const MemberRecord* m = view_->member(name);
     if (!m || name == config_.name || m->sync_name.empty() || !may_be_waited_for(*m)) return;
     if (std::ranges::find(chosen, m) == chosen.end()) chosen.push_back(m);
   };
   const bool quorum = config().sync_mode == SyncMode::kQuorum;
   const size_t count = quorum ? config().sync_count : 1;
   for (const NodeName& name : election.counted) {
-    const auto there = place(line, view_.ballots.at(name).value);
+    const auto there = place(line, view_->ballots.at(name).value);
     if (there && own && *there <= *own) consider(name);
   }
   const bool more = quorum && config().sync_strict && chosen.size() < count;
-  const auto lost = view_.history.find(view_.leader->value.epoch);
-  const bool stopped_cleanly = view_.leader->value.final_position.known();
-  const NodeName former = lost == view_.history.end() ? NodeName() : lost->second.leader;
-  if ((chosen.empty() || more) && view_.roster) {
-    for (const NodeName& name : view_.roster->value.members) {
+  const auto lost = view_->history.find(view_->leader->value.epoch);
+  const bool stopped_cleanly = view_->leader->value.final_position.known();
+  const NodeName former = lost == view_->history.end() ? NodeName() : lost->second.leader;
+  if ((chosen.empty() || more) && view_->roster) {
+    for (const NodeName& name : view_->roster->value.members) {
       if (name != former) consider(name);
     }
   }
@@ -315,9 +316,12 @@ void Agent::Impl::took_over(const PendingTxn& txn, Revision revision) {
   }
   held_ = Held{.record = txn.record,
                .revision = revision,
+               .taken_at = revision,
                .deadline = fence_at(txn.sent_at, txn.record),
                .proved_at = txn.sent_at,
                .renewed_at = txn.sent_at};
+  // The agent may have died between the promotion and the record of it.
+  if (local_.led_epoch == txn.record.epoch) held_->origin = local_.led_origin;
   late_.clear();
   pledges_.clear();
   failsafe_ = records_in_doubt_ = false;

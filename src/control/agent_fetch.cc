@@ -25,7 +25,7 @@ bool Agent::Impl::fetches_first(const Election& election) {
 bool Agent::Impl::others_fetch(const Candidate& own, const Election& election) {
   Revision newest = 0;
   for (const NodeName& name : election.fetching) {
-    if (name != config_.name) newest = std::max(newest, view_.ballots.at(name).revision);
+    if (name != config_.name) newest = std::max(newest, view_->ballots.at(name).revision);
   }
   if (newest == 0 || own.fetch_from.empty()) return false;
   if (std::exchange(fetch_seen_, newest) != newest) fetch_seen_at_ = now_;
@@ -36,10 +36,30 @@ bool Agent::Impl::others_fetch(const Candidate& own, const Election& election) {
   return true;
 }
 
+// One that may not lead has more and is about to say so: its receiver is slow to stop.
+bool Agent::Impl::awaits_source(const Election& election) {
+  const MonoTime limit = contest_since_ + kFetchWithin;
+  const bool promised = view_->sync && !view_->sync->value.generations.empty();
+  if (promised || now_ >= limit || following_epoch(view_->leader->value.epoch)) return false;
+  for (const NodeName& name : election.missing) {
+    const MemberRecord* m = view_->member(name);
+    const bool ballots = m != nullptr && m->nofailover &&
+                         m->state == to_string(Phase::kBalloting) &&
+                         m->epoch == view_->leader->value.epoch;
+    if (!ballots || m->timeline != located_->timeline || m->flush_lsn <= located_->lsn) continue;
+    wake_at(limit);
+    set_phase(Phase::kCandidate,
+              fmt::format("{} may not lead and has WAL up to {}: its ballot is waited for",
+                          name.str(), m->flush_lsn.to_string()));
+    return true;
+  }
+  return false;
+}
+
 bool Agent::Impl::begin_fetch(const Candidate& own) {
   if (own.fetch_from.empty() || now_ < fetch_again_) return false;
   if (upstream_of(own.fetch_from).host.empty()) return false;
-  const Position& upto = view_.ballots.at(own.fetch_from).value.position;
+  const Position& upto = view_->ballots.at(own.fetch_from).value.position;
   fetch_ = Fetch{own.fetch_from, upto, located_->lsn, now_, now_};
   note(LogLevel::kInfo, "fetching",
        fmt::format("{} may not lead and has WAL up to {}; here it ends at {}", own.fetch_from.str(),
@@ -52,10 +72,10 @@ bool Agent::Impl::begin_fetch(const Candidate& own) {
 // ballots compare the one before: whichever comes late is not applied.
 void Agent::Impl::void_ballot() {
   set_phase(Phase::kBalloting, "fetching the WAL of " + fetch_->from.str());
-  Ballot ballot = view_.ballots.at(config_.name).value;
+  Ballot ballot = view_->ballots.at(config_.name).value;
   ballot.answers = 0;
-  ballot.fetching = view_.leader_revision;
-  commit(TxnKind::kBallot, {{{keys_.leader(), view_.leader_revision},
+  ballot.fetching = view_->leader_revision;
+  commit(TxnKind::kBallot, {{{keys_.leader(), view_->leader_revision},
                              {keys_.ballot(config_.name), ballot_revision()}},
                             {{keys_.ballot(config_.name), encode(ballot)}}});
 }
@@ -79,14 +99,17 @@ bool Agent::Impl::fetched() {
   }
   wake_at(limit);
   if (txn_pending(TxnKind::kBallot)) return false;
-  const auto own = view_.ballots.find(config_.name);
-  if (own != view_.ballots.end() && own->second.value.answers != 0) {
+  const auto own = view_->ballots.find(config_.name);
+  if (own != view_->ballots.end() && own->second.value.answers != 0) {
     void_ballot();
   } else if (local_.ballot_intent) {
     local_.ballot_intent.reset();
     persist({});
   } else if (pg_.upstream != fetch_->from) {
-    run(op::SetUpstream{upstream_of(fetch_->from)});
+    // Nothing has to be held for us; a slot it may not have yet.
+    Upstream source = upstream_of(fetch_->from);
+    source.without_slot = true;
+    run(op::SetUpstream{std::move(source)});
   }
   return false;
 }

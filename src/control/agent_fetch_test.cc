@@ -41,6 +41,25 @@ TEST_F(FetchTest, WhoMayLeadHasTheWalOfWhoMayNotBeforeItTakesOver) {
   EXPECT_EQ(world.view().history.at(Epoch{2}).fork.lsn, world.at("n3").pg.flush_lsn);
 }
 
+// It stops its receiver for longer than the window for ballots.
+TEST_F(FetchTest, ABallotThatComesLateIsWaitedForWhereItsMemberHasMore) {
+  primary_is_lost();
+  world.at("n3").stop_takes = 2s;
+  for (int i = 0; i < 200 && world.leader() != "n2"; ++i) {
+    world.pass(50ms);
+    serve();
+  }
+  ASSERT_EQ(world.leader(), "n2") << dump(world.at("n2"));
+  EXPECT_TRUE(noted(world.at("n2"), "fetched"));
+}
+
+TEST_F(FetchTest, ABallotThatNeverComesIsNotWaitedForForEver) {
+  primary_is_lost();
+  world.at("n3").stop_takes = 60s;
+  world.pass(16s);
+  EXPECT_EQ(world.leader(), "n2") << dump(world.at("n2"));
+}
+
 TEST_F(FetchTest, AMemberThatIsSilentDoesNotStopTheElection) {
   primary_is_lost();
   for (int i = 0; i < 260 && world.leader() != "n2"; ++i) world.pass(50ms);

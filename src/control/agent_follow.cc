@@ -6,6 +6,7 @@ namespace bascule::control {
 namespace {
 
 constexpr Millis kJustNow{1000};
+constexpr Lsn kSomeWal{1};
 constexpr Millis kRelayPatience{4000};  // a relay that does not serve for so long is passed by
 constexpr Millis kRelayAvoided{30000};
 
@@ -24,36 +25,37 @@ void Agent::Impl::follow() {
     return;
   }
   if (!name_is_ours_ && namesake_lives()) return fence_stray_primary();
-  const bool initialised = view_.init && view_.init->value.system_id != 0;
+  const bool initialised = view_->init && view_->init->value.system_id != 0;
   if (local_.bootstrapping && initialised && pg_.data == DataDir::kReady &&
-      pg_.system_id == view_.init->value.system_id) {
+      pg_.system_id == view_->init->value.system_id) {
     local_.bootstrapping = false;  // what is here is the cluster's: never wiped as an own remnant
     persist({});
   }
   const bool foreign = initialised && pg_.system_id != 0 && pg_.data != DataDir::kEmpty &&
-                       pg_.system_id != view_.init->value.system_id;
+                       pg_.system_id != view_->init->value.system_id;
   if (foreign && local_.bootstrapping && pg_down()) {
     pg_.data = DataDir::kHalfCloned;  // remains of our own attempt to create the cluster
   } else if (foreign) {
     set_phase(Phase::kRefused,
               fmt::format("the data directory belongs to another cluster (system identifier {}, "
                           "this cluster has {}): move it away and restart the agent",
-                          pg_.system_id, view_.init->value.system_id));
+                          pg_.system_id, view_->init->value.system_id));
     fence_stray_primary();
     return;
   }
-  if (view_.leader_unreadable) {
+  if (view_->leader_unreadable) {
     fence_stray_primary();
     reason_ = "the leader or sync record can't be read: " +
-              (view_.problems.empty() ? std::string("?") : view_.problems.front());
+              (view_->problems.empty() ? std::string("?") : view_->problems.front());
     return;
   }
-  if (view_.leader && view_.leader->value.holder == config_.name) {
+  if (view_->leader && view_->leader->value.holder == config_.name) {
     if (asked_for_record()) return resume_record();
     if (!leader_expired()) {
       // Of another with our name, or of a directory that is lost: not ours to give away.
       fence_stray_primary();
-      if (now_ >= leader_seen_at_ + std::max(view_.leader->value.ttl, config().ttl)) request_read();
+      if (now_ >= leader_seen_at_ + std::max(view_->leader->value.ttl, config().ttl))
+        request_read();
       wake_at(now_ + 100ms);
       return set_phase(Phase::kStopped,
                        "the record names this member, but not with this data directory: waiting "
@@ -63,10 +65,10 @@ void Agent::Impl::follow() {
   fence_stray_primary();
   if (kill_) return;
   if (removed_here()) return stay_away();
-  if (!view_.leader || !initialised) return bootstrap();
+  if (!view_->leader || !initialised) return bootstrap();
   if (pledged()) return rejoin();
-  if (leader_live() && !suspected()) watch_leader(view_.leader->value);
-  if (view_.leader->value.vacant() || leader_expired() || suspected()) return contest();
+  if (leader_live() && !suspected()) watch_leader(view_->leader->value);
+  if (view_->leader->value.vacant() || leader_expired() || suspected()) return contest();
   rejoin();
 }
 
@@ -80,8 +82,8 @@ void Agent::Impl::fence_stray_primary() {
 
 // By this member's own clock and a read begun after the time was over (Timing; Election 1).
 bool Agent::Impl::leader_expired() const {
-  if (!view_.leader || view_.leader->value.vacant()) return false;
-  const MonoTime due = leader_seen_at_ + std::max(view_.leader->value.ttl, config().ttl);
+  if (!view_->leader || view_->leader->value.vacant()) return false;
+  const MonoTime due = leader_seen_at_ + std::max(view_->leader->value.ttl, config().ttl);
   return view_begun_ >= due;
 }
 
@@ -97,25 +99,25 @@ void Agent::Impl::await_expiry(const LeaderRecord& leader) {
 }
 
 bool Agent::Impl::leader_live() const {
-  return view_.leader && !view_.leader->value.vacant() && !leader_expired();
+  return view_->leader && !view_->leader->value.vacant() && !leader_expired();
 }
 
 // ---- bootstrap
 // -----------------------------------------------------------------------------------
 
 void Agent::Impl::bootstrap() {
-  const bool first = !view_.leader;
-  if (!first && !view_.leader->value.vacant()) {
+  const bool first = !view_->leader;
+  if (!first && !view_->leader->value.vacant()) {
     if (!leader_expired()) {
-      const MonoTime due = leader_seen_at_ + view_.leader->value.ttl;
+      const MonoTime due = leader_seen_at_ + view_->leader->value.ttl;
       if (now_ >= due) request_read();
       wake_at(std::max(due, now_ + 50ms));
       set_phase(Phase::kWaitingInit,
-                fmt::format("{} is creating the cluster", view_.leader->value.holder.str()));
+                fmt::format("{} is creating the cluster", view_->leader->value.holder.str()));
       return;
     }
   }
-  if (view_.paused) return set_phase(Phase::kWaitingInit, "paused");
+  if (view_->paused) return set_phase(Phase::kWaitingInit, "paused");
   if (config_.nofailover) {
     return set_phase(Phase::kWaitingInit,
                      "tagged nofailover: another member has to create the cluster");
@@ -138,7 +140,7 @@ void Agent::Impl::bootstrap() {
     persist({});
     return;
   }
-  const Epoch epoch = first ? Epoch{1} : view_.leader->value.epoch.next();
+  const Epoch epoch = first ? Epoch{1} : view_->leader->value.epoch.next();
   const Timeline timeline{1};
   LeaderRecord leader{.holder = config_.name,
                       .epoch = epoch,
@@ -166,15 +168,15 @@ void Agent::Impl::bootstrap() {
                         .gap_ms = -1,
                         .following = follows_another()};
   store::Txn txn;
-  txn.compares = {{keys_.init(), view_.init ? view_.init->revision : 0},
-                  {keys_.leader(), view_.leader_revision},
+  txn.compares = {{keys_.init(), view_->init ? view_->init->revision : 0},
+                  {keys_.leader(), view_->leader_revision},
                   {keys_.history(epoch), 0}};
   txn.writes = {{keys_.init(), encode(InitRecord{0, config_.name})},
                 {keys_.leader(), encode(leader)},
                 {keys_.sync(), encode(sync)},
                 {keys_.history(epoch), encode(history)},
                 {keys_.roster(), encode(RosterRecord{{config_.name}})}};
-  if (!view_.config) txn.writes.push_back({keys_.config(), encode(config_.initial)});
+  if (!view_->config) txn.writes.push_back({keys_.config(), encode(config_.initial)});
   set_phase(Phase::kBootstrapping, "asking to create the cluster");
   commit(TxnKind::kBootstrap, std::move(txn), std::move(leader));
 }
@@ -185,8 +187,20 @@ void Agent::Impl::bootstrap() {
 // Persisted before each transaction that writes our name into the record, and until it has gone on
 // to somebody else.
 bool Agent::Impl::asked_for_record() const {
-  return local_.led_epoch == view_.leader->value.epoch || local_.ballot_intent ||
+  return local_.led_epoch == view_->leader->value.epoch || local_.ballot_intent ||
          local_.bootstrapping;
+}
+
+// While this member was down somebody has promoted its directory by hand: what it has gained is in
+// no epoch, and its timeline id may be the next leader's.
+bool Agent::Impl::promoted_elsewhere(const LeaderRecord& mine) const {
+  const bool declared = view_->init && view_->init->value.system_id != 0;
+  return declared && !following_epoch(mine.epoch) && pg_.timeline > mine.timeline;
+}
+
+std::string Agent::Impl::why_elsewhere() const {
+  return fmt::format("somebody else has promoted its data directory, to timeline {}",
+                     pg_.timeline.value);
 }
 
 // After a restart of the agent, or when a take-over's answer was lost. An own later compare-and-set
@@ -196,14 +210,15 @@ void Agent::Impl::resume_record() {
       txn_pending(TxnKind::kBootstrap) || !persists_.empty()) {
     return;
   }
-  const LeaderRecord& mine = view_.leader->value;
-  const auto history = view_.history.find(mine.epoch);
-  const bool led = local_.led_epoch == mine.epoch && pg_.data == DataDir::kReady;
+  const LeaderRecord& mine = view_->leader->value;
+  const auto history = view_->history.find(mine.epoch);
+  const bool elsewhere = promoted_elsewhere(mine);
+  const bool led = local_.led_epoch == mine.epoch && pg_.data == DataDir::kReady && !elsewhere;
   const bool following = following_epoch(mine.epoch);
   const PgRun goes_on_as = following ? PgRun::kStandby : PgRun::kPrimary;
-  const bool in_place = led && history != view_.history.end() && !op_running() &&
+  const bool in_place = led && history != view_->history.end() && !op_running() &&
                         (pg_.run == goes_on_as || pg_down());
-  const bool promotable = !led && located_ && history != view_.history.end() &&
+  const bool promotable = !led && located_ && history != view_->history.end() &&
                           history->second.fork == *located_ && pg_.run == PgRun::kStandby &&
                           local_.ballot_intent && !op_running();
   LeaderRecord next = mine;
@@ -226,12 +241,17 @@ void Agent::Impl::resume_record() {
     }
     next.phase = LeaderPhase::kVacant;
     next.holder = {};
-    next.why = "the take-over could not be completed";
+    next.why = elsewhere ? why_elsewhere() : "the take-over could not be completed";
     next.final_position = {};
   }
   store::Txn txn;
-  txn.compares = {{keys_.leader(), view_.leader_revision}};
+  txn.compares = {{keys_.leader(), view_->leader_revision}};
   txn.writes = {{keys_.leader(), encode(next)}};
+  if (in_place && history->second.lacks_origin() && local_.led_origin.at != Lsn{}) {
+    HistoryRecord settled = history->second;  // those whom it waits for may wait for this
+    settled.origin = local_.led_origin;
+    txn.writes.push_back({keys_.history(settled.epoch), encode(settled)});
+  }
   commit(TxnKind::kResume, std::move(txn), std::move(next));
 }
 
@@ -239,11 +259,11 @@ void Agent::Impl::resume_record() {
 // ------------------------------------------------------------------------------------------
 
 void Agent::Impl::rejoin() {
-  const LeaderRecord& leader = view_.leader->value;
+  const LeaderRecord& leader = view_->leader->value;
   await_expiry(leader);
   give_up_start(leader);
   if (kill_ || op_running() || !persists_.empty()) return;
-  if (view_.ballots.contains(config_.name) || local_.ballot_intent) return leave_ballot();
+  if (view_->ballots.contains(config_.name) || local_.ballot_intent) return leave_ballot();
   contest_revision_ = 0;
   if (!may_retry()) return;
   if (pg_.run != PgRun::kPrimary && tend_own_turn(leader)) return;
@@ -291,7 +311,7 @@ void Agent::Impl::leave_ballot() {
       txn_pending(TxnKind::kTakeOver)) {
     return;
   }
-  if (view_.ballots.contains(config_.name)) {
+  if (view_->ballots.contains(config_.name)) {
     commit(TxnKind::kDropBallot, {{}, {{keys_.ballot(config_.name), std::nullopt}}});
     return;
   }
@@ -331,6 +351,7 @@ void Agent::Impl::start_from_stopped(const LeaderRecord* leader) {
 }
 
 void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
+  if (locates_early(leader)) return;
   const NodeName source = source_of(leader);
   const bool direct = source == leader.holder;
   const Upstream upstream = upstream_of(source);
@@ -347,15 +368,13 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
     }
     const Nanos waited = now_ - not_streaming_since_;
     if (!direct && !pg_.receiver_streaming && waited > kRelayPatience) {
-      const MemberRecord* relay = view_.member(source);
+      const MemberRecord* relay = view_->member(source);
       relays_avoided_[source] = {now_ + kRelayAvoided, relay ? relay->written_at : WallTime{}};
       note(LogLevel::kWarn, "following", source.str() + " does not serve: back to the leader");
       return;
     }
     // Not the record's phase: the leader may be waiting for this very standby.
     if (leader_writes() && !pg_.receiver_streaming && waited > config().rejoin_timeout) {
-      if (!sure_of_leader()) return;
-      not_streaming_since_ = now_;
       // On the line and yet not served: the WAL that it needs is gone. pg_rewind would not help.
       return clone(leader, fmt::format("could not stream from {} for {} s", leader.holder.str(),
                                        to_ms(waited) / 1000));
@@ -365,10 +384,18 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
     return;
   }
   if (!located_) return locate("a new leader: where does the WAL end here?");
-  const Lineage line = lineage(view_.history, leader.epoch);
+  const Lineage line = lineage(view_->history, leader.epoch);
   if (line.empty()) {
     reason_ = fmt::format("the history of epoch {} is missing", leader.epoch.value);
     return;
+  }
+  const auto tip = view_->history.find(leader.epoch);
+  if (tip->second.lacks_origin() && located_->timeline == tip->second.timeline &&
+      leader.phase == LeaderPhase::kPreparing) {
+    // By its id alone that timeline may be another one.
+    return set_phase(Phase::kIsolated,
+                     fmt::format("waiting until {} has told how timeline {} began",
+                                 leader.holder.str(), located_->timeline.value));
   }
   if (located_on(line)) {
     note(LogLevel::kInfo, "following",
@@ -398,8 +425,8 @@ void Agent::Impl::locate(std::string why) {
 
 // Not the record's phase: a leader may wait for standbys before it lets clients in.
 bool Agent::Impl::leader_writes() const {
-  const LeaderRecord& leader = view_.leader->value;
-  const MemberRecord* m = view_.member(leader.holder);
+  const LeaderRecord& leader = view_->leader->value;
+  const MemberRecord* m = view_->member(leader.holder);
   const bool serves = m && (m->role == "primary" || m->role == "standby leader");
   return serves && m->epoch == leader.epoch && m->timeline == leader.timeline;
 }
@@ -408,7 +435,7 @@ bool Agent::Impl::leader_writes() const {
 void Agent::Impl::resync(const LeaderRecord& leader, std::string why) {
   if (rewinds_tried_ >= 2) return clone(leader, why + "; pg_rewind failed");
   if (following_epoch(leader.epoch)) return clone(leader, why);
-  const MemberRecord* source = view_.member(leader.holder);
+  const MemberRecord* source = view_->member(leader.holder);
   if (!leader_writes() || source->checkpoint_timeline != leader.timeline) {
     // Before its first checkpoint pg_rewind takes the source for being on the old timeline.
     return set_phase(Phase::kIsolated,
@@ -433,7 +460,7 @@ bool Agent::Impl::sure_of_leader() {
   if (pg_.data != DataDir::kReady) return true;  // nothing to lose
   const bool looked = now_ - view_begun_ <= kJustNow && now_ - pg_.sampled_at <= kJustNow;
   const bool writes = leader_written_after_ != MonoTime{} &&
-                      now_ - leader_written_after_ <= view_.leader->value.ttl;
+                      now_ - leader_written_after_ <= view_->leader->value.ttl;
   if (looked && writes) return true;
   if (now_ - view_begun_ > kJustNow) request_read();
   wake_at(now_ + 100ms);
@@ -450,6 +477,11 @@ void Agent::Impl::replace_data(Op op) {
   run(std::move(op));
 }
 
+bool Agent::Impl::answered(const NodeName& source) const {
+  return source_answered_ && source_answered_->first == source &&
+         now_ - source_answered_->second <= kJustNow;
+}
+
 void Agent::Impl::clone(const LeaderRecord& leader, std::string why) {
   const Upstream upstream = upstream_of(leader.holder);
   if (!leader_writes() || upstream.host.empty()) {
@@ -457,11 +489,19 @@ void Agent::Impl::clone(const LeaderRecord& leader, std::string why) {
                      why + fmt::format("; waiting for {} to be writable", leader.holder.str()));
   }
   if (!sure_of_leader()) return;
+  const op::Clone copy = copy_of(leader);
+  if (pg_.data == DataDir::kReady && !answered(copy.source.member)) {
+    // Who gives up its name as a voter can't be elected. If the leader is out of reach that name
+    // may be all that a later election has.
+    reason_ = why + "; does " + copy.source.member.str() + " answer?";
+    if (now_ < ask_source_at_) return wake_at(ask_source_at_);
+    return run(op::VerifyReceived{copy.source, {leader.timeline, kSomeWal}, 0ms});
+  }
+  not_streaming_since_ = now_;
   set_phase(Phase::kCloning, why);
   new_incarnation();
   local_.led_epoch = {};
   local_.high_water = {};
-  const op::Clone copy = copy_of(leader);
   // A replica's copy is looked at once it runs.
   copied_from_ = copy.from_replica ? Epoch{} : leader.epoch;
   note(LogLevel::kInfo, "cloning", why, {{"source", copy.source.member.str()}});

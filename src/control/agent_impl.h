@@ -40,7 +40,7 @@ class Agent::Impl {
   Impl(AgentConfig config, LocalState persisted, MonoTime now, UnsafeMutations unsafe);
 
   Effects start(MonoTime now);
-  Effects step(Event event, MonoTime now);
+  Effects step(Event& event, MonoTime now);
 
   // What is said of a transaction when its answer comes.
   enum class TxnKind {
@@ -63,6 +63,7 @@ class Agent::Impl {
   struct Held {
     LeaderRecord record;
     Revision revision = 0;
+    Revision taken_at = 0;  // of the transaction that made it ours
     MonoTime deadline{};
     MonoTime proved_at{};    // what the deadline counts from
     MonoTime renewed_at{};   // send time of the last renewal that succeeded
@@ -77,12 +78,12 @@ class Agent::Impl {
   };
 
   // -- agent.cc: bookkeeping
-  bool view_fresh() const { return have_view_ && view_.revision >= last_commit_; }
+  bool view_fresh() const { return have_view_ && view_->revision >= last_commit_; }
   void on(const event::Tick&) {}
   void on(event::StoreRead& e);
   void on(const event::StoreCommitted& e);
   void on(const event::StoreChanged&) { request_read(); }
-  void on(const event::Observed& e);
+  void on(event::Observed& e);
   void on(const event::PgExited& e);
   void on(const event::OpDone& e);
   void on(const event::PersistDone& e);
@@ -104,6 +105,7 @@ class Agent::Impl {
             std::vector<std::pair<std::string, std::string>> fields = {});
   void sample_every(Millis period);
   void publish();
+  void introduce(MemberRecord& m) const;
   void describe(MemberRecord& m) const;
   void op_done(const op::InitDb&, const OpData& data);
   void op_done(const op::StartPrimary&, const OpData& data);
@@ -132,6 +134,7 @@ class Agent::Impl {
   bool txn_pending(TxnKind kind) const;
   bool pg_down() const { return pg_.run == PgRun::kStopped; }
   void new_incarnation();
+  bool answered(const NodeName& source) const;
 
   // -- agent_follow.cc
   void follow();
@@ -142,6 +145,8 @@ class Agent::Impl {
   void bootstrap();
   void resume_record();
   bool asked_for_record() const;
+  bool promoted_elsewhere(const LeaderRecord& mine) const;
+  std::string why_elsewhere() const;
   void rejoin();
   void rejoin_running(const LeaderRecord& leader);
   void give_up_start(const LeaderRecord& leader);
@@ -157,7 +162,6 @@ class Agent::Impl {
   // -- agent_election.cc
   void contest();
   void place_ballot();
-  bool leaves_it_to_successor();
   void give_up_hung(Millis patience);
   bool wal_was_lost() const;
   std::optional<Place> located_on(const Lineage& line) const {
@@ -166,15 +170,17 @@ class Agent::Impl {
   void consider_take_over();
   void take_over(const Election& election, std::string trigger, std::string why);
   Revision ballot_revision() const {
-    const auto own = view_.ballots.find(config_.name);
-    return own == view_.ballots.end() ? 0 : own->second.revision;
+    const auto own = view_->ballots.find(config_.name);
+    return own == view_->ballots.end() ? 0 : own->second.revision;
   }
+  std::optional<HistoryRecord> settled_origin() const;
   SyncSetting first_standbys(const Election& election, const Lineage& line) const;
   void took_over(const PendingTxn& txn, Revision revision);
 
   // -- agent_fetch.cc
   bool fetches_first(const Election& election);
   bool others_fetch(const Candidate& own, const Election& election);
+  bool awaits_source(const Election& election);
   bool begin_fetch(const Candidate& own);
   void void_ballot();
   bool fetched();
@@ -191,7 +197,8 @@ class Agent::Impl {
   std::string why_held() const;
   bool stays_on_full_disk() const;
   bool others_have_room() const;
-  bool keeps_trying() const;
+  bool is_only_one_by_force() const;
+  std::string why_start_again() const;
   NodeName candidate_with_room() const;
   void tend_full_disk();
   std::string why_disk_full() const;
@@ -220,6 +227,7 @@ class Agent::Impl {
   void await_own_write();
   void run_cluster();
   void keep_roster();
+  void keep_slots();
   bool end_duplicates();
   void keep_sync();
   void apply_sync_step(const SyncStep& step);
@@ -228,8 +236,11 @@ class Agent::Impl {
   void finish_standing_down();
   void drop_record(std::string why);
   std::vector<SyncCandidate> sync_candidates() const;
-  static SyncRecord sync_of(const ClusterView& v) { return v.sync ? v.sync->value : SyncRecord{}; }
-  SyncRecord sync_record() const { return sync_of(view_); }
+  static const SyncRecord& sync_of(const ClusterView& v) {
+    static const SyncRecord kNone;
+    return v.sync ? v.sync->value : kNone;
+  }
+  const SyncRecord& sync_record() const { return sync_of(*view_); }
 
   // -- agent_standby.cc
   bool follows_another() const { return config().standby_cluster.has_value(); }
@@ -246,6 +257,7 @@ class Agent::Impl {
   void vacate_following(LeaderRecord record, store::Txn extras, std::string why);
 
   // -- agent_sources.cc: where standbys stream and are copied from
+  bool is_recorded_voter() const;
   NodeName source_of(const LeaderRecord& leader) const;
   NodeName wanted_relay(const LeaderRecord& leader) const;
   bool is_avoided(const MemberRecord& relay) const;
@@ -307,7 +319,7 @@ class Agent::Impl {
   void seed_tasks(store::Txn& txn) const;
   void seed_removed(store::Txn& txn) const;
   void seed_answered(const PendingTxn& txn, const store::TxnResult& result);
-  const ClusterView& known() const { return good_ ? *good_ : view_; }
+  const ClusterView& known() const { return good_ ? *good_ : *view_; }
 
   // -- agent_switchover.cc
   void hold_samples();
@@ -322,6 +334,9 @@ class Agent::Impl {
   void shut_down();
   NodeName best_candidate(const std::function<bool(const NodeName&)>& fits) const;
   NodeName choose_candidate(const RequestRecord& request, std::string& refusal) const;
+  bool leader_stops() const;
+  bool locates_early(const LeaderRecord& leader);
+  bool leaves_it_to_successor();
 
   AgentConfig config_;
   LocalState local_;
@@ -334,7 +349,7 @@ class Agent::Impl {
   uint64_t next_id_ = 1;
 
   // store
-  ClusterView view_;
+  SharedView view_ = std::make_shared<ClusterView>();
   bool have_view_ = false;
   MonoTime view_begun_{};  // when the read that brought view_ was begun
   RequestId read_id_ = 0;
@@ -353,8 +368,8 @@ class Agent::Impl {
   MonoTime leader_written_after_{};  // begin of the last read that did not show it yet; {}: unknown
   std::string doubt_;                // why elections are refused: store wiped or rolled back
   MonoTime doubt_since_{};
-  std::optional<ClusterView> good_;  // in doubt: what was seen last before
-  MonoTime committed_at_{};          // when last_commit_ was answered
+  SharedView good_;          // in doubt: what was seen last before; else null
+  MonoTime committed_at_{};  // when last_commit_ was answered
   MonoTime seed_again_{};
 
   // PostgreSQL
@@ -368,7 +383,9 @@ class Agent::Impl {
   Epoch followed_epoch_;        // whose line was checked before the upstream was set
   bool copied_ = false;         // just rewound or cloned: not consistent without its upstream
   Epoch copied_from_;           // whose leader the copy was made of
-  int starts_failed_ = 0;       // of the standby, in a row
+  std::optional<std::pair<NodeName, MonoTime>> source_answered_;  // before a copy, and when
+  MonoTime ask_source_at_{};                                      // not before: it did not answer
+  int starts_failed_ = 0;                                         // of the standby, in a row
   MonoTime retry_at_{};
   int op_failures_ = 0;
   int rewinds_tried_ = 0;  // since one succeeded; a start in between does not reset it
@@ -436,6 +453,7 @@ class Agent::Impl {
   std::optional<RequestRecord> request_;
   NodeName candidate_;
   MonoTime drain_since_{};
+  MonoTime stopping_since_{};     // the leader's record says so; zero: it does not
   std::string checkpointed_for_;  // request or task
   int quiet_samples_ = 0;
   Position final_;

@@ -65,7 +65,7 @@ void Agent::Impl::renew(bool force) {
   if (good_ || txn_pending(TxnKind::kSeed)) return;  // not into a store that is not what it was
   const MonoTime due = held_->renewed_at + ClusterConfig::renew_every(held_->record.ttl);
   if (!force && now_ < due) return wake_at(due);
-  if (held_->unsettled && view_.leader_revision != held_->revision) {
+  if (held_->unsettled && view_->leader_revision != held_->revision) {
     request_read();
     wake_at(now_ + 50ms);
     return;
@@ -150,16 +150,16 @@ void Agent::Impl::late_answer(const event::StoreCommitted& e) {
 // compare-and-set on it settles anything.
 void Agent::Impl::adopt_revision() {
   if (good_ || txn_pending(TxnKind::kLeader)) return;
-  if (view_.revision < last_commit_ || !view_.leader) return;
-  if (view_.leader_revision == held_->revision) return;
-  const LeaderRecord& seen = view_.leader->value;
+  if (view_->revision < last_commit_ || !view_->leader) return;
+  if (view_->leader_revision == held_->revision) return;
+  const LeaderRecord& seen = view_->leader->value;
   if (seen.holder == config_.name && seen.epoch == held_->record.epoch) {
-    held_->revision = view_.leader_revision;
+    held_->revision = view_->leader_revision;
     held_->record = seen;
     held_->unsettled = true;
     return;
   }
-  if (view_.leader_revision < held_->revision) return;  // an old view, or a store that went back
+  if (view_->leader_revision < held_->revision) return;  // an old view, or a store that went back
   // It has been said, and PostgreSQL takes its time to die (a disk that hangs).
   if (phase_ == Phase::kStandingDown && !release_on_down_) return;
   const std::string why =
@@ -172,7 +172,7 @@ void Agent::Impl::adopt_revision() {
 // Nothing of ours is in doubt and the view shows our last write.
 bool Agent::Impl::settled() const {
   return held_ && !good_ && !held_->unsettled && !txn_pending(TxnKind::kLeader) && view_fresh() &&
-         view_.leader_revision == held_->revision;
+         view_->leader_revision == held_->revision;
 }
 
 // ---- becoming writable -------------------------------------------------------------------------
@@ -191,9 +191,11 @@ void Agent::Impl::promote() {
     }
     return;  // its end is being recorded
   }
-  // Rule 7: one further renewal confirmed, well before the deadline.
+  // Rule 7: one further renewal confirmed, well before the deadline. That shows that nobody else
+  // has written meanwhile, so a view that shows the take-over shows the generations as they are.
   if (held_->renewals < 1) return renew(/*force=*/true);
-  if (!settled()) {
+  if (good_ || held_->unsettled || txn_pending(TxnKind::kLeader) ||
+      view_->revision < held_->taken_at) {
     request_read();
     return wake_at(now_ + 20ms);
   }
@@ -224,6 +226,7 @@ void Agent::Impl::op_done(const op::Promote& o, const OpData& data) {
 // Complete: from now on this directory is that of the epoch's leader.
 void Agent::Impl::promoted() {
   local_.led_epoch = held_->record.epoch;
+  local_.led_origin = held_->origin;
   local_.ballot_intent.reset();
   local_.bootstrapping = false;
   const Epoch epoch = held_->record.epoch;
@@ -237,19 +240,25 @@ void Agent::Impl::promoted() {
 void Agent::Impl::restart_in_place() {
   if (op_running()) return wake_at(now_ + 200ms);
   if (pg_.run == PgRun::kPrimary) {
+    if (pg_.sampled_at < pg_ignored_until_)
+      return wake_at(now_ + 50ms);  // its timeline is not known
+    if (promoted_elsewhere(held_->record)) return stand_down(why_elsewhere(), Release::kYes);
     if (phase_ == Phase::kRestarting && sync_set_.setting().empty() && !pg_.sync_standbys.empty()) {
       sync_set_.found({pg_.sync_standbys, pg_.sync_count},
                       now_);  // adopted: it has run all the time
     }
     if (!sync_set_.caught_up()) {
       keep_sync();
+      // Whoever is waited for may have been behind a relay, without a slot, or be somebody else by
+      // now: removed, and added again with a new name.
+      settled() ? keep_roster() : keep_slots();
       set_phase(Phase::kRestarting, "clients wait until the standby has what was recovered");
       return wake_at(now_ + 50ms);
     }
     stage_ = Stage::kWritable;
     return finish_start();
   }
-  if (view_.paused && turn_ != TurnStage::kStart) {  // what was stopped on purpose is started
+  if (view_->paused && turn_ != TurnStage::kStart) {  // what was stopped on purpose is started
     return set_phase(Phase::kRestarting, "paused: PostgreSQL is not running, nothing is done");
   }
   if (!may_retry()) return;
@@ -307,10 +316,11 @@ void Agent::Impl::op_done(const op::StartPrimary& o, const OpData& data) {
 // Writable: tell the proxies.
 void Agent::Impl::finish_start() {
   if (pg_down() && !op_running()) {
-    if (!keeps_trying()) return stand_down("PostgreSQL is gone again", Release::kYes);
+    const std::string again = why_start_again();
+    if (again.empty()) return stand_down("PostgreSQL is gone again", Release::kYes);
     stage_ = Stage::kStart;
     held_for_ = HeldFor::kRestart;
-    return op_failed({ErrorCode::kUnavailable, "gone again: " + why_disk_full(), ""});
+    return op_failed({ErrorCode::kUnavailable, "gone again: " + again, ""});
   }
   if (txn_pending(TxnKind::kLeader)) return;
   if (held_->unsettled) return renew(/*force=*/true);
@@ -321,7 +331,7 @@ void Agent::Impl::finish_start() {
   if (held_for_ == HeldFor::kBootstrap && pg_.system_id != 0) {
     extras.writes.push_back({keys_.init(), encode(InitRecord{pg_.system_id, config_.name})});
   }
-  if (const auto own = view_.history.find(record.epoch); own != view_.history.end()) {
+  if (const auto own = view_->history.find(record.epoch); own != view_->history.end()) {
     HistoryRecord history = own->second;
     // What was restored from a backup goes on on its own timeline.
     if (held_for_ == HeldFor::kBootstrap) history.timeline = record.timeline;
@@ -394,11 +404,12 @@ void Agent::Impl::run_cluster() {
 
 std::vector<SyncCandidate> Agent::Impl::sync_candidates() const {
   std::vector<SyncCandidate> out;
+  if (!view_->roster) return out;
+  const std::vector<NodeName>& roster = view_->roster->value.members;
   for (const WalSender& s : pg_.senders) {
     if (!s.streaming) continue;
-    for (const auto& [name, m] : view_.members) {
+    for (const auto& [name, m] : view_->members) {
       if (m.sync_name != s.application_name || m.nofailover || name == config_.name) continue;
-      const auto& roster = view_.roster ? view_.roster->value.members : std::vector<NodeName>{};
       if (std::ranges::find(roster, name) == roster.end()) continue;
       const auto copies = std::ranges::count_if(pg_.senders, [&](const WalSender& other) {
         return same_to_postgresql(other.application_name, s.application_name);
@@ -411,31 +422,38 @@ std::vector<SyncCandidate> Agent::Impl::sync_candidates() const {
 
 // Members that stream from this leader, directly or by way of others, may be elected from now on.
 void Agent::Impl::keep_roster() {
-  RosterRecord roster = view_.roster ? view_.roster->value : RosterRecord{};
+  std::vector<NodeName> joining;
   const auto add = [&](const NodeName& name) {
-    if (std::ranges::find(roster.members, name) != roster.members.end()) return;
-    roster.members.push_back(name);
+    const auto has = [&](const auto& list) { return std::ranges::find(list, name) != list.end(); };
+    if (view_->roster && has(view_->roster->value.members)) return;
+    if (!has(joining)) joining.push_back(name);
   };
   add(config_.name);
-  for (const auto& [name, m] : view_.members) {
+  for (const auto& [name, m] : view_->members) {
     if (m.system_id != pg_.system_id || !belongs(m)) continue;
     const bool streams = std::ranges::any_of(pg_.senders, [&](const WalSender& s) {
       return s.streaming && s.application_name == m.sync_name;
     });
-    if (streams || reaches_leader(view_, m, held_->record, config_.name)) add(name);
+    if (streams || reaches_leader(*view_, m, held_->record, config_.name)) add(name);
   }
-  if (!view_.roster || roster.members.size() != view_.roster->value.members.size()) {
+  if (!view_->roster || !joining.empty()) {
+    RosterRecord roster = view_->roster ? view_->roster->value : RosterRecord{};
+    roster.members.insert(roster.members.end(), joining.begin(), joining.end());
     std::ranges::sort(roster.members);
     store::Txn extras;
-    extras.compares = {{keys_.roster(), view_.roster ? view_.roster->revision : 0}};
+    extras.compares = {{keys_.roster(), view_->roster ? view_->roster->revision : 0}};
     extras.writes = {{keys_.roster(), encode(roster)}};
     leader_commit(held_->record, std::move(extras));
     return;
   }
+  keep_slots();
+}
+
+void Agent::Impl::keep_slots() {
   if (op_running() || !may_retry()) return;
   // Who does not stream may want for a slot that somebody has dropped.
   const bool again =
-      pg_.senders.size() + 1 < view_.members.size() && now_ >= slots_ensured_ + kSlotsAgain;
+      pg_.senders.size() + 1 < view_->members.size() && now_ >= slots_ensured_ + kSlotsAgain;
   const bool same = known_slots_ == slots() && known_permanent_ == config().slots;
   if (again || !same) run(op::EnsureSlots{slots(), stale_slots(), config().slots});
 }
@@ -477,7 +495,7 @@ void Agent::Impl::apply_sync_step(const SyncStep& step) {
       return;
     case SyncStep::Kind::kRecord: {
       store::Txn extras;
-      extras.compares = {{keys_.sync(), view_.sync_revision()}};
+      extras.compares = {{keys_.sync(), view_->sync_revision()}};
       extras.writes = {{keys_.sync(), encode(step.record)}};
       note(LogLevel::kInfo, "synchronous set recorded", step.why,
            {{"record", encode(step.record)}});
@@ -522,7 +540,7 @@ void Agent::Impl::finish_standing_down() {
   if (!held_ || !release_on_down_) return drop_record(standing_down_);
   if (txn_pending(TxnKind::kLeader)) return;
   if (held_->unsettled) {
-    if (!view_fresh() || view_.leader_revision != held_->revision || now_ >= held_->deadline) {
+    if (!view_fresh() || view_->leader_revision != held_->revision || now_ >= held_->deadline) {
       return drop_record(standing_down_);
     }
   }

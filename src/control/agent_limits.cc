@@ -18,10 +18,10 @@ bool automatic(const HistoryRecord& h) {
 // By this process's own clock and of what it has seen: who has just started knows of none. A brake,
 // not a matter of safety.
 void Agent::Impl::count_failovers() {
-  if (view_.history.empty()) return;
-  const Epoch newest = view_.history.rbegin()->first;
+  if (view_->history.empty()) return;
+  const Epoch newest = view_->history.rbegin()->first;
   const Epoch counted = std::exchange(counted_epoch_, newest).value_or(newest);
-  for (auto it = view_.history.upper_bound(counted); it != view_.history.end(); ++it) {
+  for (auto it = view_->history.upper_bound(counted); it != view_->history.end(); ++it) {
     if (automatic(it->second)) failovers_.push_back(now_);
   }
   const Millis window = config().failover_window;
@@ -32,7 +32,7 @@ void Agent::Impl::count_failovers() {
 std::optional<MonoTime> Agent::Impl::failovers_held_until() const {
   const ClusterConfig c = config();
   if (c.failover_limit == 0 || failovers_.size() < c.failover_limit) return std::nullopt;
-  const RequestRecord* request = view_.request ? &view_.request->value : nullptr;
+  const RequestRecord* request = view_->request ? &view_->request->value : nullptr;
   if (request && request->kind == RequestKind::kFailover && request->outcome.empty()) {
     return std::nullopt;
   }
@@ -54,23 +54,33 @@ bool Agent::Impl::stays_on_full_disk() const {
 // Who could lead instead and has room.
 NodeName Agent::Impl::candidate_with_room() const {
   return best_candidate(
-      [&](const NodeName& member) { return view_.member(member)->disk_full == DiskFull::kNo; });
+      [&](const NodeName& member) { return view_->member(member)->disk_full == DiskFull::kNo; });
 }
 
 // By what they say of themselves: at the loss of PostgreSQL nobody streams any more.
 bool Agent::Impl::others_have_room() const {
-  const auto& roster = view_.roster ? view_.roster->value.members : std::vector<NodeName>{};
+  const auto& roster = view_->roster ? view_->roster->value.members : std::vector<NodeName>{};
   return std::ranges::any_of(roster, [&](const NodeName& name) {
-    const MemberRecord* m = view_.member(name);
+    const MemberRecord* m = view_->member(name);
     return name != config_.name && m && m->role == "replica" && !m->nofailover &&
-           m->disk_full == DiskFull::kNo && m->epoch == view_.leader->value.epoch;
+           m->disk_full == DiskFull::kNo && m->epoch == view_->leader->value.epoch;
   });
 }
 
-// With a full disk PostgreSQL is started again and again here, for there is nobody better, or
-// because the policy says so.
-bool Agent::Impl::keeps_trying() const {
-  return pg_.disk_full != DiskFull::kNo && (stays_on_full_disk() || !others_have_room());
+// Forced to lead and alone with all acknowledged commits: once it has given the record away nobody
+// may be elected, itself included.
+bool Agent::Impl::is_only_one_by_force() const {
+  const SyncRecord sync = sync_record();
+  return config_.nofailover && !sync.generations.empty() && sync.generations.back().quorum == 0;
+}
+
+// PostgreSQL is started again and again here, for there is nobody better, or because the policy
+// says so. Empty: somebody else shall try.
+std::string Agent::Impl::why_start_again() const {
+  const bool full = pg_.disk_full != DiskFull::kNo;
+  if (full && (stays_on_full_disk() || !others_have_room())) return why_disk_full();
+  if (is_only_one_by_force()) return "tagged nofailover, and nobody else has all commits";
+  return "";
 }
 
 // As long as PostgreSQL runs it is handed over as an operator would: nothing is lost, and what
@@ -95,18 +105,18 @@ void Agent::Impl::tend_full_disk() {
     reason_ += "; no other member that has room could lead";
     return;
   }
-  const bool asked = view_.request && view_.request->value.outcome.empty();
+  const bool asked = view_->request && view_->request->value.outcome.empty();
   const MonoTime due = std::max(disk_full_since_ + config().ttl, disk_full_again_);
   if (now_ < due) wake_at(due);
   const bool busy = phase_ != Phase::kLeading || asked || op_running() || !settled();
-  if (view_.paused || busy || now_ < due || failovers_held_until()) return;
+  if (view_->paused || busy || now_ < due || failovers_held_until()) return;
   disk_full_again_ = now_ + kDiskFullAgain;
   RequestRecord request;
   request.id = fmt::format("disk-full-{}-{}", held_->record.epoch.value, held_->record.counter);
   request.candidate = candidate;
   request.by = "on_disk_full";
   store::Txn extras;
-  extras.compares = {{keys_.request(), view_.request ? view_.request->revision : 0}};
+  extras.compares = {{keys_.request(), view_->request ? view_->request->revision : 0}};
   extras.writes = {{keys_.request(), encode(request)}};
   leader_commit(held_->record, std::move(extras));
 }

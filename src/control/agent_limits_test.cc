@@ -90,5 +90,30 @@ TEST_F(LimitsTest, AStandbyWithoutRoomForWalIsNotWaitedForWhereAnotherCanBe) {
   EXPECT_NE(voter(), before);
 }
 
+// It would give the record away to nobody: the others lack commits, and it may not be elected.
+TEST_F(LimitsTest, WhoWasForcedToLeadAndIsAloneIsStartedAgainWhereItIs) {
+  start_three();
+  world.at("n3").give(event::Retagged{100, /*nofailover=*/true, {}});
+  world.pass(1s);
+  for (const char* who : {"n1", "n2"}) {
+    kill_host(world.at(who));
+    world.at(who).power = false;
+  }
+  RequestRecord forced;
+  forced.id = "r1";
+  forced.kind = RequestKind::kFailover;
+  forced.candidate = name("n3");
+  forced.force = forced.old_primary_dead = true;
+  world.apply({{}, {{Keys("test").request(), encode(forced)}}});
+  world.pass(20s);
+  ASSERT_EQ(world.leader(), "n3") << dump(world.at("n3"));
+  ASSERT_EQ(world.view().sync->value.generations.back().quorum, 0u);
+  world.at("n3").primaries_fail = 2;
+  crash(world.at("n3"));
+  world.pass(5s);
+  EXPECT_EQ(world.leader(), "n3") << dump(world.at("n3"));
+  EXPECT_EQ(world.view().leader->value.epoch, Epoch{2});
+}
+
 }  // namespace
 }  // namespace bascule::control

@@ -55,7 +55,7 @@ void Agent::Impl::on(const event::PeerAnswered& e) {
 // A configuration file that was copied, say. The record of this name shows another address: whoever
 // answers there keeps the name. Where nobody does the member has moved.
 bool Agent::Impl::namesake_lives() {
-  const MemberRecord* m = view_.member(config_.name);
+  const MemberRecord* m = view_->member(config_.name);
   const bool elsewhere = m && (m->host != config_.host || m->port != config_.port);
   if (!elsewhere || namesake_absent_ >= kConfirmations) {
     name_is_ours_ = true;
@@ -118,7 +118,7 @@ std::string Agent::Impl::no_pledge_because(const PeerRequest& request) const {
                            txn_pending(TxnKind::kTakeOver) || txn_pending(TxnKind::kDropBallot) ||
                            txn_pending(TxnKind::kResume) || txn_pending(TxnKind::kBootstrap) ||
                            known().ballots.contains(config_.name) ||
-                           view_.ballots.contains(config_.name);  // brought back by a backup
+                           view_->ballots.contains(config_.name);  // brought back by a backup
   return outstanding ? "has a ballot that may count" : "";
 }
 
@@ -230,8 +230,8 @@ std::optional<MonoTime> Agent::Impl::bound_since() const {
 // The record names a leader that may be gone before its time is over. Once suspected, a revision
 // stays so: a ballot that answers it may be under way.
 bool Agent::Impl::suspected() const {
-  if (!view_.leader || view_.leader->value.vacant()) return false;
-  return suspected_ == view_.leader_revision || local_.ballot_intent == view_.leader_revision;
+  if (!view_->leader || view_->leader->value.vacant()) return false;
+  return suspected_ == view_->leader_revision || local_.ballot_intent == view_->leader_revision;
 }
 
 // Evidence makes an early take-over timely, not safe: wrongly suspected, a leader that renews voids
@@ -239,7 +239,7 @@ bool Agent::Impl::suspected() const {
 void Agent::Impl::watch_leader(const LeaderRecord& leader) {
   const ClusterConfig& c = config();
   if (!c.early_takeover || (!c.synchronous() && !unsafe_.early_when_alone) ||
-      leader.phase != LeaderPhase::kRunning || config_.nofailover || view_.paused ||
+      leader.phase != LeaderPhase::kRunning || config_.nofailover || view_->paused ||
       pg_.run != PgRun::kStandby) {
     return;
   }
@@ -268,7 +268,7 @@ void Agent::Impl::watch_leader(const LeaderRecord& leader) {
   const bool gone = (cut_off && refused_ >= kConfirmations) ||
                     (quiet && (silent_ >= kConfirmations || silent_again));
   if (gone) {
-    suspected_ = view_.leader_revision;
+    suspected_ = view_->leader_revision;
     note(LogLevel::kWarn, "suspected",
          quiet ? fmt::format("{} is silent: no renewal for {} ms, its agent does not answer",
                              leader.holder.str(), to_ms(now_ - leader_seen_at_))
@@ -294,15 +294,16 @@ void Agent::Impl::watch_leader(const LeaderRecord& leader) {
 std::string Agent::Impl::early_obstacle() const {
   if (unsafe_.early_when_alone || unsafe_.early_without_voters) return "";
   if (!config().early_takeover) return "early_takeover is off";
-  const RequestRecord* request = view_.request ? &view_.request->value : nullptr;
+  const RequestRecord* request = view_->request ? &view_->request->value : nullptr;
   if (request && request->kind == RequestKind::kFailover && request->force &&
       request->outcome.empty()) {
     return "a forced failover does not ask the voters";
   }
-  const auto& generations = view_.sync ? view_.sync->value.generations : std::vector<Generation>{};
+  const auto& generations =
+      view_->sync ? view_->sync->value.generations : std::vector<Generation>{};
   if (generations.empty()) return "commits of its leader wait for nobody";
   const Generation& newest = generations.back();
-  if (newest.epoch != view_.leader->value.epoch || newest.quorum == 0) {
+  if (newest.epoch != view_->leader->value.epoch || newest.quorum == 0) {
     return "commits of its leader wait for nobody";
   }
   return "";

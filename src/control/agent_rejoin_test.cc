@@ -48,6 +48,38 @@ TEST_F(AgentTest, RecordIsNotGivenAwayWhilePostgresMayBeAPrimaryThatDoesNotAnswe
   EXPECT_EQ(world.view().leader->value.epoch, Epoch{1});
 }
 
+// By the id alone it would pass for the timeline of whoever leads next.
+TEST_F(AgentTest, ADirectoryThatSomebodyPromotedMeanwhileIsNotStartedInPlace) {
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.pg.run = PgRun::kStopped;
+  n1.pg.timeline = n1.pg.checkpoint_timeline = Timeline{2};
+  n1.pg.flush_lsn.value += 500;
+  restart_agent(n1);
+  const long starts = times(n1, "start_primary");
+  world.pass(10s);
+  EXPECT_EQ(times(n1, "start_primary"), starts);
+  EXPECT_EQ(world.view().leader->value.epoch, Epoch{2});
+  EXPECT_NE(world.leader(), "n1");
+  EXPECT_NE(world.leader(), "");
+}
+
+TEST_F(AgentTest, TheOriginOfItsTimelineIsRecordedByALeaderWhoseAgentDiedBeforeItCould) {
+  start_three();
+  crash(world.at("n1"));
+  world.pass(5s);
+  Member& leader = world.at(world.leader());
+  ASSERT_NE(leader.self, name("n1"));
+  HistoryRecord without = world.view().history.at(Epoch{2});
+  EXPECT_EQ(without.origin.at, without.fork.lsn);
+  without.origin = {};
+  world.apply({{}, {{Keys("test").history(Epoch{2}), encode(without)}}});
+  restart_agent(leader);
+  world.pass(3s);
+  ASSERT_EQ(world.leader(), leader.self.str());
+  EXPECT_EQ(world.view().history.at(Epoch{2}).origin.at, without.fork.lsn);
+}
+
 TEST_F(AgentTest, RecordOfALostDataDirectoryIsLeftToExpire) {
   start_three();
   Member& n1 = world.at("n1");

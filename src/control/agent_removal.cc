@@ -8,8 +8,8 @@ namespace bascule::control {
 
 // With the copy that it had then. A new one, on an empty data directory, is a new member.
 bool Agent::Impl::removed_here() const {
-  const auto found = view_.removed.find(config_.name);
-  return found != view_.removed.end() && !held_ && found->second.value.sync_name == sync_name() &&
+  const auto found = view_->removed.find(config_.name);
+  return found != view_->removed.end() && !held_ && found->second.value.sync_name == sync_name() &&
          pg_.data != DataDir::kEmpty && pg_.data != DataDir::kHalfCloned;
 }
 
@@ -18,13 +18,13 @@ void Agent::Impl::stay_away() {
   set_phase(Phase::kRefused,
             fmt::format("this member was removed from the cluster by {}: stop its daemon. To add "
                         "it again, empty its data directory",
-                        view_.removed.at(config_.name).value.by));
+                        view_->removed.at(config_.name).value.by));
   if (pg_.run == PgRun::kStopped || op_running() || !may_retry()) return;
   run(op::Kill{});
 }
 
 bool Agent::Impl::being_removed(const NodeName& member) const {
-  return std::ranges::any_of(view_.tasks, [&](const auto& entry) {
+  return std::ranges::any_of(view_->tasks, [&](const auto& entry) {
     const TaskRecord& task = entry.second.value;
     return task.kind == TaskKind::kRemove && task.outcome.empty() && task.steps.size() == 1 &&
            task.steps.front().member == member && task.steps.front().state == StepState::kRunning;
@@ -32,13 +32,13 @@ bool Agent::Impl::being_removed(const NodeName& member) const {
 }
 
 bool Agent::Impl::belongs(const MemberRecord& m) const {
-  const auto gone = view_.removed.find(m.name);
-  const bool removed = gone != view_.removed.end() && gone->second.value.sync_name == m.sync_name;
+  const auto gone = view_->removed.find(m.name);
+  const bool removed = gone != view_->removed.end() && gone->second.value.sync_name == m.sync_name;
   return !removed && !being_removed(m.name);
 }
 
 void Agent::Impl::remove_member(const Versioned<TaskRecord>& task) {
-  auto step = removal_step(keys_, view_, task);
+  auto step = removal_step(keys_, *view_, task);
   if (!step) return wake_at(now_ + 100ms);
   if (!step->outcome.empty()) {
     note(LogLevel::kInfo, "task ended", step->outcome, {{"id", task.value.id}});

@@ -40,9 +40,9 @@ bool Agent::Impl::seeded_anew(const ClusterView& view) const {
 }
 
 void Agent::Impl::trust_store() {
-  local_.store_identity = view_.identity;
-  local_.seed = view_.seed ? view_.seed->value.number : local_.seed;
-  local_.highest_revision = revision_seen_ = view_.revision;
+  local_.store_identity = view_->identity;
+  local_.seed = view_->seed ? view_->seed->value.number : local_.seed;
+  local_.highest_revision = revision_seen_ = view_->revision;
   last_commit_ = 0;
   rolled_back_.clear();
   doubt_.clear();
@@ -63,9 +63,9 @@ void Agent::Impl::keep_seed() {
   if (now_ < seed_again_) return wake_at(seed_again_);
   const auto since = bound_since();
   if (!since || *since < doubt_since_) return;
-  const bool other = view_.identity != local_.store_identity;
-  const bool taken = other ? view_.leader_revision != 0 || view_.init.has_value()
-                           : view_.leader && view_.leader->value.epoch > held_->record.epoch;
+  const bool other = view_->identity != local_.store_identity;
+  const bool taken = other ? view_->leader_revision != 0 || view_->init.has_value()
+                           : view_->leader && view_->leader->value.epoch > held_->record.epoch;
   if (taken) {
     reason_ = "the store holds another cluster: " + doubt_;
     return;
@@ -78,30 +78,30 @@ void Agent::Impl::keep_seed() {
 }
 
 store::Txn Agent::Impl::seed_txn(const LeaderRecord& record) const {
-  const uint64_t number = std::max(local_.seed, view_.seed ? view_.seed->value.number : 0) + 1;
+  const uint64_t number = std::max(local_.seed, view_->seed ? view_->seed->value.number : 0) + 1;
   const auto revision = [](const auto& slot) { return slot ? slot->revision : 0; };
   store::Txn txn;
-  txn.compares = {{keys_.leader(), view_.leader_revision},
-                  {keys_.init(), revision(view_.init)},
-                  {keys_.sync(), revision(view_.sync)},
-                  {keys_.roster(), revision(view_.roster)},
-                  {keys_.seed(), revision(view_.seed)}};
+  txn.compares = {{keys_.leader(), view_->leader_revision},
+                  {keys_.init(), revision(view_->init)},
+                  {keys_.sync(), revision(view_->sync)},
+                  {keys_.roster(), revision(view_->roster)},
+                  {keys_.seed(), revision(view_->seed)}};
   txn.writes = {{keys_.leader(), encode(record)},
                 {keys_.sync(), encode(sync_of(*good_))},
                 {keys_.seed(), encode(SeedRecord{number, config_.name, record.epoch})}};
   if (good_->init) txn.writes.push_back({keys_.init(), encode(good_->init->value)});
   if (good_->config) txn.writes.push_back({keys_.config(), encode(good_->config->value)});
   if (good_->roster) txn.writes.push_back({keys_.roster(), encode(good_->roster->value)});
-  if (good_->paused != view_.paused) {
+  if (good_->paused != view_->paused) {
     txn.writes.push_back(
         {keys_.pause(), good_->paused ? std::optional<std::string>("{}") : std::nullopt});
   }
   if (good_->request) {
     txn.writes.push_back({keys_.request(), encode(good_->request->value)});
-  } else if (view_.request) {
+  } else if (view_->request) {
     txn.writes.push_back({keys_.request(), std::nullopt});
   }
-  for (const auto& [name, ballot] : view_.ballots) {
+  for (const auto& [name, ballot] : view_->ballots) {
     txn.writes.push_back({keys_.ballot(name), std::nullopt});
   }
   seed_tasks(txn);
@@ -120,11 +120,11 @@ void Agent::Impl::seed_tasks(store::Txn& txn) const {
   size_t kept = 0;
   for (const auto& [id, task] : good_->tasks) {
     const bool open = task.value.outcome.empty();
-    if ((open || view_.tasks.contains(id)) && kept++ < kTasksKept) {
+    if ((open || view_->tasks.contains(id)) && kept++ < kTasksKept) {
       txn.writes.push_back({keys_.task(id), encode(task.value)});
     }
   }
-  for (const auto& [id, task] : view_.tasks) {
+  for (const auto& [id, task] : view_->tasks) {
     if (good_->tasks.contains(id) || !task.value.outcome.empty() || kept++ >= kTasksKept) continue;
     TaskRecord unknown = task.value;
     unknown.outcome = "cancelled: the store was filled again by the leader; ask again";

@@ -15,8 +15,8 @@ constexpr int kStartsMax = 3;  // in a row: then somebody else shall try
 }  // namespace
 
 bool Agent::Impl::following_epoch(Epoch epoch) const {
-  const auto found = view_.history.find(epoch);
-  return found != view_.history.end() && found->second.following;
+  const auto found = view_->history.find(epoch);
+  return found != view_->history.end() && found->second.following;
 }
 
 Upstream Agent::Impl::followed() const {
@@ -38,7 +38,7 @@ void Agent::Impl::lead_following() {
       return;
     case PgRun::kUnresponsive:
       if (hung_since_ == MonoTime{}) hung_since_ = now_;
-      if (view_.paused || now_ < hung_since_ + config().ttl) return wake_at(now_ + 200ms);
+      if (view_->paused || now_ < hung_since_ + config().ttl) return wake_at(now_ + 200ms);
       hung_since_ = {};
       return stand_down("PostgreSQL does not answer the probe", Release::kYes);
     case PgRun::kStandby:
@@ -59,7 +59,7 @@ void Agent::Impl::lead_following() {
 // Not running: the first copy, a restart, or after a crash.
 void Agent::Impl::start_following() {
   if (turn_ == TurnStage::kStop) turn_ = TurnStage::kStart;
-  if (view_.paused && turn_ != TurnStage::kStart && stage_ == Stage::kRunning) {
+  if (view_->paused && turn_ != TurnStage::kStart && stage_ == Stage::kRunning) {
     reason_ = "paused: PostgreSQL is not running, nothing is done";
     return;
   }
@@ -96,7 +96,7 @@ void Agent::Impl::announce_following() {
   record.timeline = pg_.timeline;
   record.handover_to = {};
   store::Txn extras;
-  if (!view_.init || view_.init->value.system_id == 0) {
+  if (!view_->init || view_->init->value.system_id == 0) {
     if (pg_.system_id == 0) return wake_at(now_ + 50ms);
     extras.writes.push_back({keys_.init(), encode(InitRecord{pg_.system_id, config_.name})});
   }
@@ -133,9 +133,9 @@ void Agent::Impl::run_standby_cluster() {
 
 // To another member that streams from here, as the operator has asked.
 void Agent::Impl::switch_standby_leader() {
-  if (!view_.request || !view_.request->value.outcome.empty()) return;
-  RequestRecord request = view_.request->value;
-  if (view_.paused) return finish_request(request, "refused: the cluster is paused");
+  if (!view_->request || !view_->request->value.outcome.empty()) return;
+  RequestRecord request = view_->request->value;
+  if (view_->paused) return finish_request(request, "refused: the cluster is paused");
   if (!request.progress.empty()) {
     return finish_request(request, fmt::format("failed: {} leads", config_.name.str()));
   }
@@ -146,7 +146,7 @@ void Agent::Impl::switch_standby_leader() {
   LeaderRecord record = held_->record;
   record.handover_to = candidate_;
   store::Txn extras;
-  extras.compares = {{keys_.request(), view_.request->revision}};
+  extras.compares = {{keys_.request(), view_->request->revision}};
   extras.writes = {{keys_.request(), encode(request)}};
   vacate_following(std::move(record), std::move(extras),
                    fmt::format("switchover to {} asked by {}", candidate_.str(), request.by));
@@ -154,7 +154,7 @@ void Agent::Impl::switch_standby_leader() {
 
 // The key is gone: this member goes first, as it has the most.
 void Agent::Impl::stop_following() {
-  if (view_.paused) {
+  if (view_->paused) {
     reason_ = "paused: it goes on following until the cluster is resumed";
     return;
   }

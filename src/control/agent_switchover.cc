@@ -7,6 +7,8 @@ namespace {
 constexpr Millis kProxiesHold{40};  // time for proxies to see that they must hold
 constexpr Millis kCleanStopLimit{15000};
 constexpr Millis kVerifyLimit{3000};
+constexpr Millis kStopsWithin{5000};    // then it may go on, and waits for its standbys
+constexpr Millis kSuccessorAlone{500};  // of a planned hand-over: nobody else does anything
 
 }  // namespace
 
@@ -14,8 +16,8 @@ constexpr Millis kVerifyLimit{3000};
 void Agent::Impl::hold_samples() { pg_ignored_until_ = now_ + kProxiesHold; }
 
 void Agent::Impl::handle_request() {
-  if (!view_.request || !view_.request->value.outcome.empty()) return;
-  const RequestRecord& request = view_.request->value;
+  if (!view_->request || !view_->request->value.outcome.empty()) return;
+  const RequestRecord& request = view_->request->value;
   const LeaderRecord& mine = held_->record;
   if (mine.phase == LeaderPhase::kDraining && mine.request_id == request.id &&
       !mine.handover_to.empty() && pg_.run == PgRun::kPrimary) {
@@ -28,7 +30,7 @@ void Agent::Impl::handle_request() {
     // Begun by a leader that is gone, and the hand-over came back to us or never happened.
     return finish_request(request, fmt::format("failed: {} leads", config_.name.str()));
   }
-  if (view_.paused) return finish_request(request, "refused: the cluster is paused");
+  if (view_->paused) return finish_request(request, "refused: the cluster is paused");
   if (op_running()) return wake_at(now_ + 50ms);
   std::string refusal;
   candidate_ = choose_candidate(request, refusal);
@@ -85,7 +87,7 @@ void Agent::Impl::begin_switchover(const RequestRecord& request) {
   record.why = fmt::format("switchover to {} asked by {}", candidate_.str(), request.by);
   request_->progress = "draining";
   store::Txn extras;
-  extras.compares = {{keys_.request(), view_.request->revision}};
+  extras.compares = {{keys_.request(), view_->request->revision}};
   extras.writes = {{keys_.request(), encode(*request_)}};
   note(LogLevel::kInfo, "switchover", record.why);
   leader_commit(std::move(record), std::move(extras), [this](TxnOutcome outcome) {
@@ -144,7 +146,10 @@ void Agent::Impl::op_done(const op::CleanStop&, const OpData& data) {
   }
 }
 
-void Agent::Impl::op_done(const op::VerifyReceived&, const OpData&) { verified_ = true; }
+void Agent::Impl::op_done(const op::VerifyReceived& o, const OpData&) {
+  source_answered_ = {o.candidate.member, now_};
+  verified_ = held_.has_value();
+}
 
 void Agent::Impl::hand_over() {
   if (op_running() || !verified_ || txn_pending(TxnKind::kLeader)) return;
@@ -158,9 +163,9 @@ void Agent::Impl::hand_over() {
   record.handover_to = candidate_;
   record.final_position = final_;
   store::Txn extras;
-  if (request_ && view_.request && view_.request->value.id == request_->id) {
+  if (request_ && view_->request && view_->request->value.id == request_->id) {
     request_->progress = "handed over";
-    extras.compares = {{keys_.request(), view_.request->revision}};
+    extras.compares = {{keys_.request(), view_->request->revision}};
     extras.writes = {{keys_.request(), encode(*request_)}};
   }
   leader_commit(std::move(record), std::move(extras), [this](TxnOutcome outcome) {
@@ -173,32 +178,76 @@ void Agent::Impl::hand_over() {
   });
 }
 
+// ---- the others' part --------------------------------------------------------------------------
+
+bool Agent::Impl::leader_stops() const {
+  return stopping_since_ != MonoTime{} && now_ < stopping_since_ + kStopsWithin;
+}
+
+// The leader has stopped, and its agent goes about proving that it may hand over. Where the WAL
+// ends here is found out meanwhile: the ballot, or the way to the successor, does not wait for it.
+bool Agent::Impl::locates_early(const LeaderRecord& leader) {
+  if (!leader_stops()) return false;
+  const bool ended =
+      pg_.upstream == leader.holder && !pg_.receiver_streaming && pg_.sampled_at > stopping_since_;
+  if (!located_ && !ended) return false;
+  wake_at(stopping_since_ + kStopsWithin);
+  if (!located_) locate("the leader has stopped: where does the WAL end here?");
+  return true;
+}
+
+// After a planned hand-over nobody needs the ballot of who handed over, and mostly nobody's but the
+// successor's: what others do would only take processor and disk from one on the same machine.
+bool Agent::Impl::leaves_it_to_successor() {
+  const LeaderRecord& last = view_->leader->value;
+  const MonoTime until = contest_since_ + kSuccessorAlone;
+  const bool planned = last.vacant() && !last.handover_to.empty();
+  if (!planned || last.handover_to == config_.name || now_ >= until) return false;
+  const bool stopped_here = pg_down() && released_by_us_ == view_->leader_revision;
+  const MemberRecord* successor = view_->member(last.handover_to);
+  const auto has_all = [&](const Generation& g) {
+    return g.quorum == 1 && std::ranges::find(g.voters, successor->sync_name) != g.voters.end();
+  };
+  const auto& generations = sync_record().generations;
+  const bool elects_itself = last.final_position.known() && successor != nullptr &&
+                             std::ranges::all_of(generations, has_all);
+  if (!stopped_here && !elects_itself) return false;
+  wake_at(until);
+  const std::string why = fmt::format("{} takes over as planned", last.handover_to.str());
+  if (pg_.run == PgRun::kStandby && !located_) {
+    locate(why);  // the way to it begins with that
+  } else {
+    set_phase(pg_down() ? Phase::kStopped : Phase::kIsolated, why);
+  }
+  return true;
+}
+
 void Agent::Impl::finish_request(const RequestRecord& request, std::string outcome) {
   note(LogLevel::kInfo, "request ended", outcome, {{"id", request.id}});
   request_.reset();
-  if (!view_.request || view_.request->value.id != request.id || txn_pending(TxnKind::kLeader)) {
+  if (!view_->request || view_->request->value.id != request.id || txn_pending(TxnKind::kLeader)) {
     return;  // handle_request() sees it again and ends it
   }
-  RequestRecord ended = view_.request->value;
+  RequestRecord ended = view_->request->value;
   ended.outcome = std::move(outcome);
   LeaderRecord record = held_->record;
   record.request_id = "";
   store::Txn extras;
-  extras.compares = {{keys_.request(), view_.request->revision}};
+  extras.compares = {{keys_.request(), view_->request->revision}};
   extras.writes = {{keys_.request(), encode(ended)}};
   leader_commit(std::move(record), std::move(extras));
 }
 
 // A failover that was asked for while nobody led has no progress: it was this take-over.
 void Agent::Impl::end_request_by_take_over(LeaderRecord& record, store::Txn& extras) const {
-  if (!view_.request || !view_.request->value.outcome.empty()) return;
-  RequestRecord request = view_.request->value;
+  if (!view_->request || !view_->request->value.outcome.empty()) return;
+  RequestRecord request = view_->request->value;
   if (request.progress.empty() && request.kind != RequestKind::kFailover) return;
   const bool wanted = request.candidate.empty() || request.candidate == config_.name;
   request.outcome = wanted ? "done"
                            : fmt::format("failed: {} leads instead of {}", config_.name.str(),
                                          request.candidate.str());
-  extras.compares.push_back({keys_.request(), view_.request->revision});
+  extras.compares.push_back({keys_.request(), view_->request->revision});
   extras.writes.push_back({keys_.request(), encode(request)});
   record.request_id = "";
 }

@@ -15,7 +15,7 @@ constexpr Millis kReloadRetry{5000};
 // ----------------------------------------------------------------------------------
 
 void Agent::Impl::tend_tasks() {
-  const Versioned<TaskRecord>* task = due_task(view_, wall_);
+  const Versioned<TaskRecord>* task = due_task(*view_, wall_);
   if (task == nullptr || !settled()) return;
   if (task->value.kind == TaskKind::kRemove) return remove_member(*task);
   const auto running = std::ranges::find(task->value.steps, StepState::kRunning, &TaskStep::state);
@@ -30,7 +30,7 @@ void Agent::Impl::tend_tasks() {
   situation.own_result = local_.task_result;
   situation.own_turn_now = local_.task == task->value.id && turn_ != TurnStage::kNone;
   situation.flush_lsn = pg_.flush_lsn;
-  TaskAdvance next = advance(task->value, view_, situation);
+  TaskAdvance next = advance(task->value, *view_, situation);
   if (!next.record) return;
   if (next.restart_leader && (op_running() || request_)) return wake_at(now_ + 50ms);
   if (next.restart_leader && stops_writes(*next.record) && !checkpointed_for(next.record->id))
@@ -55,13 +55,13 @@ bool Agent::Impl::add_request(const TaskRecord& task, RequestRecord request,
                               store::Txn& extras) const {
   if (!task.region.empty()) {
     request.candidate = best_in_region(task.region);
-    if (request.candidate.empty() || !view_.config) return false;
-    ClusterConfig changed = view_.config->value;
+    if (request.candidate.empty() || !view_->config) return false;
+    ClusterConfig changed = view_->config->value;
     changed.primary_region = task.region;
-    extras.compares.push_back({keys_.config(), view_.config->revision});
+    extras.compares.push_back({keys_.config(), view_->config->revision});
     extras.writes.push_back({keys_.config(), encode(changed)});
   }
-  extras.compares.push_back({keys_.request(), view_.request ? view_.request->revision : 0});
+  extras.compares.push_back({keys_.request(), view_->request ? view_->request->revision : 0});
   extras.writes.push_back({keys_.request(), encode(request)});
   return true;
 }
@@ -70,7 +70,7 @@ NodeName Agent::Impl::best_in_region(const std::string& region) const {
   const SyncCandidate* best = nullptr;
   const auto candidates = sync_candidates();
   for (const SyncCandidate& c : candidates) {
-    const MemberRecord* m = view_.member(c.member);
+    const MemberRecord* m = view_->member(c.member);
     if (region.empty() || !m || m->region != region) continue;
     if (!best || std::tuple(c.priority, c.flush_lsn) > std::tuple(best->priority, best->flush_lsn))
       best = &c;
@@ -155,7 +155,7 @@ void Agent::Impl::end_turn_as_leader() {
 
 // True: PostgreSQL is being stopped or replaced for it.
 bool Agent::Impl::tend_own_turn(const LeaderRecord& leader) {
-  const auto turn = turn_of(view_, config_.name);
+  const auto turn = turn_of(*view_, config_.name);
   const bool ours = turn && turn->task->kind != TaskKind::kRemove;  // that is the leader's work
   if (ours && turn->task->id != local_.task && turn->step->note.empty()) {
     note(LogLevel::kInfo, "turn", std::string(to_string(turn->task->kind)),

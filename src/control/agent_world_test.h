@@ -37,6 +37,7 @@ struct Member {
   bool inits_fail = false;
   bool starts_hang = false;  // of isolated standbys: never consistent
   int starts_fail = 0;       // so many starts of a standby from now on
+  int primaries_fail = 0;    // likewise, as a primary
   int clones_fail = 0;
   std::vector<std::string> ops{};              // carried out, by name
   std::vector<LeaderPhase> checkpointed_in{};  // what the record said at each checkpoint
@@ -45,6 +46,7 @@ struct Member {
   bool power = true;       // without: nobody answers for it
   bool peers_cut = false;  // other agents don't reach it, nor it them
   bool served = true;      // by the leader that it streams from
+  Nanos stop_takes{0};     // of the receiver
 
   int port = 5000;
   PeerReply last_reply{};
@@ -235,7 +237,9 @@ inline void Member::carry_out(const Effects& effects) {
     if (const auto* read = std::get_if<effect::ReadStore>(&e)) {
       world.after(world.store_delay / 2, [this, id = read->id] {
         world.after(world.store_delay / 2,
-                    [this, id, view = world.view()] { give(event::StoreRead{id, view}); });
+                    [this, id, view = std::make_shared<ClusterView>(world.view())] {
+                      give(event::StoreRead{id, view});
+                    });
       });
     } else if (const auto* txn = std::get_if<effect::CommitStore>(&e)) {
       world.after(world.store_delay / 2, [this, t = *txn] {
@@ -253,8 +257,12 @@ inline void Member::carry_out(const Effects& effects) {
           pg.run = PgRun::kStarting;
           return;
         }
-        auto result = perform(o.op);
-        give(event::OpDone{o.id, std::move(result)});
+        const bool slow = stop_takes > Nanos{0} && std::holds_alternative<op::StopReceiver>(o.op);
+        const auto finish = [this, o] {
+          auto result = perform(o.op);
+          give(event::OpDone{o.id, std::move(result)});
+        };
+        slow ? world.after(stop_takes, finish) : finish();
       });
     } else if (const auto* p = std::get_if<effect::Persist>(&e)) {
       disk = p->state;
@@ -299,6 +307,7 @@ inline Result<OpData> Member::perform(const Op& op) {
     pg.timeline = Timeline{1};
     pg.flush_lsn = Lsn{1000};
   } else if (const auto* start = std::get_if<op::StartPrimary>(&op)) {
+    if (primaries_fail > 0 && primaries_fail-- > 0) return fail(ErrorCode::kUnavailable, "no");
     pg.run = PgRun::kPrimary;
     pg.sync_standbys = start->sync_standbys;
   } else if (const auto* standby = std::get_if<op::StartStandby>(&op)) {
@@ -316,6 +325,7 @@ inline Result<OpData> Member::perform(const Op& op) {
     pg.receiver_streaming = false;
     data.position = {pg.timeline, pg.flush_lsn};
   } else if (const auto* promote = std::get_if<op::Promote>(&op)) {
+    data.origin = {pg.flush_lsn, promote->timeline.value};
     pg.run = PgRun::kPrimary;
     pg.timeline = promote->timeline;
     pg.sync_standbys = promote->sync_standbys;

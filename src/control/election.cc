@@ -25,7 +25,11 @@ class Count {
         line_(lineage(view.history, record_.epoch)) {
     for (const auto& [name, ballot] : view.ballots) {
       if (ballot.value.answers != view.leader_revision) continue;
-      voters_.push_back({&ballot.value, place(line_, ballot.value), view.member(name)});
+      voters_.push_back({&ballot.value, std::nullopt, view.member(name)});
+    }
+    settle_origin();
+    for (Voter& v : voters_) {
+      if (!on_disputed(v)) v.place = place(line_, *v.ballot);
     }
     const RequestRecord* request = view.request ? &view.request->value : nullptr;
     if (request && request->kind == RequestKind::kFailover && request->outcome.empty() &&
@@ -76,19 +80,69 @@ class Count {
     return "";
   }
 
+  // The last leader may have died before it could record how its timeline began, or whether it did
+  // (ADR 0027), and somebody have promoted a member by hand to the same id. Its own ballot says
+  // how; without that all must say the same, and none that it began before the recorded fork:
+  // nobody had been let in.
+  void settle_origin() {
+    const auto last = view_.history.find(record_.epoch);
+    if (last == view_.history.end() || !last->second.lacks_origin() || line_.empty()) return;
+    const HistoryRecord& epoch = last->second;
+    const Origin* first = nullptr;
+    const bool let_in = record_.phase != LeaderPhase::kPreparing && !record_.vacant();
+    for (const Voter& v : voters_) {
+      const Origin& origin = v.ballot->origin;
+      if (v.ballot->position.timeline != epoch.timeline) {
+        disputed_ = disputed_ || v.ballot->member == epoch.leader;  // it has not promoted to it
+        continue;
+      }
+      if (origin.at == Lsn{}) continue;
+      if (v.ballot->member == epoch.leader) {
+        line_.back().begin = origin;
+        disputed_ = false;
+        return;
+      }
+      if (first == nullptr) first = &origin;
+      const bool too_early = !let_in && origin.at < epoch.fork.lsn;
+      disputed_ = disputed_ || too_early || origin.contradicts(*first);
+    }
+  }
+
+  bool on_disputed(const Voter& v) const {
+    return disputed_ && v.ballot->position.timeline == line_.back().timeline;
+  }
+
   // Empty: it may lead, if its WAL says so.
   std::string bar_of(const Voter& v) const {
-    if (v.member && v.member->nofailover) return "is tagged nofailover";
+    if (is_tagged(v) && !was_forced(v)) return "is tagged nofailover";
     if (v.member && v.member->disk_full == DiskFull::kWal) return "has no room for WAL on its disk";
     const auto& roster = view_.roster ? view_.roster->value.members : std::vector<NodeName>{};
     if (std::ranges::find(roster, v.ballot->member) == roster.end()) {
       return "is not in the roster (never streamed from a leader)";
+    }
+    if (on_disputed(v)) {
+      return fmt::format("is on timeline {}, of which only {} can tell how it began",
+                         v.ballot->position.timeline.value,
+                         view_.history.at(record_.epoch).leader.str());
     }
     if (!v.place) {
       return fmt::format("has diverged: {} is not on the line of epoch {}",
                          v.ballot->position.to_string(), record_.epoch.value);
     }
     return "";
+  }
+
+  static bool is_tagged(const Voter& v) { return v.member && v.member->nofailover; }
+
+  // It leads since somebody forced it to. Where nobody else can it goes on: the others have
+  // diverged from it, or lack what it has acknowledged.
+  bool was_forced(const Voter& v) const {
+    auto h = view_.history.find(record_.epoch);
+    for (; h != view_.history.end(); h = view_.history.find(h->second.parent_epoch)) {
+      if (h->second.leader != v.ballot->member) return false;
+      if (h->second.trigger == "forced") return true;
+    }
+    return false;
   }
 
   // In synchronous mode whatever only one of them has was not acknowledged.
@@ -99,7 +153,8 @@ class Count {
     if (promised() || goes_on_following() || !bar_of(v).empty()) return {};
     const Voter* source = &v;
     for (const Voter& other : voters_) {
-      const bool passed_by = !bar_of(other).empty() || (has_room(v) && !has_room(other));
+      const bool passed_by = !bar_of(other).empty() || (is_tagged(other) && !is_tagged(v)) ||
+                             (has_room(v) && !has_room(other));
       if (passed_by && other.place > source->place) source = &other;
     }
     return source == &v ? NodeName() : source->ballot->member;
@@ -193,7 +248,7 @@ class Count {
   }
 
   // Larger is better.
-  using Key = std::tuple<bool, bool, bool, bool, size_t, Timeline, Lsn, bool, int>;
+  using Key = std::tuple<bool, bool, bool, bool, bool, size_t, Timeline, Lsn, bool, int>;
   Key key_of(const Candidate& c) const {
     const Voter* v = &voter(c.name);
     const MemberRecord* last = record_.holder.empty() ? nullptr : view_.member(record_.holder);
@@ -203,15 +258,11 @@ class Count {
     const std::string& wanted = config().primary_region;
     const bool in_region =
         promised() && !wanted.empty() && v->member && v->member->region == wanted;
-    return {c.safe,
-            preferred() == c.name,
-            has_room(*v),
-            in_region,
-            at.segment,
-            at.timeline,
-            at.lsn,
-            same_region,
-            v->member ? v->member->priority : 0};
+    return {c.safe,         preferred() == c.name,
+            !is_tagged(*v), has_room(*v),
+            in_region,      at.segment,
+            at.timeline,    at.lsn,
+            same_region,    v->member ? v->member->priority : 0};
   }
 
   static bool has_room(const Voter& v) { return !v.member || v.member->disk_full == DiskFull::kNo; }
@@ -247,6 +298,7 @@ class Count {
   Lineage line_;
   std::vector<Voter> voters_;
   const RequestRecord* forced_ = nullptr;
+  bool disputed_ = false;  // whether the last timeline is what the record means
 };
 
 }  // namespace

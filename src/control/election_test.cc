@@ -70,6 +70,63 @@ TEST_F(ElectionTest, OnlyTheRecordedVoterOrTheOldLeaderIsSafe) {
   EXPECT_FALSE(safe("c"));
 }
 
+TEST_F(ElectionTest, WhoMayNotLeadGoesOnAsTheLeaderItWasForcedToBeIfNobodyElseCan) {
+  view.leader->value.epoch = Epoch{2};
+  view.history[Epoch{2}] = forked(2, 1, 2, at(1, 150));
+  view.history[Epoch{2}].leader = name("c");
+  ballot("c", at(2, 200));
+  view.members.at(name("c")).nofailover = true;
+  ballot("a", at(1, 180));
+  EXPECT_FALSE(safe("c"));
+  view.history[Epoch{2}].trigger = "forced";
+  EXPECT_TRUE(safe("c"));
+  EXPECT_FALSE(safe("a")) << "beyond the fork";
+  ballot("b", at(1, 140));
+  const Election e = elect(view);
+  EXPECT_EQ(e.ranking[0].name, name("b")) << "anybody who may lead goes before it";
+  EXPECT_EQ(e.ranking[0].fetch_from, name("c"));
+}
+
+// ADR 0027: its leader died before it could record how timeline 2 began.
+class UnrecordedOriginTest : public ElectionTest {
+ protected:
+  UnrecordedOriginTest() {
+    view.leader->value.epoch = Epoch{2};
+    view.leader->value.phase = LeaderPhase::kPreparing;
+    view.history[Epoch{2}] = forked(2, 1, 2, at(1, 150));
+    view.history[Epoch{2}].leader = name("a");
+    view.leader->value.holder = name("a");
+  }
+  void ballot_of(std::string_view member, Position position, Origin origin) {
+    ballot(member, position);
+    view.ballots.at(name(member)).value.origin = origin;
+  }
+};
+
+TEST_F(UnrecordedOriginTest, TheLeadersOwnBallotTellsHowItsTimelineBegan) {
+  ballot_of("a", at(2, 200), {Lsn{160}, 1});
+  ballot_of("b", at(2, 190), {Lsn{160}, 1});
+  ballot_of("c", at(2, 900), {Lsn{160}, 2});
+  EXPECT_TRUE(safe("a"));
+  EXPECT_TRUE(safe("b"));
+  EXPECT_FALSE(safe("c")) << "promoted by somebody else";
+}
+
+TEST_F(UnrecordedOriginTest, WithoutItTwoThatContradictEachOtherAreNeitherOfThemBelieved) {
+  ballot_of("b", at(2, 190), {Lsn{160}, 1});
+  EXPECT_TRUE(safe("b"));
+  ballot_of("c", at(2, 900), {Lsn{160}, 2});
+  EXPECT_FALSE(safe("b"));
+  EXPECT_FALSE(safe("c"));
+}
+
+TEST_F(UnrecordedOriginTest, WithoutItWhatBeganBeforeTheForkIsNotBelieved) {
+  ballot_of("c", at(2, 900), {Lsn{120}, 2});
+  ballot_of("b", at(1, 150), {});
+  EXPECT_FALSE(safe("c")) << "it lacks what the leader had when it was elected";
+  EXPECT_TRUE(safe("b"));
+}
+
 TEST_F(ElectionTest, WithoutTheVotersBallotNobodyElseIsSafe) {
   generation(1, "a", {"b_1"});
   ballot("c", at(1, 999));

@@ -21,6 +21,8 @@ static void fields(auto& f, Of<LocalState> auto& s) {
   f.number("highestEpoch", s.highest_epoch.value);
   f.number("seed", s.seed);
   f.number("ledEpoch", s.led_epoch.value);
+  f.lsn("ledBegan", s.led_origin.at);
+  f.number("ledBeganMark", s.led_origin.mark);
   f.position("highWater", s.high_water);
   f.boolean("bootstrapping", s.bootstrapping);
   f.text("task", s.task);

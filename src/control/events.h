@@ -43,6 +43,7 @@ struct Upstream {
   // Of a cluster that is followed: its slot for us (empty: none) and where else WAL comes from.
   std::string slot{};
   std::string restore_command{};
+  bool without_slot = false;  // of a member: it need not have one for us, and holds no WAL
   bool operator==(const Upstream&) const = default;
 };
 
@@ -93,7 +94,7 @@ struct CleanStop {
   Millis limit{0};
 };
 // Success if `candidate` has received and flushed `position` (asked of the candidate itself,
-// again and again up to `limit`).
+// again and again up to `limit`). With a limit of 0: does it answer, and on that timeline?
 struct VerifyReceived {
   Upstream candidate;
   Position position;
@@ -187,6 +188,7 @@ struct PgStatus {
   bool pending_restart = false;
   bool pending_lowers = false;  // ... and what waits lowers a limit that standbys must not undercut
   std::string progress;         // "cloning 43 %", may be empty
+  std::map<std::string, std::string> slots;  // permanent logical ones here, in words
   bool operator==(const PgStatus&) const = default;
 };
 
@@ -203,6 +205,7 @@ struct LocalState {
   // The epoch whose leader this data directory was, once promotion (or initdb) was complete: such a
   // directory may be started in place while the record still names us with that epoch. 0: none.
   Epoch led_epoch;
+  Origin led_origin{};      // of its timeline
   Position high_water;      // WAL known to be on disk here; a ballot below it is a lie of the disk
   std::string task;         // of the operators' tasks: the last one begun here ...
   std::string task_result;  // ... and how it ended; empty: it has not
@@ -248,7 +251,7 @@ namespace event {
 struct Tick {};  // a time asked for by Agent::next_wakeup() has come
 struct StoreRead {
   RequestId id = 0;
-  Result<ClusterView> result;  // decoded by the shell (ClusterParser)
+  Result<SharedView> result;  // decoded by the shell (ClusterParser)
 };
 struct StoreCommitted {
   RequestId id = 0;

@@ -26,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/json_tape.h"
 #include "base/result.h"
 #include "base/time.h"
 #include "base/types.h"
@@ -46,12 +47,10 @@ concept Of = std::same_as<std::remove_const_t<Record>, T>;
 
 class JsonReader {
  public:
-  JsonReader(std::string_view text, std::string_view what)
-      : value_(nlohmann::json::parse(text, nullptr, false)), what_(what) {
-    if (!value_.is_object()) wrong("not a JSON object");
-  }
-  JsonReader(const nlohmann::json& value, std::string_view what) : value_(value), what_(what) {
-    if (!value_.is_object()) wrong("not a JSON object");
+  // `value` and `what` are looked at as long as this lives.
+  JsonReader(const JsonValue& value, std::string_view what)
+      : value_(value), next_(value.begin()), what_(what) {
+    if (value_.kind != Kind::kObject) wrong("not a JSON object");
   }
 
   template <typename Int>
@@ -86,34 +85,34 @@ class JsonReader {
   }
   void boolean(std::string_view key, bool& out) {
     if (const auto* v = find(key)) {
-      if (v->is_boolean())
-        out = v->get<bool>();
+      if (v->kind == Kind::kBool)
+        out = v->truth;
       else
         wrong(fmt::format("{} is not true or false", key));
     }
   }
   void text(std::string_view key, std::string& out) {
     if (const auto* v = find(key)) {
-      if (v->is_string())
-        out = v->get<std::string>();
+      if (v->kind == Kind::kString)
+        out = v->string;
       else
         wrong(fmt::format("{} is not a string", key));
     }
   }
   // "" is nobody.
   void name(std::string_view key, NodeName& out) {
-    std::string s;
-    text(key, s);
+    const std::string_view s = word(key);
     if (!s.empty()) parse_name(s, out);
   }
   void names(std::string_view key, std::vector<NodeName>& out) {
     const auto* v = find(key);
     if (!v) return;
-    if (!v->is_array() || v->size() > 256) return wrong(fmt::format("{} is not a list", key));
-    for (const auto& item : *v) {
+    if (v->kind != Kind::kArray || v->count > 256)
+      return wrong(fmt::format("{} is not a list", key));
+    for (const auto* item = v->begin(); item != v->end(); item = item->next()) {
       NodeName n;
-      if (item.is_string())
-        parse_name(item.get<std::string>(), n);
+      if (item->kind == Kind::kString)
+        parse_name(item->string, n);
       else
         wrong(fmt::format("{} has an item that is not a string", key));
       out.push_back(std::move(n));
@@ -122,17 +121,17 @@ class JsonReader {
   void texts(std::string_view key, std::vector<std::string>& out) {
     const auto* v = find(key);
     if (!v) return;
-    if (!v->is_array() || v->size() > 256) return wrong(fmt::format("{} is not a list", key));
-    for (const auto& item : *v) {
-      if (item.is_string())
-        out.push_back(item.get<std::string>());
+    if (v->kind != Kind::kArray || v->count > 256)
+      return wrong(fmt::format("{} is not a list", key));
+    for (const auto* item = v->begin(); item != v->end(); item = item->next()) {
+      if (item->kind == Kind::kString)
+        out.emplace_back(item->string);
       else
         wrong(fmt::format("{} has an item that is not a string", key));
     }
   }
   void lsn(std::string_view key, Lsn& out) {
-    std::string s;
-    text(key, s);
+    const std::string_view s = word(key);
     if (s.empty()) return;
     if (auto parsed = Lsn::parse(s))
       out = *parsed;
@@ -150,8 +149,7 @@ class JsonReader {
   template <typename Enum, size_t N>
   void choice(std::string_view key, const std::pair<Enum, std::string_view> (&table)[N],
               Enum& out) {
-    std::string s;
-    text(key, s);
+    const std::string_view s = word(key);
     if (s.empty()) return;
     for (const auto& [v, n] : table) {
       if (n == s) {
@@ -172,9 +170,10 @@ class JsonReader {
   void objects(std::string_view key, size_t count_max, std::vector<T>& out) {
     const auto* v = find(key);
     if (!v) return;
-    if (!v->is_array() || v->size() > count_max) return wrong(fmt::format("{} is not a list", key));
-    for (const auto& item : *v) {
-      JsonReader inner(item, key);
+    if (v->kind != Kind::kArray || v->count > count_max)
+      return wrong(fmt::format("{} is not a list", key));
+    for (const auto* item = v->begin(); item != v->end(); item = item->next()) {
+      JsonReader inner(*item, key);
       fields(inner, out.emplace_back());
       if (auto ok = inner.status(); !ok) return wrong(ok.error().message);
     }
@@ -193,20 +192,24 @@ class JsonReader {
   void object_map(std::string_view key, size_t count_max, std::map<std::string, T>& out) {
     const auto* v = find(key);
     if (!v) return;
-    if (!v->is_object() || v->size() > count_max) return wrong(fmt::format("{} is no map", key));
-    for (const auto& [name, item] : v->items()) {
-      JsonReader inner(item, key);
-      fields(inner, out[name]);
+    if (v->kind != Kind::kObject || v->count > count_max)
+      return wrong(fmt::format("{} is no map", key));
+    for (const auto* name = v->begin(); name != v->end(); name = name[1].next()) {
+      JsonReader inner(name[1], key);
+      fields(inner, out[std::string(name->string)]);
       if (auto ok = inner.status(); !ok) return wrong(ok.error().message);
     }
   }
   void text_map(std::string_view key, size_t count_max, std::map<std::string, std::string>& out) {
     const auto* v = find(key);
     if (!v) return;
-    if (!v->is_object() || v->size() > count_max) return wrong(fmt::format("{} is no map", key));
-    for (const auto& [name, item] : v->items()) {
-      if (!item.is_string()) return wrong(fmt::format("{}.{} is not a string", key, name));
-      out[name] = item.get<std::string>();
+    if (v->kind != Kind::kObject || v->count > count_max)
+      return wrong(fmt::format("{} is no map", key));
+    for (const auto* name = v->begin(); name != v->end(); name = name[1].next()) {
+      if (name[1].kind != Kind::kString) {
+        return wrong(fmt::format("{}.{} is not a string", key, name->string));
+      }
+      out[std::string(name->string)] = name[1].string;
     }
   }
   void check(bool good, std::string_view otherwise) {
@@ -219,31 +222,42 @@ class JsonReader {
   }
 
  private:
-  const nlohmann::json* find(std::string_view key) const {
-    if (!value_.is_object()) return nullptr;
-    const auto it = value_.find(key);
-    return it == value_.end() ? nullptr : &*it;
+  using Kind = JsonValue::Kind;
+
+  // From behind what was found last: fields are nearly always asked for in the order in which they
+  // were written. Of several with one key, that is the next one.
+  const JsonValue* find(std::string_view key) {
+    if (value_.kind != Kind::kObject) return nullptr;
+    for (const auto* name = next_; name != value_.end(); name = name[1].next()) {
+      if (name->string == key) return found(name);
+    }
+    for (const auto* name = value_.begin(); name != next_; name = name[1].next()) {
+      if (name->string == key) return found(name);
+    }
+    return nullptr;
+  }
+  const JsonValue* found(const JsonValue* name) {
+    next_ = name[1].next();
+    return name + 1;
+  }
+  // "": absent, empty, or no string.
+  std::string_view word(std::string_view key) {
+    const auto* v = find(key);
+    if (v && v->kind != Kind::kString) wrong(fmt::format("{} is not a string", key));
+    return v ? v->string : std::string_view{};
   }
   template <typename Int>
-  void read_int(std::string_view key, const nlohmann::json& v, Int& out) {
-    // Through the widest type, so that nothing wraps silently.
-    if (v.is_number_unsigned()) {
-      const auto wide = v.get<uint64_t>();
-      if (std::in_range<Int>(wide))
-        out = static_cast<Int>(wide);
-      else
-        wrong(fmt::format("{} is out of range", key));
-    } else if (v.is_number_integer()) {
-      const auto wide = v.get<int64_t>();
-      if (std::in_range<Int>(wide))
-        out = static_cast<Int>(wide);
-      else
-        wrong(fmt::format("{} is out of range", key));
+  void read_int(std::string_view key, const JsonValue& v, Int& out) {
+    if (v.kind == Kind::kUnsigned ? std::in_range<Int>(v.natural)
+                                  : v.kind == Kind::kNegative && std::in_range<Int>(v.negative)) {
+      out = v.kind == Kind::kUnsigned ? static_cast<Int>(v.natural) : static_cast<Int>(v.negative);
+    } else if (v.kind == Kind::kUnsigned || v.kind == Kind::kNegative) {
+      wrong(fmt::format("{} is out of range", key));
     } else {
       wrong(fmt::format("{} is not a whole number", key));
     }
   }
-  void parse_name(const std::string& s, NodeName& out) {
+  void parse_name(std::string_view s, NodeName& out) {
     if (auto parsed = NodeName::parse(s))
       out = *parsed;
     else
@@ -253,8 +267,9 @@ class JsonReader {
     if (!error_) error_ = std::move(why);
   }
 
-  nlohmann::json value_;
-  std::string what_;
+  const JsonValue& value_;
+  const JsonValue* next_;  // behind the field that was found last
+  std::string_view what_;
   std::optional<std::string> error_;
 };
 
@@ -395,7 +410,8 @@ std::string write_record(const T& record) {
 
 template <typename T>
 Result<T> read_record(std::string_view text, std::string_view what) {
-  JsonReader reader(text, what);
+  const JsonTape tape(text);
+  JsonReader reader(tape.root(), what);
   T record;
   fields(reader, record);
   if (auto ok = reader.status(); !ok) return std::unexpected(ok.error());

@@ -203,6 +203,7 @@ static void fields(auto& f, Of<MemberRecord> auto& m) {
   f.boolean("pendingRestart", m.pending_restart);
   f.boolean("restartFirst", m.restart_first);
   f.choice("diskFull", kDiskFull, m.disk_full);
+  f.text_map("slots", kSlotsMax, m.slots);
   f.text("configProblem", m.config_problem);
   f.text("task", m.task);
   f.text("taskResult", m.task_result);

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -162,10 +163,11 @@ struct MemberRecord {
   bool pending_restart = false;
   DiskFull disk_full = DiskFull::kNo;
   bool restart_first = false;  // what waits for it lowers a limit: standbys can't go first
-  std::string config_problem;  // why the dynamic parameters are not in force here
-  std::string task;            // the last one that it took its turn in
-  std::string task_result;     // of that: empty: under way
-  WallTime written_at{};       // for people only; never compared between hosts
+  std::map<std::string, std::string> slots;  // permanent logical ones there, in words
+  std::string config_problem;                // why the dynamic parameters are not in force here
+  std::string task;                          // the last one that it took its turn in
+  std::string task_result;                   // of that: empty: under way
+  WallTime written_at{};                     // for people only; never compared between hosts
   bool operator==(const MemberRecord&) const = default;
 };
 
@@ -230,6 +232,8 @@ struct HistoryRecord {
   // the cluster that they follow; `timeline` and `fork` say only where it stood.
   bool following = false;
   bool operator==(const HistoryRecord&) const = default;
+  // Promoted to, perhaps, and nobody has told how that began.
+  bool lacks_origin() const { return !following && parent_epoch.value != 0 && origin.at == Lsn{}; }
 };
 
 // ---- request, pause, init, roster ---------------------------------------------------------------
@@ -325,6 +329,8 @@ struct ClusterView {
   const MemberRecord* member(const NodeName& name) const;
   Revision sync_revision() const { return sync ? sync->revision : 0; }
 };
+// Never changed once it is made: whoever looks at one revision may look at the same object.
+using SharedView = std::shared_ptr<const ClusterView>;
 
 // Parses a snapshot of everything under keys.prefix. Never fails: see the top of this file.
 ClusterView parse_cluster(const Keys& keys, const store::Snapshot& snapshot);
@@ -335,7 +341,7 @@ class ClusterParser {
  public:
   explicit ClusterParser(Keys keys) : keys_(std::move(keys)), names_(keys_) {}
   ClusterView parse(const store::Snapshot& snapshot);
-  Result<ClusterView> parse(Result<store::Snapshot> read);
+  Result<SharedView> parse(Result<store::Snapshot> read);
 
  private:
   struct Names {  // made once, compared with every entry
@@ -345,6 +351,7 @@ class ClusterParser {
   };
   struct Decoded {
     std::string text;
+    // std::monostate: nothing yet, or what belongs under another key.
     std::variant<std::monostate, LeaderRecord, ClusterConfig, InitRecord, RosterRecord, SyncRecord,
                  RequestRecord, SeedRecord, MemberRecord, Ballot, HistoryRecord, TaskRecord,
                  RemovedRecord>
@@ -352,12 +359,18 @@ class ClusterParser {
   };
   using Cache = std::map<std::string, Decoded>;  // by key
   template <typename T>
-  Result<T> decode(const store::Entry& entry, Result<T> (*decoder)(std::string_view));
+  using KeyOf = std::string (*)(const Keys&, const T&);
+  // Null: it does not parse, or its key is not that which `key_of` gives it.
+  template <typename T>
+  const T* decode(const store::Entry& entry, Result<T> (*decoder)(std::string_view),
+                  KeyOf<T> key_of = nullptr);
 
   Keys keys_;
   Names names_;
   Cache decoded_;
-  Cache::iterator next_;  // while parsing: both ascend
+  // While parsing:
+  Cache::iterator next_;  // both ascend
+  std::vector<std::string> problems_;
 };
 
 std::string encode(const ClusterConfig&);

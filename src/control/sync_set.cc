@@ -231,7 +231,7 @@ SyncSetting SyncSet::wanted_quorum(const ClusterConfig& config, MonoTime now) co
     const bool streams = it != health_.end() && it->second.streaming;
     if (!streams || !good(c.sync_name, now, config.sync_degrade_after)) continue;
     ++sure;
-    add_to(names, {c.sync_name});
+    if (!contains(names, c.sync_name)) names.push_back(c.sync_name);
   }
   // Those of the preferred region alone, where they are enough.
   std::vector<std::string> there;
@@ -283,7 +283,7 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self
   if (!own) return write({}, 0, true, "first generation of this epoch");
 
   const SyncSetting want = wanted(config, now);
-  const std::string wanted_names = fmt::format("{}", fmt::join(want.names, ", "));
+  const auto wanted_names = [&want] { return fmt::format("{}", fmt::join(want.names, ", ")); };
   if (unsafe_.sync_before_record && !want.empty() && setting_ != want) {
     return apply(want, "mutation: setting before record");
   }
@@ -312,10 +312,10 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self
     if (!joining && (voters.size() != own->voters.size() || short_of)) {
       return write(
           std::move(voters), count, true,
-          fmt::format("{} is to replace {}", wanted_names, fmt::join(setting_.names, ", ")));
+          fmt::format("{} is to replace {}", wanted_names(), fmt::join(setting_.names, ", ")));
     }
-    return apply(want, joining ? fmt::format("{} becomes the synchronous standby", wanted_names)
-                               : fmt::format("{} replaces {}", wanted_names,
+    return apply(want, joining ? fmt::format("{} becomes the synchronous standby", wanted_names())
+                               : fmt::format("{} replaces {}", wanted_names(),
                                              fmt::join(setting_.names, ", ")));
   }
   const bool recorded = *own == with_quorum(epoch, self, want.names, want.count, unsafe_);
@@ -332,7 +332,7 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self
   }
   if (confirmed()) {
     return write(want.names, want.count, !marker_checkpointed_,
-                 fmt::format("{} has confirmed the change", wanted_names));
+                 fmt::format("{} has confirmed the change", wanted_names()));
   }
   std::vector<std::string> stragglers;
   for (const WalSender& s : senders_) {
@@ -350,7 +350,7 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self
   return {.kind = Kind::kNone,
           .record = {},
           .names = {},
-          .why = fmt::format("waiting for {} to flush {}", wanted_names, marker_->to_string())};
+          .why = fmt::format("waiting for {} to flush {}", wanted_names(), marker_->to_string())};
 }
 
 bool SyncSet::healthy(const SyncRecord& record, Epoch epoch) const {

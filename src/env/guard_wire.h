@@ -4,9 +4,11 @@
 // fixed sizes and order. Same host, so native byte order.
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -17,6 +19,7 @@ namespace bascule::env {
 inline constexpr uint32_t kGuardMagic = 0x42475244;  // "BGRD"
 inline constexpr uint16_t kGuardVersion = 1;
 inline constexpr size_t kGuardStartBytesMax = 32 << 10;
+inline constexpr size_t kWatchdogPathMax = 255;
 inline constexpr char kGuardSocketName[] = "guard.sock";
 inline constexpr char kGuardLockName[] = "guard.lock";
 
@@ -30,6 +33,11 @@ enum class GuardAsk : uint16_t {
   kKill,    // now
   kSignal,  // to the postmaster
   kEnd,     // the guard ends; refused while PostgreSQL runs
+  // Followed by the path of a watchdog device, empty: none. While a deadline is armed the device
+  // runs with a time-out of `signal` seconds and is patted as long as it then resets the machine
+  // `deadline_ns` after the armed deadline at the latest, or nothing of PostgreSQL lives. The
+  // answer tells whether the device can be had: it is tried at once.
+  kWatch,
 };
 
 struct GuardRequest {
@@ -50,6 +58,12 @@ enum class GuardSays : uint16_t {
   kExited,  // every process of PostgreSQL is reaped
 };
 enum class GuardState : uint8_t { kIdle, kRunning, kKilling };
+enum class WatchdogState : uint8_t {
+  kOff,
+  kReady,   // could be started
+  kActive,  // runs
+  kFailed,  // see `watchdog_error`
+};
 
 struct GuardReport {
   uint32_t magic = kGuardMagic;
@@ -66,7 +80,9 @@ struct GuardReport {
   uint8_t fenced = 0;     // the last PostgreSQL ended by the deadline
   uint8_t real_time = 0;  // runs with SCHED_RR
   uint8_t locked = 0;     // its memory cannot be paged out
-  uint32_t reserved = 0;
+  WatchdogState watchdog = WatchdogState::kOff;
+  uint8_t reserved = 0;
+  uint16_t watchdog_error = 0;  // errno of the last attempt
 };
 static_assert(sizeof(GuardReport) == 56 && std::is_trivially_copyable_v<GuardReport>);
 
@@ -80,6 +96,32 @@ inline std::string encode_guard_start(const std::string& log_file,
     out += '\0';
   }
   return out;
+}
+
+// The same taken apart in place: the guard allocates nothing. `end` can be read, and is '\0';
+// `pointers` becomes both lists, each with a null at its end. 0, or an errno.
+struct GuardStart {
+  const char* log_file = nullptr;
+  char** argv = nullptr;
+  char** environment = nullptr;
+};
+inline int split_guard_start(char* at, const char* end, std::span<char*> pointers,
+                             GuardStart& out) {
+  size_t used = 0;
+  out.log_file = at;
+  at += std::strlen(at) + 1;
+  for (char*** list : {&out.argv, &out.environment}) {
+    *list = pointers.data() + used;
+    while (at < end && *at != '\0') {
+      if (used + 2 >= pointers.size()) return E2BIG;
+      pointers[used++] = at;
+      at += std::strlen(at) + 1;
+    }
+    if (at >= end) return EINVAL;
+    pointers[used++] = nullptr;
+    ++at;
+  }
+  return out.argv[0] == nullptr ? EINVAL : 0;
 }
 
 template <typename Packet>

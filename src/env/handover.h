@@ -2,9 +2,10 @@
 // is refused in between: over a unix socket, by file descriptors. The old process goes on accepting
 // until the new one does.
 //
-//   new: take(path)      -> old: prepare(), then its sockets come
+//   new: take(path)      -> old: prepare(), then its sockets come; or it says why not
 //   new: listens (with what has come), starts, accepted()
-//                        -> old: taken(): it stops accepting and waits for its clients to leave
+//                        -> old: taken(): it stops accepting and waits for its clients to leave;
+//                           or it has waited too long, has aborted(), and refuses
 //   new: pass_cancel()   -> old: cancel(), as long as it lives
 #pragma once
 
@@ -19,10 +20,13 @@ namespace bascule::env {
 
 // Of the old process; on its loop.
 struct HandOverEvents {
-  std::function<void()> prepare;  // let go of what only one process can hold
+  // Let go of what only one process can hold. `done`, once, on the loop: within what time the new
+  // one must accept; or why nothing is given away now, and then nothing was let go of.
+  std::function<void(std::function<void(Result<Nanos>)> done)> prepare;
   std::function<void()> taken;
   std::function<void()> aborted;  // after prepare(): the new one went away, or took too long
-  std::function<void(uint32_t pid, const std::string& secret)> cancel;
+  // `done`, once, on any thread: it has been delivered, or is for nobody.
+  std::function<void(uint32_t pid, const std::string& secret, Callback done)> cancel;
 };
 
 class HandOver {
@@ -36,9 +40,14 @@ class HandOver {
 
   // Blocking, before anything listens. False: nobody is at `path`.
   virtual Result<bool> take(const std::string& path) = 0;
-  virtual void accepted() = 0;
-  // Any thread. Ignored if there is no old process any more.
-  virtual void pass_cancel(uint32_t pid, const std::string& secret) = 0;
+  // Blocking: until the old process has confirmed it. kConflict: that goes on by itself, and who
+  // calls must end. From here on `loop` hears of the old process; withdraw() ends that.
+  virtual Status accepted(Loop& loop) = 0;
+  // Any thread. `done`, once, on any thread: when the old process has delivered it, or at once if
+  // there is none any more.
+  virtual void pass_cancel(uint32_t pid, const std::string& secret, Callback done) = 0;
+  // Any thread. The old process and the next one live: what passes between them comes by us.
+  virtual bool between() = 0;
 };
 
 }  // namespace bascule::env

@@ -69,6 +69,10 @@ class Stream {
   // would get one in a packet of its own for whatever is read from now on: not again before it has
   // to wait as long.
   virtual void delay_acks() = 0;
+  // Input is of no use before `bytes` of it are there: the engine may leave it to the kernel until
+  // then, and may offer less all the same. They must be sure to come behind what on_data() has got;
+  // it says so anew each time, and 1 ends it.
+  virtual void gather(size_t bytes) = 0;
   virtual void close() = 0;  // at once; unsent output is lost
   // Sends what is pending (bounded by time), tells the peer, and lets it read: a plain close with
   // unread input resets the connection, and the peer would lose a last error message.
@@ -107,6 +111,7 @@ class Net {
   // SO_REUSEPORT: each worker listens on the same endpoint and the kernel spreads the clients. The
   // listener lives until close_listeners().
   virtual Status listen(const Endpoint& endpoint, Acceptor& acceptor) = 0;
+  // From its return on nobody is accepted; whom the kernel has told this net alone of has been.
   virtual void close_listeners() = 0;
   // Never calls the handler before it returns; failure is on_closed().
   virtual Stream& connect(const Endpoint& endpoint, StreamHandler& handler) = 0;

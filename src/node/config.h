@@ -11,6 +11,7 @@
 #include "control/agent.h"
 #include "env/disk.h"
 #include "env/process.h"
+#include "node/watchdog.h"
 
 namespace bascule::node {
 
@@ -66,6 +67,8 @@ struct NodeConfig {
   std::string replication_password;                      // required; the same on every member
   std::vector<ClientUser> client_users;
   std::map<std::string, std::string> parameters;  // e.g. {"shared_buffers", "1GB"}; ours win
+
+  WatchdogConfig watchdog;
 
   HookConfig hooks;
   std::optional<CopyMethod> bootstrap;      // instead of initdb, of a new cluster

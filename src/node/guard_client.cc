@@ -73,6 +73,7 @@ void GuardClient::watch_socket() {
   loop_.watch(socket_->fd(), env::kReadable, [this](uint32_t) { on_readable(); });
   loop_.watch(guard_->fd(), env::kReadable, [this](uint32_t) { lose("process ended"); });
   if (deadline_ns_ != 0) ask(env::GuardAsk::kArm, deadline_ns_);
+  if (!watchdog_.empty()) ask_for_watchdog();
   ask(env::GuardAsk::kStatus);
   on_readable();
 }
@@ -89,7 +90,12 @@ void GuardClient::on_readable() {
 }
 
 void GuardClient::on_report(const env::GuardReport& report) {
-  last_ = report;
+  const env::GuardReport before = std::exchange(last_, report);
+  if (report.says == env::GuardSays::kAnswer && report.id == watchdog_asked_ && report.error != 0) {
+    handlers_.watchdog(env::WatchdogState::kFailed, report.error);
+  } else if (report.watchdog != before.watchdog || report.watchdog_error != before.watchdog_error) {
+    handlers_.watchdog(report.watchdog, report.watchdog_error);
+  }
   switch (report.says) {
     case env::GuardSays::kAnswer: {
       answered_ = std::max(answered_, report.id);
@@ -125,20 +131,24 @@ void GuardClient::settle() {
 }
 
 void GuardClient::ask(env::GuardAsk what, int64_t deadline_ns) {
-  if (!socket_) return;
   env::GuardRequest request;
   request.ask = what;
-  request.id = next_id_++;
   request.deadline_ns = deadline_ns;
-  if (auto sent = socket_->send(env::to_packet(request)); !sent) {
+  ask(request, {});
+}
+
+void GuardClient::ask(env::GuardRequest request, std::string_view rest) {
+  if (!socket_) return;
+  request.id = next_id_++;
+  if (auto sent = socket_->send(env::to_packet(request, rest)); !sent) {
     // Posted, so that a caller is not called back from within its own call.
     loop_.post([this, how = sent.error().message] { lose(how); });
     return;
   }
   if (answer_timer_ != env::TimerId::kNone) return;
   Nanos within = kAnswerWithin;
-  if (what == env::GuardAsk::kArm) {
-    const Nanos left = MonoTime(Nanos(deadline_ns)) - loop_.now();
+  if (request.ask == env::GuardAsk::kArm) {
+    const Nanos left = MonoTime(Nanos(request.deadline_ns)) - loop_.now();
     within = std::clamp(left / 2, kAnswerWithinMin, kAnswerWithin);
   }
   answer_timer_ = loop_.call_after(within, [this] {
@@ -155,6 +165,21 @@ void GuardClient::arm(MonoTime deadline) {
 void GuardClient::disarm() {
   deadline_ns_ = 0;
   ask(env::GuardAsk::kDisarm);
+}
+
+void GuardClient::watch(const std::string& device, WatchdogTimes times) {
+  watchdog_ = device;
+  watchdog_times_ = times;
+  ask_for_watchdog();
+}
+
+void GuardClient::ask_for_watchdog() {
+  watchdog_asked_ = next_id_;
+  env::GuardRequest request;
+  request.ask = env::GuardAsk::kWatch;
+  request.signal = static_cast<int32_t>(watchdog_times_.timeout.count());
+  request.deadline_ns = Nanos(watchdog_times_.reset_after).count();
+  ask(request, watchdog_);
 }
 
 void GuardClient::when_settled(env::Callback callback) {

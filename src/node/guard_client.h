@@ -15,6 +15,7 @@
 #include "env/guard_wire.h"
 #include "env/loop.h"
 #include "env/process.h"
+#include "node/watchdog.h"
 
 namespace bascule::node {
 
@@ -26,6 +27,9 @@ class GuardClient {
     std::function<void(const env::GuardReport&)> fenced;
     std::function<void(const env::GuardReport&)> exited;  // all processes are reaped
     std::function<void(std::string how)> lost;
+    // The device can be had, runs, cannot be had: whenever that changes. An older guard, which
+    // knows of none, answers EINVAL.
+    std::function<void(env::WatchdogState, int error)> watchdog;
   };
 
   GuardClient(env::Loop& loop, env::Process& process, std::string program, std::string run_dir,
@@ -42,6 +46,8 @@ class GuardClient {
 
   void arm(MonoTime deadline);
   void disarm();
+  // The device that the guard runs while a deadline is armed, this guard and each later one.
+  void watch(const std::string& device, WatchdogTimes times);
   // Calls back once everything asked so far is answered: the deadline is in force.
   void when_settled(env::Callback callback);
   void kill();  // Handlers::exited tells; nothing happens when PostgreSQL does not run
@@ -54,6 +60,8 @@ class GuardClient {
   void on_report(const env::GuardReport& report);
   void adopt_deadline(const env::GuardReport& report);
   void ask(env::GuardAsk what, int64_t deadline_ns = 0);
+  void ask(env::GuardRequest request, std::string_view rest);
+  void ask_for_watchdog();
   void lose(std::string how);
   void settle();
 
@@ -69,6 +77,9 @@ class GuardClient {
   bool ending_ = false;
   env::GuardReport last_;
   int64_t deadline_ns_ = 0;  // wanted; 0: disarmed
+  std::string watchdog_;     // wanted; empty: none
+  WatchdogTimes watchdog_times_;
+  uint64_t watchdog_asked_ = 0;  // the request; 0: none, or answered
   uint64_t next_id_ = 1;
   uint64_t answered_ = 0;
   env::TimerId answer_timer_ = env::TimerId::kNone;

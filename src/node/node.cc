@@ -1,5 +1,7 @@
 #include "node/node.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <mutex>
 #include <optional>
@@ -13,6 +15,14 @@ namespace bascule::node {
 namespace {
 
 constexpr size_t kIncarnationBytes = 4;
+constexpr Nanos kLeaveWithin = 5s;
+
+// Another agent may begin here: it finds everything in the store and in PostgreSQL.
+bool settled(control::Phase phase) {
+  using enum control::Phase;
+  return phase == kLeading || phase == kStandbyLeading || phase == kFollowing ||
+         phase == kStopped || phase == kWaitingInit || phase == kRefused;
+}
 
 }  // namespace
 
@@ -21,6 +31,7 @@ class Node::Impl {
   Impl(NodeConfig config, NodeDeps deps) : config_(std::move(config)), deps_(deps) {}
   ~Impl() {
     deps_.loop.cancel(wake_timer_);
+    deps_.loop.cancel(leave_timer_);
     if (watch_ != 0) deps_.store.unwatch(watch_);
     *alive_ = false;
   }
@@ -50,7 +61,8 @@ class Node::Impl {
   }
 
   void begin(const control::LocalState& state) {
-    agent_.emplace(config_.agent, state, deps_.loop.now());
+    agent_.emplace(tagged(), state, deps_.loop.now());
+    watch_for(config_.agent.initial.ttl);
     watch_ = deps_.store.watch(control::Keys(config_.agent.cluster).prefix, [this, a = alive_] {
       if (*a) step(control::event::StoreChanged{});
     });
@@ -68,11 +80,47 @@ class Node::Impl {
     const auto* done = std::get_if<control::event::OpDone>(&event);
     const bool reloaded =
         done && done->id == reload_ && done->result && done->result->problem.empty();
+    const auto* answer = std::get_if<control::event::StoreCommitted>(&event);
+    const bool committed =
+        answer != nullptr && answer->result.outcome == store::TxnOutcome::kCommitted;
+    const MonoTime proved = agent_->proved_at();
     agent_->set_wall_time(deps_.loop.wall_now());
     carry_out(agent_->step(std::move(event), deps_.loop.now()));
     if (reloaded) {
       hooks_->fire("reload", facts(RoleWatch::Change{roles_.role(), roles_.role()}));
     }
+    if (leave_) leave_if_possible(committed && agent_->proved_at() != proved);
+  }
+
+  void leave(std::function<void(Result<MonoTime>)> done) {
+    leave_ = std::move(done);
+    shell_->leave();
+    leave_timer_ = deps_.loop.call_after(kLeaveWithin, [this] {
+      shell_->stay();
+      const std::string why = !agent_ ? "the agent has not begun"
+                              : settled(agent_->phase())
+                                  ? agent_->reason()
+                                  : fmt::format("the agent is {}", to_string(agent_->phase()));
+      std::exchange(
+          leave_, {})(fail(ErrorCode::kConflict,
+                           "an operation is running, or the store is silent: " + why, "try again"));
+    });
+  }
+
+  // A leader goes when its record has just been renewed, in the store and not by pledges: whoever
+  // comes has most of the time to the guard's deadline, and can resume.
+  void leave_if_possible(bool renewed) {
+    const bool leads = agent_->leading_epoch() != Epoch{};
+    if (!settled(agent_->phase()) || !shell_->at_rest() || (leads && !renewed)) return;
+    const MonoTime until = leads ? agent_->deadline() : MonoTime::max();
+    NoteRecord note;
+    note.what = "left to another process";
+    note.why = "somebody takes over this daemon";
+    shell_->note(std::move(note));
+    deps_.loop.cancel(std::exchange(wake_timer_, env::TimerId::kNone));
+    deps_.loop.cancel(std::exchange(leave_timer_, env::TimerId::kNone));
+    agent_.reset();
+    deps_.loop.post([done = std::exchange(leave_, {}), until] { done(until); });
   }
 
   void carry_out(control::Effects effects) {
@@ -82,7 +130,10 @@ class Node::Impl {
     }
     shell_->perform(std::move(effects));
     const bool news = cluster_is_new();
-    if (news) prepare_slots();
+    if (news) {
+      prepare_slots();
+      if (const auto& seen = agent_->cluster().config) watch_for(seen->value.ttl);
+    }
     publish(news);
     tell_hooks();
     deps_.loop.cancel(wake_timer_);
@@ -108,7 +159,35 @@ class Node::Impl {
     names.erase(config_.agent.name);
     std::vector<std::string> slots;
     for (const NodeName& name : names) slots.push_back(control::slot_name(name));
-    shell_->prepare_slots(std::move(slots), cluster.config->value.slots);
+    shell_->prepare_slots(std::move(slots), cluster.config->value.slots, primary_of(cluster));
+  }
+
+  // Another one that accepts writes now.
+  std::optional<control::Upstream> primary_of(const control::ClusterView& cluster) const {
+    if (!cluster.leader || cluster.leader->value.phase != control::LeaderPhase::kRunning) return {};
+    const NodeName& holder = cluster.leader->value.holder;
+    const control::MemberRecord* member = cluster.member(holder);
+    if (member == nullptr || member->host.empty() || holder == config_.agent.name) return {};
+    return control::Upstream{holder, member->host, member->port};
+  }
+
+  // Who has to have a watchdog and has none is not elected.
+  control::AgentConfig tagged() const {
+    control::AgentConfig out = config_.agent;
+    if (config_.watchdog.mode == WatchdogConfig::Mode::kRequired && !watchdog_usable_) {
+      out.nofailover = true;
+    }
+    return out;
+  }
+
+  void watch_for(Millis ttl) {
+    if (config_.watchdog.mode == WatchdogConfig::Mode::kOff) return;
+    if (std::exchange(watchdog_ttl_, ttl) == ttl) return;
+    shell_->watchdog(ttl, [this](bool usable) {
+      deps_.loop.post([this, a = alive_, usable] {
+        if (*a && std::exchange(watchdog_usable_, usable) != usable) retag();
+      });
+    });
   }
 
   HookFacts facts(const RoleWatch::Change& change) const {
@@ -158,7 +237,12 @@ class Node::Impl {
     config_.agent.nofailover = agent.nofailover;
     config_.agent.tags = agent.tags;
     if (hooks_) hooks_->configure(std::move(hooks));
-    step(control::event::Retagged{agent.priority, agent.nofailover, agent.tags});
+    retag();
+  }
+
+  void retag() {
+    const control::AgentConfig now = tagged();
+    step(control::event::Retagged{now.priority, now.nofailover, now.tags});
   }
 
   void request_shutdown() {
@@ -200,9 +284,13 @@ class Node::Impl {
   RoleWatch roles_;
   control::OpId reload_ = 0;  // the last one
   control::PgStatus postgres_;
+  Millis watchdog_ttl_{};  // that it was asked for
+  bool watchdog_usable_ = false;
   std::pair<std::string, store::Revision> cluster_seen_;
   bool shutdown_requested_ = false;
   env::TimerId wake_timer_ = env::TimerId::kNone;
+  env::TimerId leave_timer_ = env::TimerId::kNone;
+  std::function<void(Result<MonoTime>)> leave_;  // asked for
   uint64_t watch_ = 0;
   // Callbacks that are under way when we go find it false; shared with them, hence shared_ptr.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -218,6 +306,7 @@ Status Node::start() { return impl_->start(); }
 void Node::retag(const control::AgentConfig& agent, HookConfig hooks) {
   impl_->retag(agent, std::move(hooks));
 }
+void Node::leave(std::function<void(Result<MonoTime>)> done) { impl_->leave(std::move(done)); }
 void Node::request_shutdown() { impl_->request_shutdown(); }
 void Node::peer_asks(std::string sealed, std::function<void(Result<std::string>)> done) {
   impl_->peer_asks(std::move(sealed), std::move(done));

@@ -67,6 +67,12 @@ class Node {
 
   Status start();           // loop's thread
   void request_shutdown();  // thread-safe
+  // Another process is to go on with this member. `done`, once, in a turn of the loop of its own,
+  // at a moment when nothing is left half done: the agent has ended, PostgreSQL and its guard go
+  // on, and until that time somebody else must have begun to lead here (max(): it does not lead).
+  // Or, within seconds, why there is no such moment (kConflict); then everything goes on. Loop's
+  // thread.
+  void leave(std::function<void(Result<MonoTime>)> done);
   // The member's file was read again: tags, priority and hooks are those from now on. Loop's
   // thread.
   void retag(const control::AgentConfig& agent, HookConfig hooks);

@@ -13,6 +13,8 @@
 
 namespace bascule::node {
 
+class SlotKeeper;
+
 // Shared by the operation in the pool and the shell on the loop.
 struct OpControl {
   std::atomic<bool> cancelled{false};  // by Kill: end in an error soon
@@ -24,6 +26,7 @@ struct OpContext {
   OpControl& control;
   std::function<void(std::string)> progress;             // for PgStatus::progress; any thread
   std::function<void(std::string, std::string)> remark;  // (what, why) for the notes; any thread
+  SlotKeeper* slots = nullptr;                           // none: there are no copies of slots
 
   std::function<bool()> cancelled() const {
     return [this_control = &control] { return this_control->cancelled.load(); };

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "node/ops.h"
+#include "node/slot_keeper.h"
 #include "node/timeline_gaps.h"
 #include "node/timeline_origin.h"
 
@@ -40,6 +41,12 @@ Result<OpData> promote_to(OpContext& context, const control::op::Promote& o) {
   if (!session) return std::unexpected(session.error());
   auto found = identify_system(*session, prepare);
   if (!found) return std::unexpected(found.error());
+  if (context.slots != nullptr) {
+    const Timeline timeline = found->position.timeline;
+    if (auto done = context.slots->before_promotion(context, *session, timeline); !done) {
+      return std::unexpected(done.error());
+    }
+  }
   if (auto done = fill_gaps(server, found->position.timeline, o.timeline); !done) {
     return std::unexpected(done.error());
   }

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "node/ops.h"
+#include "node/slot_keeper.h"
 
 namespace bascule::node {
 namespace {
@@ -152,6 +153,7 @@ Status start_in_recovery(OpContext& context, const ServerSettings& settings) {
 }
 
 OpResult start_standby(OpContext& context, const control::op::StartStandby& o) {
+  if (context.slots != nullptr) context.slots->install(context);
   if (auto done = start_in_recovery(context, {o.upstream, kNobody, false}); !done) {
     return in_context("start as standby", done.error());
   }

@@ -31,8 +31,9 @@ Result<Lsn> write_marker(PgConnection& session, const Bound& bound) {
 }
 
 // Slots of the time as a primary would hold WAL back for ever, those of others too: nobody moves
-// them here, and whoever leads has them anew. Those of members come back at once, without WAL: the
-// next promotion needs them. What is left of members that were removed goes.
+// them here (but copies of logical ones), and whoever leads has them anew. Those of members come
+// back at once, without WAL: the next promotion needs them. What is left of members that were
+// removed goes.
 Status release_slots(PgConnection& session, const control::op::EnsureSlots& o, const Bound& bound) {
   std::string wanted;
   for (const std::string& name : o.slots) {
@@ -46,8 +47,12 @@ Status release_slots(PgConnection& session, const control::op::EnsureSlots& o, c
                   wanted),
       bound);
   if (!done) return std::unexpected(done.error());
+  auto feedback = session.value("SELECT current_setting('hot_standby_feedback')", bound);
+  if (!feedback) return std::unexpected(feedback.error());
   for (const auto& [name, slot] : o.permanent) {
-    // Refused for one that PostgreSQL itself keeps equal with the primary's (17 and later).
+    // A copy of a logical one: see SlotKeeper. From 17 on PostgreSQL has its own, which it refuses
+    // to drop, and wants the name free for them.
+    if (slot.logical() && session.server_version() < 170000 && *feedback == "on") continue;
     (void)session.query(
         fmt::format("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
                     " WHERE NOT active AND slot_name = {}",

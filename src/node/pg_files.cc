@@ -101,9 +101,21 @@ std::vector<std::pair<std::string, std::string>> defaults(const ConfInputs& in) 
 }
 
 std::string slot_at(const std::optional<control::Upstream>& upstream, const NodeConfig& config) {
-  if (!upstream) return {};
+  if (!upstream || upstream->without_slot) return {};
   return upstream->member == control::followed_cluster() ? upstream->slot
                                                          : control::slot_name(config.agent.name);
+}
+
+// From 17 on: a change is sent to consumers of failover slots once these slots have it, so that no
+// consumer has seen what a failover loses. A name that nobody has would stop them all.
+std::string slots_of_standbys(const std::vector<std::string>& sync_standbys) {
+  std::string out;
+  if (sync_standbys == kNobody) return out;
+  for (const std::string& sync_name : sync_standbys) {
+    const auto member = NodeName::parse(sync_name.substr(0, sync_name.rfind('_')));
+    if (member) out += (out.empty() ? "" : ",") + control::slot_name(*member);
+  }
+  return out;
 }
 
 // Ours: correctness depends on each of them.
@@ -137,6 +149,9 @@ std::vector<std::pair<std::string, std::string>> owned(const ConfInputs& in,
       {"primary_slot_name", slot_at(settings.upstream, config)},
       {"bascule.upstream", settings.upstream ? settings.upstream->member.str() : std::string()},
   };
+  if (in.version_major >= 17) {
+    out.emplace_back("synchronized_standby_slots", slots_of_standbys(settings.sync_standbys));
+  }
   if (settings.upstream && !settings.upstream->restore_command.empty()) {
     out.emplace_back("restore_command", settings.upstream->restore_command);
   }
@@ -347,7 +362,7 @@ const std::vector<std::string>& owned_parameters() {
   static const std::vector<std::string> names = [] {
     const NodeConfig config;
     std::vector<std::string> out;
-    for (const auto& [name, value] : owned({config, 15, "", ""}, {{}, {}, true})) {
+    for (const auto& [name, value] : owned({config, 17, "", ""}, {{}, {}, true})) {
       out.push_back(name);
     }
     // Never set by us, and never to be set by others: each changes where recovery ends.

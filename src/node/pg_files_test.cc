@@ -42,6 +42,18 @@ TEST(Conf, APrimaryHasNoUpstreamAndItsSynchronousSet) {
   EXPECT_TRUE(has_line(conf, "restart_after_crash = 'off'"));
 }
 
+TEST(Conf, ConsumersOfFailoverSlotsWaitForTheSynchronousStandbys) {
+  const NodeConfig config = sample_config();
+  const auto conf = [&](int version, std::vector<std::string> standbys) {
+    return render_conf({config, version, "n1_ab", "/p"}, {{}, std::move(standbys), false});
+  };
+  EXPECT_TRUE(has_line(conf(17, {"n2_x", "n-3_y"}),
+                       "synchronized_standby_slots = 'bascule_n2,bascule_n_3'"));
+  EXPECT_TRUE(has_line(conf(17, {}), "synchronized_standby_slots = ''"));
+  EXPECT_TRUE(has_line(conf(17, kNobody), "synchronized_standby_slots = ''"));
+  EXPECT_EQ(conf(16, {"n2_x"}).find("synchronized_standby_slots"), std::string::npos);
+}
+
 TEST(Conf, AStandbyNamesItsUpstreamAndKeepsThePasswordOut) {
   const NodeConfig config = sample_config();
   const std::string conf =

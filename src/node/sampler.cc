@@ -34,7 +34,8 @@ constexpr char kQuery[] =
     " CASE WHEN pg_is_in_recovery() THEN 0 ELSE"
     " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
     " AND xact_start IS NOT NULL"
-    " AND NOT (application_name = 'bascule' AND usename = current_user)) END";
+    " AND NOT (application_name = 'bascule' AND usename = current_user)) END,"
+    " CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()::text END";
 
 // A recovery target that was reached is no reason for a restart.
 constexpr char kSettingsQuery[] =
@@ -82,6 +83,7 @@ bool is_true(const std::optional<std::string>& text) { return text == "t"; }
 
 void Sampler::forget_stopped() {
   const std::lock_guard lock(mutex_);
+  directory_.reset();
   stopped_.reset();
   progress_.clear();
 }
@@ -128,6 +130,7 @@ Status Sampler::ensure_session(const Bound& bound) {
     pending_lowers_ = *lowers == "t";
   }
   session_ = std::move(*session);
+  identified_.reset();
   session_since_ = server_.clock().now();
   return {};
 }
@@ -137,12 +140,20 @@ Status Sampler::look_at_server(PgStatus& status, const Bound& bound) {
   auto rows = session_->query(kQuery, bound);
   if (!rows) return std::unexpected(rows.error());
   const Row& row = rows->at(0);
-  auto system = identify_system(*session_, bound);
-  if (!system) return std::unexpected(system.error());
   status.run = is_true(row[0]) ? PgRun::kStandby : PgRun::kPrimary;
-  status.system_id = system->system_id;
-  status.timeline = system->position.timeline;
-  status.flush_lsn = system->position.lsn;
+  // A primary's identity and timeline stay what they are; where it is the row says.
+  const bool known = identified_ && status.run == PgRun::kPrimary;
+  if (!known) {
+    auto system = identify_system(*session_, bound);
+    if (!system) return std::unexpected(system.error());
+    identified_ = *system;
+    status.flush_lsn = system->position.lsn;
+  } else {
+    status.flush_lsn = lsn_of(row[9]);
+  }
+  status.system_id = identified_->system_id;
+  status.timeline = identified_->position.timeline;
+  if (status.run != PgRun::kPrimary) identified_.reset();
   status.checkpoint_timeline.value =
       static_cast<uint32_t>(strtoul(row[1].value_or("0").c_str(), nullptr, 10));
   // A receiver says "streaming" before it was served. One that is refused (no slot, WAL gone) is
@@ -170,6 +181,19 @@ Status Sampler::look_at_server(PgStatus& status, const Bound& bound) {
   return {};
 }
 
+// Once a session: what a server that answers has below it only our own operations change.
+control::DataDir Sampler::look_at_directory() {
+  const bool answers = session_ && server_.clock().now() - session_since_ < kSessionLife;
+  {
+    const std::lock_guard lock(mutex_);
+    if (answers && directory_) return *directory_;
+  }
+  const control::DataDir state = server_.data_dir_state();
+  const std::lock_guard lock(mutex_);
+  directory_ = state;
+  return state;
+}
+
 // A directory that does not answer is no full one.
 control::DiskFull Sampler::look_at_disks() {
   const auto below = [&](const std::string& path, uint64_t room) {
@@ -184,16 +208,16 @@ control::DiskFull Sampler::look_at_disks() {
 PgStatus Sampler::sample(env::Pid postmaster, bool processes) {
   PgStatus status;
   status.sampled_at = server_.clock().now();
-  status.data = server_.data_dir_state();
-  status.disk_full = look_at_disks();
-  {
-    const std::lock_guard lock(mutex_);
-    status.progress = progress_;
-  }
   if (postmaster != session_of_) {
     session_.reset();
     connected_once_ = false;
     session_of_ = postmaster;
+  }
+  status.data = look_at_directory();
+  status.disk_full = look_at_disks();
+  {
+    const std::lock_guard lock(mutex_);
+    status.progress = progress_;
   }
   if (postmaster == 0) {
     if (processes) status.run = PgRun::kStarting;

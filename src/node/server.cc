@@ -315,20 +315,31 @@ Result<PgConnection> Server::replication_session(const Bound& bound) {
                                bound);
 }
 
-Result<PgConnection> Server::remote_session(const control::Upstream& member, const Bound& bound) {
+PgConnection::Parameters Server::remote(const control::Upstream& member) const {
   const Hosts of = hosts_of(member);
-  return PgConnection::connect({{"host", of.hosts},
-                                {"port", of.ports},
-                                {"target_session_attrs", of.session},
-                                {"user", config().replication_user},
-                                {"dbname", "replication"},
-                                {"replication", "true"},
-                                {"application_name", "bascule"},
-                                {"passfile", run("pgpass")},
-                                {"sslmode", "prefer"},
-                                {"gssencmode", "disable"},
-                                {"tcp_user_timeout", "2000"}},
-                               bound);
+  return {{"host", of.hosts},
+          {"port", of.ports},
+          {"target_session_attrs", of.session},
+          {"user", config().replication_user},
+          {"application_name", "bascule"},
+          {"passfile", run("pgpass")},
+          {"sslmode", "prefer"},
+          {"gssencmode", "disable"},
+          {"tcp_user_timeout", "2000"}};
+}
+
+Result<PgConnection> Server::remote_session(const control::Upstream& member, const Bound& bound) {
+  PgConnection::Parameters parameters = remote(member);
+  parameters.insert(parameters.end(), {{"dbname", "replication"}, {"replication", "true"}});
+  return PgConnection::connect(parameters, bound);
+}
+
+Result<PgConnection> Server::remote_sql_session(const control::Upstream& member,
+                                                const Bound& bound) {
+  PgConnection::Parameters parameters = remote(member);
+  parameters.insert(parameters.end(),
+                    {{"dbname", "postgres"}, {"options", "-c search_path=pg_catalog"}});
+  return PgConnection::connect(parameters, bound);
 }
 
 std::string Server::remote_conninfo(const control::Upstream& member,

@@ -104,10 +104,13 @@ class Server {
   Result<PgConnection> replication_session(const Bound& bound);
   // To another member, as the replication user.
   Result<PgConnection> remote_session(const control::Upstream& member, const Bound& bound);
+  // Likewise, for SQL.
+  Result<PgConnection> remote_sql_session(const control::Upstream& member, const Bound& bound);
   std::string remote_conninfo(const control::Upstream& member, const std::string& database) const;
 
  private:
   ConfInputs conf_inputs() const;
+  PgConnection::Parameters remote(const control::Upstream& member) const;
 
   ServerDeps deps_;
   int version_major_ = 0;

@@ -1,10 +1,12 @@
 #include "node/shell.h"
 
+#include "node/slot_keeper.h"
 #include "node/write_probe.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 #include <variant>
 
@@ -34,6 +36,7 @@ struct Shell::Shared {
   Sampler sampler;
   WriteProbe write_probe;
   Notes notes;
+  SlotKeeper slots;
   Shell* shell = nullptr;  // loop's thread only; nullptr once it is gone
 
   Shared(NodeConfig c, ShellDeps d)
@@ -42,7 +45,17 @@ struct Shell::Shared {
         server({config, deps.process, deps.disk, deps.loop}),
         sampler(server),
         write_probe(server),
-        notes(deps.disk, config.run_dir + "/events.jsonl") {}
+        notes(deps.disk, config.run_dir + "/events.jsonl"),
+        slots(server, [this](LogLevel level, std::string what, std::string why) {
+          remark(level, std::move(what), std::move(why));
+        }) {}
+
+  // From any thread.
+  void remark(LogLevel level, std::string what, std::string why) {
+    deps.loop.post([this, level, what = std::move(what), why = std::move(why)] {
+      if (shell != nullptr) shell->remark(what, why, level);
+    });
+  }
 };
 
 Result<Shell::Opened> Shell::open(NodeConfig config, ShellDeps deps) {
@@ -97,6 +110,7 @@ Shell::Shell(std::shared_ptr<Shared> shared, ShellDeps deps, std::unique_ptr<env
 Shell::~Shell() {
   shared_->shell = nullptr;
   if (running_.control) running_.control->cancelled = true;
+  shared_->slots.cancel();
   deps_.loop.cancel(sample_timer_);
   deps_.loop.cancel(persist_timer_);
 }
@@ -105,12 +119,34 @@ const NodeConfig& Shell::config() const { return shared_->config; }
 std::vector<NoteRecord> Shell::notes() const { return shared_->notes.recent(); }
 void Shell::on_exit(std::function<void()> callback) { on_exit_ = std::move(callback); }
 
+void Shell::leave() {
+  leaving_ = true;
+  shared_->slots.cancel();
+}
+
+bool Shell::at_rest() const {
+  return guard_ && guard_->attached() && !guard_lost_ && running_.id == 0 && ops_.empty() &&
+         kills_.empty() && persists_.empty() && !shared_->slots.looking();
+}
+
 std::string Shell::guard_description() const {
   if (!guard_ || !guard_->attached()) return "none";
   const env::GuardReport& report = guard_->last();
-  return fmt::format("pid {}, {}, memory {}", report.guard_pid,
+  const auto watchdog = [&] {
+    switch (report.watchdog) {
+      case env::WatchdogState::kReady:
+        return ", watchdog ready";
+      case env::WatchdogState::kActive:
+        return ", watchdog active";
+      case env::WatchdogState::kOff:
+      case env::WatchdogState::kFailed:
+        return "";
+    }
+    return "";
+  };
+  return fmt::format("pid {}, {}, memory {}{}", report.guard_pid,
                      report.real_time != 0 ? "real-time" : "ordinary priority",
-                     report.locked != 0 ? "locked" : "not locked");
+                     report.locked != 0 ? "locked" : "not locked", watchdog());
 }
 
 void Shell::start(const control::LocalState& state, EventSink sink,
@@ -164,9 +200,9 @@ void Shell::note(NoteRecord record) {
   deps_.pool.submit([shared = shared_] { shared->notes.write_pending(); });
 }
 
-void Shell::remark(std::string what, std::string why) {
+void Shell::remark(std::string what, std::string why, LogLevel level) {
   NoteRecord record;
-  record.level = LogLevel::kWarn;
+  record.level = level;
   record.what = std::move(what);
   record.why = std::move(why);
   note(std::move(record));
@@ -185,7 +221,8 @@ GuardClient::Handlers Shell::guard_handlers() {
             remark("fenced by the guard", "the agent did not renew its deadline in time");
           },
           [this](const env::GuardReport& report) { guard_exited(report); },
-          [this](const std::string& how) { guard_lost(how); }};
+          [this](const std::string& how) { guard_lost(how); },
+          [this](env::WatchdogState state, int error) { watchdog_is(state, error); }};
 }
 
 void Shell::start_guard() {
@@ -258,6 +295,32 @@ void Shell::leftovers_killed(const std::string& how, bool ran) {
   });
 }
 
+void Shell::watchdog(Millis ttl, std::function<void(bool)> usable) {
+  watchdog_usable_ = std::move(usable);
+  const WatchdogConfig& wanted = config().watchdog;
+  if (const auto times = watchdog_times(ttl)) return guard_->watch(wanted.device, *times);
+  guard_->watch("", {});
+  remark("no watchdog", fmt::format("ttl: {} ms is too short for one", ttl.count()));
+  watchdog_usable_(false);
+}
+
+void Shell::watchdog_is(env::WatchdogState state, int error) {
+  if (!watchdog_usable_ || state == env::WatchdogState::kOff) return;
+  const bool failed = state == env::WatchdogState::kFailed;
+  const WatchdogConfig& wanted = config().watchdog;
+  // Most machines have none, and nobody asked for it.
+  const bool absent = failed && error == ENOENT && wanted.mode == WatchdogConfig::Mode::kAutomatic;
+  if (failed && !absent) {
+    remark("no watchdog", fmt::format("{}: {}", wanted.device, strerror(error)));
+  } else if (state == env::WatchdogState::kActive) {
+    NoteRecord record;
+    record.what = "watchdog runs";
+    record.why = wanted.device;
+    note(std::move(record));
+  }
+  watchdog_usable_(!failed);
+}
+
 void Shell::perform_one(effect::ArmGuard&& e) { guard_->arm(e.deadline); }
 void Shell::perform_one(effect::DisarmGuard&&) { guard_->disarm(); }
 
@@ -308,6 +371,7 @@ void Shell::run_in_pool() {
     return next_op();
   }
   running_.control->begun = deps_.loop.now();
+  shared_->slots.cancel();
   shared_->sampler.forget_stopped();
   deps_.pool.submit([shared = shared_, control = running_.control, name = running_.name,
                      e = std::move(ops_.front())] {
@@ -315,10 +379,9 @@ void Shell::run_in_pool() {
         shared->server, *control,
         [&shared](std::string text) { shared->sampler.set_progress(std::move(text)); },
         [&shared](std::string what, std::string why) {
-          shared->deps.loop.post([shared, what = std::move(what), why = std::move(why)] {
-            if (shared->shell != nullptr) shared->shell->remark(what, why);
-          });
-        }};
+          shared->remark(LogLevel::kWarn, std::move(what), std::move(why));
+        },
+        &shared->slots};
     Result<OpData> result = run_op(context, e.op);
     shared->deps.loop.post([shared, id = e.id, name, result = std::move(result)]() mutable {
       if (shared->shell != nullptr) shared->shell->op_done(id, name, std::move(result));
@@ -471,6 +534,7 @@ void Shell::sampled(control::PgStatus status) {
   sampling_ = false;
   maybe_prepare_slots(status);
   maybe_probe_writes(status);
+  maybe_keep_slots(status);
   status.write_waits = shared_->write_probe.waits();
   emit(event::Observed{std::move(status)});
   if (sample_again_) return sample_now();
@@ -486,8 +550,20 @@ void Shell::maybe_probe_writes(const control::PgStatus& status) {
   deps_.pool.submit([shared = shared_] { shared->write_probe.run(); });
 }
 
+// Not beside an operation, which may be about to promote or to stop this server.
+void Shell::maybe_keep_slots(control::PgStatus& status) {
+  if (!leaving_ && running_.id == 0 && ops_.empty() && shared_->slots.due(status)) {
+    deps_.pool.submit([shared = shared_] { shared->slots.look(); });
+  }
+  SlotKeeper::Report report = shared_->slots.report();
+  status.slots = std::move(report.slots);
+  status.pending_restart |= report.restart;
+}
+
 void Shell::prepare_slots(std::vector<std::string> slots,
-                          std::map<std::string, control::PermanentSlot> permanent) {
+                          std::map<std::string, control::PermanentSlot> permanent,
+                          std::optional<control::Upstream> leader) {
+  shared_->slots.want(permanent, std::move(leader));
   slots_wanted_ = std::move(slots);
   slots_of_others_ = std::move(permanent);
 }
@@ -502,8 +578,8 @@ void Shell::maybe_prepare_slots(const control::PgStatus& status) {
   // Again from time to time: one that a cascaded standby has left would hold WAL for ever.
   const bool prepared =
       slots_prepared_ == slots_wanted_ && status.sampled_at - slots_prepared_at_ < kSlotsAgain;
-  if (status.sampled_at - streaming_since_ < kQuietAfter || prepared || running_.id != 0 ||
-      !ops_.empty()) {
+  if (status.sampled_at - streaming_since_ < kQuietAfter || prepared || leaving_ ||
+      running_.id != 0 || !ops_.empty()) {
     return;
   }
   slots_prepared_at_ = status.sampled_at;

@@ -61,11 +61,21 @@ class Shell {
   void start(const control::LocalState& state, EventSink sink, std::function<void(Status)> ready);
   void perform(control::Effects effects);
   void note(NoteRecord record);  // with time and member filled in
+  // Of the configured device, for a cluster's `ttl`; before start(): from then on. `usable` is told
+  // whether it can be had, now and whenever that changes.
+  void watchdog(Millis ttl, std::function<void(bool)> usable);
   // Slots that a promotion of this member will need. While it streams and nothing else is to be
   // done they are created without WAL, so that a promotion does not have to. Old ones are released.
+  // `leader`: the primary that logical ones are copied from; none: nobody leads, or we do.
   void prepare_slots(std::vector<std::string> slots,
-                     std::map<std::string, control::PermanentSlot> permanent);
+                     std::map<std::string, control::PermanentSlot> permanent,
+                     std::optional<control::Upstream> leader);
   void peer_asks(const std::string& sealed, std::function<void(Result<std::string>)> done);
+  // Nothing is begun any more that nobody asked for, until stay().
+  void leave();
+  void stay() { leaving_ = false; }
+  // Nothing runs, waits or is being written. Lasts after leave().
+  bool at_rest() const;
   void on_exit(std::function<void()> callback);  // effect::Exit, after the guard was told to end
 
   std::vector<NoteRecord> notes() const;  // thread-safe
@@ -95,12 +105,13 @@ class Shell {
   void perform_one(control::effect::Exit&& e);
 
   void emit(control::Event event);
-  void remark(std::string what, std::string why);
+  void remark(std::string what, std::string why, LogLevel level = LogLevel::kWarn);
   GuardClient::Handlers guard_handlers();
   void start_guard();
   void guard_attached(const env::GuardReport& report);
   void guard_exited(const env::GuardReport& report);
   void guard_lost(const std::string& how);
+  void watchdog_is(env::WatchdogState state, int error);
   void leftovers_killed(const std::string& how, bool ran);
   void begin_kill(control::OpId id);
   void finish_kills_if_dead();
@@ -115,6 +126,7 @@ class Shell {
   void sampled(control::PgStatus status);
   void maybe_probe_writes(const control::PgStatus& status);
   void maybe_prepare_slots(const control::PgStatus& status);
+  void maybe_keep_slots(control::PgStatus& status);
 
   std::shared_ptr<Shared> shared_;
   ShellDeps deps_;
@@ -124,6 +136,8 @@ class Shell {
   std::function<void(Status)> ready_;
   std::function<void()> on_exit_;
   std::unique_ptr<GuardClient> guard_;
+  std::function<void(bool)> watchdog_usable_;
+  bool leaving_ = false;
   bool guard_lost_ = false;  // and its leftovers are being killed
   MonoTime guard_lost_at_{};
 

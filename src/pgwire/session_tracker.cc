@@ -110,7 +110,7 @@ SessionTracker::Verdict SessionTracker::on_reply(char type) {
 bool SessionTracker::take_extended_reply() {
   if (!front_is(Kind::kExtended)) return false;
   drop(head_, 1);
-  drop_stray_copy_ends();
+  drop_unanswered();
   batch_open_ = true;
   return true;
 }
@@ -119,15 +119,18 @@ bool SessionTracker::take_extended_reply() {
 // in copy mode: Syncs are lost up to the end of the data, if the client sent that blindly.
 void SessionTracker::begin_copy_in() {
   if (front_is(Kind::kExtended) && tokens_[head_].count > 1) return;  // ends in an error anyway
-  const auto next_is = [this](Kind kind) {
-    return head_ + 1 < tokens_.size() && tokens_[head_ + 1].kind == kind;
+  size_t next = head_ + 1;
+  const auto next_is = [&](Kind kind) {
+    return next < tokens_.size() && tokens_[next].kind == kind;
   };
   if (next_is(Kind::kSync)) {
     copy_syncs_lost_ = true;
-    drop(head_ + 1, tokens_[head_ + 1].count);
+    ready_outstanding_ -= tokens_[next].count;
+    tokens_[next].kind = Kind::kLostSync;
   }
+  if (next_is(Kind::kLostSync)) ++next;
   if (next_is(Kind::kCopyEnd)) {
-    drop(head_ + 1, 1);
+    drop(next, 1);
     copy_end_sent_ = true;
   }
 }
@@ -163,7 +166,7 @@ SessionTracker::Verdict SessionTracker::on_ready(std::string_view payload) {
   copy_ = CopyState::kNone;
   batch_open_ = false;
   if (unsure_) skipping_ = false;
-  drop_stray_copy_ends();
+  drop_unanswered();
   return Verdict::kOk;
 }
 
@@ -174,8 +177,10 @@ SessionTracker::Verdict SessionTracker::violation() {
 
 void SessionTracker::push(Kind kind) {
   if (skipping_) return;  // the server throws it away
-  ++pending_;
-  ++sent_;
+  if (kind != Kind::kCopyEnd) {
+    ++pending_;
+    ++sent_;
+  }
   if (kind == Kind::kSync || kind == Kind::kQuery) ++ready_outstanding_;
   if (in_flight() && tokens_.back().kind == kind) {
     ++tokens_.back().count;
@@ -186,8 +191,7 @@ void SessionTracker::push(Kind kind) {
 
 void SessionTracker::drop(size_t position, uint32_t count) {
   Token& token = tokens_[position];
-  pending_ -= count;
-  if (position != head_) sent_ -= count;  // as if it had not been sent
+  if (token.kind != Kind::kCopyEnd) pending_ -= count;
   if (token.kind == Kind::kSync || token.kind == Kind::kQuery) ready_outstanding_ -= count;
   token.count -= count;
   if (token.count > 0) return;
@@ -206,8 +210,8 @@ void SessionTracker::drop(size_t position, uint32_t count) {
   }
 }
 
-void SessionTracker::drop_stray_copy_ends() {
-  while (front_is(Kind::kCopyEnd)) drop(head_, tokens_[head_].count);
+void SessionTracker::drop_unanswered() {
+  while (front_is(Kind::kCopyEnd) || front_is(Kind::kLostSync)) drop(head_, tokens_[head_].count);
 }
 
 }  // namespace bascule::pgwire

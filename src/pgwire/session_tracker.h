@@ -43,14 +43,19 @@ class SessionTracker {
   bool in_flight() const { return head_ < tokens_.size(); }
   // How many ReadyForQuery are still to come for what was sent.
   uint32_t ready_outstanding() const { return ready_outstanding_; }
-  // Numbers for messages that earn a reply: the next one to be sent gets sent_count(); the reply that
-  // comes next belongs to answered_count(). What the server threw away counts as answered.
+  // Numbers for messages that earn a reply: the next one to be sent gets sent_count(); the reply
+  // that comes next belongs to answered_count(). What the server threw away counts as answered.
   uint64_t sent_count() const { return sent_; }
   uint64_t answered_count() const { return sent_ - pending_; }
   // Messages sent and not answered; for the caller's limit on pipelining.
   uint32_t pending() const { return pending_; }
   // The server throws away everything until the client sends Sync.
   bool skipping_until_sync() const { return skipping_; }
+  // What is sent now will be run in its turn: it is neither thrown away nor read as COPY data.
+  bool takes_statements() const {
+    const bool reads = copy_ == CopyState::kBoth || (copy_ == CopyState::kIn && !copy_end_sent_);
+    return !skipping_ && !reads;
+  }
   // Nothing outstanding, no extended-query batch that lacks its Sync, no COPY: the server waits for
   // the next statement. A transaction may be open.
   bool quiescent() const {
@@ -67,14 +72,16 @@ class SessionTracker {
   bool reusable() const { return reusable_; }
 
  private:
-  enum class Kind : uint8_t { kExtended, kSync, kQuery, kCopyEnd };
+  // kLostSync: read amid COPY data. It keeps its number, so that those of later messages stay true;
+  // kCopyEnd, which earns no reply, has none.
+  enum class Kind : uint8_t { kExtended, kSync, kLostSync, kQuery, kCopyEnd };
   struct Token {
     Kind kind;
     uint32_t count;
   };
   void push(Kind kind);
   void drop(size_t position, uint32_t count);  // of the token at this place
-  void drop_stray_copy_ends();
+  void drop_unanswered();
   bool front_is(Kind kind) const { return in_flight() && tokens_[head_].kind == kind; }
   bool take_extended_reply();
   void sent_in_copy(char type);

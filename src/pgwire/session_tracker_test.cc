@@ -235,6 +235,23 @@ TEST(SessionTracker, KnowsCopyInOutAndBoth) {
   EXPECT_TRUE(t.idle());
 }
 
+TEST(SessionTracker, StatementsAreTakenUnlessTheServerReadsCopyDataOrSkips) {
+  SessionTracker t;
+  EXPECT_TRUE(t.takes_statements());
+  play(t, "Q>G");
+  EXPECT_FALSE(t.takes_statements());
+  play(t, "<dc");
+  EXPECT_TRUE(t.takes_statements()) << "the data is over, though not answered";
+  play(t, ">CZI<Q>H");
+  EXPECT_TRUE(t.takes_statements()) << "later";
+  play(t, ">cCZI<P>E");
+  EXPECT_FALSE(t.takes_statements());
+  play(t, "<S");
+  EXPECT_TRUE(t.takes_statements());
+  play(t, ">ZI<Q>W");
+  EXPECT_FALSE(t.takes_statements());
+}
+
 TEST(SessionTracker, SyncSentAheadOfCopyDataIsLost) {
   SessionTracker t;
   play(t, "PBES>12G");
@@ -245,6 +262,21 @@ TEST(SessionTracker, SyncSentAheadOfCopyDataIsLost) {
   play(t, ">CZI");
   EXPECT_TRUE(t.idle());
   EXPECT_TRUE(t.reusable());
+}
+
+TEST(SessionTracker, NumbersBehindABlindCopyStayTrue) {
+  SessionTracker simple;
+  play(simple, "Qc");
+  EXPECT_EQ(simple.sent_count(), 1U) << "the number of the next message";
+  play(simple, "PS>GCZI");
+  EXPECT_EQ(simple.answered_count(), 1U);
+  SessionTracker extended;
+  play(extended, "PBESc");
+  EXPECT_EQ(extended.sent_count(), 4U);
+  play(extended, "PS>12GC");
+  EXPECT_EQ(extended.answered_count(), 4U) << "the Sync is lost";
+  play(extended, ">1ZI");
+  EXPECT_TRUE(extended.quiescent());
 }
 
 TEST(SessionTracker, SyncAmidCopyDataIsLost) {

@@ -29,11 +29,12 @@ inline std::unique_ptr<LoopCore> make_loop(env::EngineKind kind) {
 }
 
 inline std::unique_ptr<SocketNet> make_net(env::EngineKind kind, LoopCore& loop,
-                                           Resolver* resolver = nullptr) {
+                                           Resolver* resolver = nullptr,
+                                           ListeningSockets* listening = nullptr) {
   if (kind == env::EngineKind::kUring) {
-    return std::make_unique<UringNet>(static_cast<UringLoop&>(loop), resolver);
+    return std::make_unique<UringNet>(static_cast<UringLoop&>(loop), resolver, listening);
   }
-  return std::make_unique<EpollNet>(static_cast<Reactor&>(loop), resolver);
+  return std::make_unique<EpollNet>(static_cast<Reactor&>(loop), resolver, listening);
 }
 
 class EngineTest : public testing::TestWithParam<env::EngineKind> {

@@ -17,8 +17,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -28,6 +30,7 @@
 #include "posix/clock.h"
 #include "posix/proc_tree.h"
 #include "posix/unique_fd.h"
+#include "posix/watchdog.h"
 
 namespace bascule::posix {
 namespace {
@@ -37,10 +40,13 @@ using env::GuardReport;
 using env::GuardRequest;
 using env::GuardSays;
 using env::GuardState;
+using env::WatchdogState;
 
 constexpr size_t kClientsMax = 16;
 constexpr int kKillRetryMs = 5;
 constexpr int kArgumentsMax = 256;
+constexpr int kWatchdogSecondsMax = 3600;
+constexpr int kPatsPerTimeout = 8;
 
 class Guard {
  public:
@@ -61,6 +67,9 @@ class Guard {
   int start(const GuardRequest& request, size_t packet_bytes);
   [[noreturn]] void become_postmaster(pid_t guard, const char* log_file, char** argv, char** envp);
   int arm(int64_t deadline_ns);
+  int watch(const GuardRequest& request, size_t packet_bytes);
+  void tend_watchdog();
+  bool may_pat(int64_t now_ns) const;
   void on_deadline();
   void begin_kill();
   void kill_pass();
@@ -86,6 +95,13 @@ class Guard {
   bool locked_ = false;
   bool end_ = false;
   MonoTime lonely_since_{};
+  Watchdog watchdog_;
+  char watchdog_device_[env::kWatchdogPathMax + 1] = "";  // empty: none is wanted
+  std::chrono::seconds watchdog_timeout_{};
+  int64_t reset_after_ns_ = 0;  // the armed deadline
+  int64_t next_pat_ns_ = 0;
+  WatchdogState watchdog_state_ = WatchdogState::kOff;
+  int watchdog_error_ = 0;
   alignas(8) char packet_[sizeof(GuardRequest) + env::kGuardStartBytesMax + 1];
 };
 
@@ -151,6 +167,10 @@ int Guard::open(const char* run_dir) {
 
 int Guard::wait_ms() const {
   if (state_ == GuardState::kKilling) return kKillRetryMs;
+  if (watchdog_.running()) {
+    const Nanos left(next_pat_ns_ - boot_now().time_since_epoch().count());
+    return static_cast<int>(std::max<int64_t>(to_ms(left) + 1, 0));
+  }
   return state_ == GuardState::kIdle && client_count_ == 0 ? 1000 : -1;
 }
 
@@ -180,11 +200,13 @@ int Guard::run() {
     }
     reap();
     if (state_ == GuardState::kKilling) kill_pass();
+    tend_watchdog();
     if (state_ == GuardState::kIdle && client_count_ == 0 &&
         boot_now() - lonely_since_ > std::chrono::seconds(kLonelySeconds)) {
       end_ = true;
     }
   }
+  watchdog_.stop();
   return 0;
 }
 
@@ -241,6 +263,9 @@ void Guard::handle(Client& client, const GuardRequest& request, size_t packet_by
     case GuardAsk::kDisarm:
       error = arm(0);
       break;
+    case GuardAsk::kWatch:
+      error = watch(request, packet_bytes);
+      break;
     case GuardAsk::kKill:
       killed_at_ns_ = boot_now().time_since_epoch().count();
       if (state_ == GuardState::kRunning) begin_kill();
@@ -262,35 +287,23 @@ void Guard::handle(Client& client, const GuardRequest& request, size_t packet_by
   send(client, GuardSays::kAnswer, request.id, error);
 }
 
-// Splits packet_ into argv and envp in place: nothing is allocated.
 int Guard::start(const GuardRequest& request, size_t packet_bytes) {
   if (state_ != GuardState::kIdle) return EBUSY;
   if (expired()) return ETIME;
   if (request.deadline_ns <= killed_at_ns_) return ECANCELED;
   packet_[packet_bytes] = '\0';
-  char* at = packet_ + sizeof(GuardRequest);
-  char* const end = packet_ + packet_bytes;
   char* pointers[kArgumentsMax];
-  int used = 0;
-  const char* log_file = at;
-  at += strlen(at) + 1;
-  char** lists[2] = {};
-  for (char**& list : lists) {
-    list = pointers + used;
-    while (at < end && *at != '\0') {
-      if (used >= kArgumentsMax - 2) return E2BIG;
-      pointers[used++] = at;
-      at += strlen(at) + 1;
-    }
-    if (at >= end) return EINVAL;
-    pointers[used++] = nullptr;
-    ++at;
+  env::GuardStart command;
+  if (const int error = env::split_guard_start(packet_ + sizeof(GuardRequest),
+                                               packet_ + packet_bytes, pointers, command)) {
+    return error;
   }
-  if (lists[0][0] == nullptr) return EINVAL;
   const pid_t guard = getpid();
   const pid_t pid = fork();
   if (pid < 0) return errno;
-  if (pid == 0) become_postmaster(guard, log_file, lists[0], lists[1]);
+  if (pid == 0) {
+    become_postmaster(guard, command.log_file, command.argv, command.environment);
+  }
   postmaster_ = pid;
   postmaster_fd_.reset(open_pidfd(pid));
   state_ = GuardState::kRunning;
@@ -329,7 +342,49 @@ int Guard::arm(int64_t deadline_ns) {
   itimerspec when{};
   when.it_value.tv_sec = deadline_ns / 1'000'000'000;
   when.it_value.tv_nsec = deadline_ns % 1'000'000'000;
-  return timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr) == 0 ? 0 : errno;
+  const bool set = timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr) == 0;
+  const int error = set ? 0 : errno;
+  tend_watchdog();
+  return error;
+}
+
+int Guard::watch(const GuardRequest& request, size_t packet_bytes) {
+  const size_t length = packet_bytes - sizeof(GuardRequest);
+  const bool wanted = length > 0;
+  if (length > env::kWatchdogPathMax || request.deadline_ns < 0 ||
+      (wanted && (request.signal < 1 || request.signal > kWatchdogSecondsMax))) {
+    return EINVAL;
+  }
+  memcpy(watchdog_device_, packet_ + sizeof(GuardRequest), length);
+  watchdog_device_[length] = '\0';
+  watchdog_timeout_ = std::chrono::seconds(request.signal);
+  reset_after_ns_ = request.deadline_ns;
+  watchdog_error_ = wanted ? watchdog_.start(watchdog_device_, watchdog_timeout_) : 0;
+  watchdog_state_ = watchdog_error_ == 0 ? WatchdogState::kActive : WatchdogState::kFailed;
+  tend_watchdog();  // stops it again unless a deadline is armed
+  if (!wanted) watchdog_state_ = WatchdogState::kOff;
+  return watchdog_error_;
+}
+
+bool Guard::may_pat(int64_t now_ns) const {
+  return state_ == GuardState::kIdle || deadline_ns_ == 0 ||
+         now_ns + Nanos(watchdog_timeout_).count() <= deadline_ns_ + reset_after_ns_;
+}
+
+void Guard::tend_watchdog() {
+  const int64_t now_ns = boot_now().time_since_epoch().count();
+  const bool wanted = watchdog_device_[0] != '\0' && deadline_ns_ != 0;
+  if (wanted && !watchdog_.running()) {
+    watchdog_error_ = watchdog_.start(watchdog_device_, watchdog_timeout_);
+    watchdog_state_ = watchdog_error_ == 0 ? WatchdogState::kActive : WatchdogState::kFailed;
+    next_pat_ns_ = now_ns;
+  } else if (!wanted && watchdog_.running() && watchdog_.stop() == 0 &&
+             watchdog_state_ == WatchdogState::kActive) {
+    watchdog_state_ = WatchdogState::kReady;
+  }
+  if (!watchdog_.running() || now_ns < next_pat_ns_) return;
+  if (may_pat(now_ns)) watchdog_.pat();
+  next_pat_ns_ = now_ns + Nanos(watchdog_timeout_).count() / kPatsPerTimeout;
 }
 
 void Guard::on_deadline() {
@@ -394,6 +449,8 @@ GuardReport Guard::report(GuardSays says, uint64_t id, int error) const {
   out.fenced = fenced_ ? 1 : 0;
   out.real_time = real_time_ ? 1 : 0;
   out.locked = locked_ ? 1 : 0;
+  out.watchdog = watchdog_state_;
+  out.watchdog_error = static_cast<uint16_t>(watchdog_error_);
   return out;
 }
 

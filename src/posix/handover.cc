@@ -10,7 +10,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <charconv>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -20,8 +19,10 @@
 namespace bascule::posix {
 namespace {
 
-constexpr size_t kMessageMax = 1024;
+using Kind = HandOverMessage::Kind;
+
 constexpr int kAnswerTimeoutMs = 10'000;
+constexpr Nanos kFirstWords = 10s;  // of who has connected
 constexpr size_t kSocketsMax = 4'096;
 
 Result<sockaddr_un> address_of(const std::string& path) {
@@ -46,8 +47,9 @@ bool ours(int fd) {
 }
 
 // `passed`: -1: none.
-bool send_message(int fd, std::string_view text, int passed = -1) {
-  iovec part{const_cast<char*>(text.data()), text.size()};
+bool send_message(int fd, const HandOverMessage& what, int passed = -1) {
+  std::string text = encode(what);
+  iovec part{text.data(), text.size()};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &part;
@@ -64,13 +66,13 @@ bool send_message(int fd, std::string_view text, int passed = -1) {
   return ::sendmsg(fd, &message, MSG_NOSIGNAL) == static_cast<ssize_t>(text.size());
 }
 
-struct Message {
-  std::string text;  // empty: the other side has gone
+struct Received {
+  std::optional<HandOverMessage> message;  // nothing: the other side has gone, or talks nonsense
   UniqueFd passed;
 };
 // nullopt: nothing yet.
-std::optional<Message> receive(int fd) {
-  char bytes[kMessageMax];
+std::optional<Received> receive(int fd) {
+  char bytes[kHandOverMessageMax];
   iovec part{bytes, sizeof bytes};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
   msghdr header{};
@@ -80,34 +82,17 @@ std::optional<Message> receive(int fd) {
   header.msg_controllen = sizeof control;
   const ssize_t n = ::recvmsg(fd, &header, MSG_CMSG_CLOEXEC);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return std::nullopt;
-  Message message;
+  Received received;
   for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
     int passed = -1;
     ::memcpy(&passed, CMSG_DATA(c), sizeof passed);
-    message.passed.reset(passed);
+    received.passed.reset(passed);
   }
-  if (n > 0 && (header.msg_flags & MSG_TRUNC) == 0)
-    message.text.assign(bytes, static_cast<size_t>(n));
-  return message;
-}
-
-std::string hex(std::string_view bytes) {
-  std::string out;
-  for (const char c : bytes) out += fmt::format("{:02x}", static_cast<unsigned char>(c));
-  return out;
-}
-
-std::optional<std::string> unhex(std::string_view text) {
-  std::string out;
-  if (text.size() % 2 != 0) return std::nullopt;
-  for (size_t i = 0; i < text.size(); i += 2) {
-    unsigned value = 0;
-    const auto [stop, error] = std::from_chars(text.data() + i, text.data() + i + 2, value, 16);
-    if (error != std::errc() || stop != text.data() + i + 2) return std::nullopt;
-    out += static_cast<char>(value);
+  if (n > 0 && (header.msg_flags & MSG_TRUNC) == 0) {
+    received.message = parse_hand_over({bytes, static_cast<size_t>(n)});
   }
-  return out;
+  return received;
 }
 
 }  // namespace
@@ -149,10 +134,8 @@ void HandOverSocket::withdraw() {
     offer_.reset();
     ::unlink(path_.c_str());
   }
-  if (successor_.valid()) {
-    loop_->unwatch(successor_.get());
-    successor_.reset();
-  }
+  drop_successor();
+  lose_predecessor();
   loop_ = nullptr;  // it may end before this object does
 }
 
@@ -160,54 +143,80 @@ void HandOverSocket::on_connect() {
   for (;;) {
     UniqueFd fd(::accept4(offer_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!fd.valid()) return;
-    if (successor_.valid() || !ours(fd.get())) continue;  // one at a time
-    successor_ = std::move(fd);
+    // One at a time; also if one has gone away while it was prepared for.
+    if (phase_ != Phase::kOffered || successor_.valid() || !ours(fd.get())) continue;
+    {
+      const std::lock_guard lock(mutex_);
+      successor_ = std::move(fd);
+    }
     loop_->watch(successor_.get(), env::kReadable, [this](uint32_t) { on_message(); });
-    patience_ = loop_->call_after(kPatience, [this] {
-      patience_ = env::TimerId::kNone;
-      end_taking();
-    });
+    wait_for_successor(kFirstWords);
     on_message();
   }
 }
 
+void HandOverSocket::wait_for_successor(Nanos patience) {
+  loop_->cancel(patience_);
+  patience_ = loop_->call_after(patience, [this] {
+    patience_ = env::TimerId::kNone;
+    on_message();
+    if (phase_ != Phase::kTaken) end_taking();
+  });
+}
+
 void HandOverSocket::on_message() {
   while (successor_.valid()) {
-    const auto message = receive(successor_.get());
-    if (!message) return;
-    if (message->text.empty() || !handle(message->text)) return end_taking();
+    const auto received = receive(successor_.get());
+    if (!received) return;
+    if (!received->message || !handle(*received->message)) return end_taking();
   }
 }
 
-bool HandOverSocket::handle(std::string_view message) {
-  if (message == "take 1" && phase_ == Phase::kOffered) {
-    phase_ = Phase::kTaking;
-    log(LogLevel::kInfo, "hand-over", "another process takes over");
-    events_.prepare();
-    send_sockets();
-    return true;
+bool HandOverSocket::handle(const HandOverMessage& message) {
+  if (message.kind == Kind::kTake) return begin_taking();
+  if (message.kind == Kind::kAccepting && phase_ == Phase::kTaking) return on_accepting(), true;
+  if (message.kind != Kind::kCancel || phase_ != Phase::kTaken) return false;
+  events_.cancel(message.pid, message.text, [this, number = message.number] { confirm(number); });
+  return true;
+}
+
+bool HandOverSocket::begin_taking() {
+  if (phase_ != Phase::kOffered) return false;
+  phase_ = Phase::kPreparing;
+  loop_->cancel(std::exchange(patience_, env::TimerId::kNone));
+  log(LogLevel::kInfo, "hand-over", "another process takes over");
+  events_.prepare([this](Result<Nanos> patience) { on_prepared(patience); });
+  return true;
+}
+
+void HandOverSocket::on_prepared(const Result<Nanos>& patience) {
+  phase_ = Phase::kOffered;
+  if (!patience) {
+    const std::string why = patience.error().to_string();
+    log(LogLevel::kWarn, "hand-over", "nothing is handed over now", {{"reason", why}});
+    return drop_successor(HandOverMessage{.kind = Kind::kBusy, .text = why});
   }
-  if (message == "accepting" && phase_ == Phase::kTaking) {
-    phase_ = Phase::kTaken;
-    loop_->cancel(std::exchange(patience_, env::TimerId::kNone));
-    sockets_.passed_on();
-    // The path is the new one's from here on.
-    loop_->unwatch(offer_.get());
-    offer_.reset();
-    events_.taken();
-    return true;
-  }
-  if (message.starts_with("cancel ") && phase_ == Phase::kTaken) {
-    message.remove_prefix(7);
-    uint32_t pid = 0;
-    const char* end = message.data() + message.size();
-    const auto [stop, error] = std::from_chars(message.data(), end, pid);
-    if (error != std::errc() || stop == end || *stop != ' ') return false;
-    const auto secret = unhex({stop + 1, static_cast<size_t>(end - stop - 1)});
-    if (secret) events_.cancel(pid, *secret);
-    return secret.has_value();
-  }
-  return false;
+  phase_ = Phase::kTaking;
+  if (!successor_.valid()) return end_taking();
+  wait_for_successor(*patience);
+  send_sockets();
+}
+
+void HandOverSocket::on_accepting() {
+  phase_ = Phase::kTaken;
+  loop_->cancel(std::exchange(patience_, env::TimerId::kNone));
+  send_message(successor_.get(), {.kind = Kind::kTaken});
+  sockets_.passed_on();
+  // The path is the new one's from here on.
+  loop_->unwatch(offer_.get());
+  offer_.reset();
+  events_.taken();
+}
+
+void HandOverSocket::confirm(uint64_t cancel) {
+  const std::lock_guard lock(mutex_);
+  if (successor_.valid())
+    send_message(successor_.get(), {.kind = Kind::kCancelled, .number = cancel});
 }
 
 void HandOverSocket::send_sockets() {
@@ -216,20 +225,28 @@ void HandOverSocket::send_sockets() {
   const timeval patience{5, 0};
   ::setsockopt(successor_.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
   sockets_.each([&](const env::Endpoint& endpoint, int fd) {
-    send_message(successor_.get(), fmt::format("socket {} {}", endpoint.port, endpoint.host), fd);
+    send_message(successor_.get(),
+                 {.kind = Kind::kSocket, .port = endpoint.port, .text = endpoint.host}, fd);
   });
-  send_message(successor_.get(), "end");
+  send_message(successor_.get(), {.kind = Kind::kEnd});
   ::fcntl(successor_.get(), F_SETFL, O_NONBLOCK);
 }
 
-void HandOverSocket::end_taking() {
+void HandOverSocket::drop_successor(const std::optional<HandOverMessage>& last_words) {
+  if (!successor_.valid()) return;
+  if (last_words) send_message(successor_.get(), *last_words);
   loop_->cancel(std::exchange(patience_, env::TimerId::kNone));
   loop_->unwatch(successor_.get());
+  const std::lock_guard lock(mutex_);
   successor_.reset();
-  if (std::exchange(phase_, phase_ == Phase::kTaken ? phase_ : Phase::kOffered) != Phase::kTaking) {
-    return;
-  }
-  log(LogLevel::kWarn, "hand-over", "the process that was to take over went away");
+}
+
+void HandOverSocket::end_taking() {
+  if (phase_ != Phase::kTaking) return drop_successor();
+  // Who does not hear it takes us for dead, and goes on.
+  drop_successor(HandOverMessage{.kind = Kind::kLate});
+  phase_ = Phase::kOffered;
+  log(LogLevel::kWarn, "hand-over", "the process that was to take over went away, or is late");
   events_.aborted();
 }
 
@@ -244,7 +261,7 @@ Result<bool> HandOverSocket::take(const std::string& path) {
     if (errno == ENOENT || errno == ECONNREFUSED) return false;
     return fail(ErrorCode::kUnavailable, fmt::format("{}: {}", path, ::strerror(errno)));
   }
-  if (!ours(fd.get()) || !send_message(fd.get(), "take 1")) {
+  if (!ours(fd.get()) || !send_message(fd.get(), {.kind = Kind::kTake})) {
     return fail(ErrorCode::kUnavailable, path + ": not a process that can be taken over");
   }
   std::vector<ListeningSockets::Socket> sockets;
@@ -253,24 +270,19 @@ Result<bool> HandOverSocket::take(const std::string& path) {
     if (::poll(&ready, 1, kAnswerTimeoutMs) <= 0) {
       return fail(ErrorCode::kTimeout, path + ": the running process does not answer");
     }
-    auto message = receive(fd.get());
-    if (!message) continue;
-    if (message->text == "end") break;
-    env::Endpoint endpoint;
-    const std::string_view text = message->text;
-    const bool named = text.starts_with("socket ");
-    const char* end = text.data() + text.size();
-    const auto [stop, error] =
-        std::from_chars(text.data() + (named ? 7 : text.size()), end, endpoint.port);
-    if (!named || error != std::errc() || stop == end || !message->passed.valid() ||
+    auto received = receive(fd.get());
+    if (!received) continue;
+    const auto& message = received->message;
+    if (message && message->kind == Kind::kEnd) break;
+    if (message && message->kind == Kind::kBusy) return fail(ErrorCode::kConflict, message->text);
+    if (!message || message->kind != Kind::kSocket || !received->passed.valid() ||
         sockets.size() >= kSocketsMax) {
       return fail(ErrorCode::kUnavailable,
                   path +
                       ": the running process can't hand over now (somebody else takes over, or "
                       "it is another version)");
     }
-    endpoint.host = std::string(stop + 1, end);
-    sockets.emplace_back(std::move(endpoint), std::move(message->passed));
+    sockets.emplace_back(env::Endpoint{message->text, message->port}, std::move(received->passed));
   }
   sockets_.adopt(std::move(sockets));
   const std::lock_guard lock(mutex_);
@@ -278,21 +290,86 @@ Result<bool> HandOverSocket::take(const std::string& path) {
   return true;
 }
 
-void HandOverSocket::accepted() {
+Status HandOverSocket::accepted(env::Loop& loop) {
   sockets_.drop_adopted();
+  loop_ = &loop;
+  const int fd = predecessor();
+  if (fd < 0) return {};
+  pollfd ready{fd, POLLIN, 0};
+  (void)send_message(fd, {.kind = Kind::kAccepting});  // the answer tells
+  std::optional<Received> answer;
+  if (::poll(&ready, 1, kAnswerTimeoutMs) > 0) answer = receive(fd);
+  // That the other end was closed before it read ours comes before what it had said.
+  if (answer && !answer->message) answer = receive(fd);
+  const auto says = [&](Kind kind) {
+    return answer && answer->message && answer->message->kind == kind;
+  };
+  if (says(Kind::kLate)) {
+    return fail(ErrorCode::kConflict, "the running process has not waited so long, and goes on",
+                "try again");
+  }
+  // One that has died, or hangs, serves nobody.
+  if (!says(Kind::kTaken)) return lose_predecessor(), Status();
+  ::fcntl(fd, F_SETFL, O_NONBLOCK);
+  loop.watch(fd, env::kReadable, [this](uint32_t) { on_predecessor(); });
   const std::lock_guard lock(mutex_);
-  if (!predecessor_.valid()) return;
-  send_message(predecessor_.get(), "accepting");
+  taken_ = true;
+  return {};
 }
 
-void HandOverSocket::pass_cancel(uint32_t pid, const std::string& secret) {
+int HandOverSocket::predecessor() {
   const std::lock_guard lock(mutex_);
-  if (!predecessor_.valid()) return;
-  // Never waited for: a worker calls this.
-  ::fcntl(predecessor_.get(), F_SETFL, O_NONBLOCK);
-  if (!send_message(predecessor_.get(), fmt::format("cancel {} {}", pid, hex(secret)))) {
-    predecessor_.reset();  // it has ended
+  return predecessor_.get();
+}
+
+void HandOverSocket::on_predecessor() {
+  for (;;) {
+    const auto received = receive(predecessor());
+    if (!received) return;
+    const auto& message = received->message;
+    if (!message || message->kind != Kind::kCancelled) return lose_predecessor();
+    env::Callback done;
+    {
+      const std::lock_guard lock(mutex_);
+      if (const auto it = passed_.find(message->number); it != passed_.end()) {
+        done = std::move(it->second);
+        passed_.erase(it);
+      }
+    }
+    if (done) done();
   }
+}
+
+void HandOverSocket::lose_predecessor() {
+  std::map<uint64_t, env::Callback> passed;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!predecessor_.valid()) return;
+    loop_->unwatch(predecessor_.get());
+    predecessor_.reset();
+    passed = std::move(passed_);
+  }
+  for (auto& [number, done] : passed) done();
+}
+
+bool HandOverSocket::between() {
+  const std::lock_guard lock(mutex_);
+  return successor_.valid() && predecessor_.valid();
+}
+
+void HandOverSocket::pass_cancel(uint32_t pid, const std::string& secret, env::Callback done) {
+  {
+    const std::lock_guard lock(mutex_);
+    const uint64_t number = ++last_cancel_;
+    // Never waited for: a worker calls this.
+    if (taken_ && predecessor_.valid() && passed_.size() < kPassedMax &&
+        send_message(predecessor_.get(),
+                     {.kind = Kind::kCancel, .number = number, .pid = pid, .text = secret})) {
+      passed_.emplace(number, std::move(done));
+      return;
+    }
+  }
+  done();
 }
 
 }  // namespace bascule::posix

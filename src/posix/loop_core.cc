@@ -44,7 +44,7 @@ void LoopCore::read_away(int fd) {
 
 void LoopCore::post(env::Callback callback) {
   // The loop's own thread looks before it waits again.
-  if (on_loop_thread()) {
+  if (running()) {
     own_posts_.push_back(std::move(callback));
     return;
   }

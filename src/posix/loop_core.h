@@ -31,6 +31,10 @@ class LoopCore : public env::Loop {
   void post(env::Callback callback) override;
   void stop() override;
 
+  // This is the loop's thread, inside run().
+  bool running() const {
+    return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id();
+  }
   MonoTime turn_began() const { return turn_began_; }
   // Any thread.
   LoopStats stats() const { return counters_.read(); }
@@ -46,9 +50,6 @@ class LoopCore : public env::Loop {
 
   void begin_run();
   void end_run();
-  bool on_loop_thread() const {
-    return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id();
-  }
   bool stopping() const { return stop_.load(std::memory_order_relaxed); }
   // Before a wait. False: it must not block, there is something to run.
   bool prepare_wait();

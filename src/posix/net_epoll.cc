@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/log.h"
 #include "posix/socket_calls.h"
 
 namespace bascule::posix {
@@ -131,58 +130,26 @@ void EpollStream::discard_input() {
   receive_later();
 }
 
-class EpollNet::Listener final : public EventSink {
+class EpollNet::EpollListener final : public Listener, public EventSink {
  public:
-  Listener(EpollNet& net, UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint)
-      : net_(net), fd_(std::move(fd)), acceptor_(acceptor), endpoint_(std::move(endpoint)) {
+  EpollListener(EpollNet& net, UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint)
+      : Listener(net, std::move(fd), acceptor, std::move(endpoint)), reactor_(net.reactor_) {
     watch();
   }
-  ~Listener() override {
-    net_.reactor_.remove(fd_.get());
-    net_.reactor_.cancel(retry_);
-    net_.forget_listener(endpoint_, fd_.get());
-  }
+  ~EpollListener() override { unwatch(); }
 
-  // Level-triggered, and one at first: a client that comes alone does not cost a second call that
-  // finds nobody. Where more come turn by turn, twice as many as in the one before.
-  void on_events(uint32_t) override {
-    const uint64_t turn = net_.reactor_.stats().turns;
-    most_ = turn == last_turn_ + 1 ? std::min(2 * most_, kAcceptsPerTurn) : 1;
-    last_turn_ = turn;
-    for (int i = 0; i < most_; ++i) {
-      UniqueFd fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-      if (!fd.valid()) {
-        if (errno == EAGAIN) return;
-        if (errno == ECONNABORTED || errno == EINTR) continue;
-        // Out of descriptors or memory: the backlog waits, and asking at once would spin.
-        log(LogLevel::kWarn, "net", "can't accept", {{"error", ::strerror(errno)}});
-        return rest();
-      }
-      SocketStream& stream = net_.adopt(std::move(fd), SocketStream::Kind::kAccepted);
-      acceptor_.on_accept(stream);
-      static_cast<EpollStream&>(stream).read_soon();
-    }
-  }
+  void on_events(uint32_t) override { on_clients(); }
 
  private:
-  static constexpr int kAcceptsPerTurn = 32;
-  static constexpr Nanos kRest = 100ms;
-  void watch() {
-    // Not every net that has a descriptor of a unix socket need wake up for a client.
-    const bool shared = endpoint_.host.starts_with('/');
-    net_.reactor_.add(fd_.get(), shared ? EPOLLIN | EPOLLEXCLUSIVE : EPOLLIN, *this);
+  void watch() override {
+    if (std::exchange(watched_, true)) return;
+    reactor_.add(fd(), shared() ? EPOLLIN | EPOLLEXCLUSIVE : EPOLLIN, *this);
   }
-  void rest() {
-    net_.reactor_.remove(fd_.get());
-    retry_ = net_.reactor_.call_after(kRest, [this] { watch(); });
+  void unwatch() override {
+    if (std::exchange(watched_, false)) reactor_.remove(fd());
   }
-  EpollNet& net_;
-  UniqueFd fd_;
-  env::Acceptor& acceptor_;
-  const env::Endpoint endpoint_;
-  env::TimerId retry_ = env::TimerId::kNone;
-  int most_ = 1;
-  uint64_t last_turn_ = 0;
+  Reactor& reactor_;
+  bool watched_ = false;
 };
 
 EpollNet::EpollNet(Reactor& reactor, Resolver* resolver, ListeningSockets* listening)
@@ -198,9 +165,18 @@ std::unique_ptr<SocketStream> EpollNet::make_stream(UniqueFd fd, SocketStream::K
 
 void EpollNet::add_listener(UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint) {
   listeners_.push_back(
-      std::make_unique<Listener>(*this, std::move(fd), acceptor, std::move(endpoint)));
+      std::make_unique<EpollListener>(*this, std::move(fd), acceptor, std::move(endpoint)));
 }
 
-void EpollNet::close_listeners() { listeners_.clear(); }
+SocketStream& EpollNet::welcome(UniqueFd fd, env::Acceptor& acceptor) {
+  SocketStream& stream = SocketNet::welcome(std::move(fd), acceptor);
+  static_cast<EpollStream&>(stream).read_soon();  // who is accepted has spoken
+  return stream;
+}
+
+void EpollNet::close_listeners() {
+  for (const auto& listener : listeners_) listener->close();
+  listeners_.clear();
+}
 
 }  // namespace bascule::posix

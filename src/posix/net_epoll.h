@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "posix/listener.h"
 #include "posix/reactor.h"
 #include "posix/socket_net.h"
 
@@ -61,15 +62,16 @@ class EpollNet final : public SocketNet {
 
  private:
   friend class EpollStream;
-  class Listener;
+  class EpollListener;
 
   void add_listener(UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint) override;
+  SocketStream& welcome(UniqueFd fd, env::Acceptor& acceptor) override;
   std::unique_ptr<SocketStream> make_stream(UniqueFd fd, SocketStream::Kind kind) override;
   void on_placed(SocketStream& stream) override { static_cast<EpollStream&>(stream).watch(); }
   void on_removed(SocketStream& stream) override { static_cast<EpollStream&>(stream).unwatch(); }
 
   Reactor& reactor_;
-  std::vector<std::unique_ptr<Listener>> listeners_;
+  std::vector<std::unique_ptr<EpollListener>> listeners_;
 };
 
 }  // namespace bascule::posix

@@ -1,6 +1,7 @@
 // The contract of env::Net and env::Stream, held by both engines.
 #include <errno.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <functional>
@@ -246,6 +247,52 @@ TEST_P(NetTest, PausedReaderGetsEverythingInOrderHoweverOftenItPauses) {
   loop.run();
   EXPECT_TRUE(server.received == big);
   EXPECT_GT(pauses, 3);
+}
+
+// By TCP, whose kernel's part it is; the other end is a plain socket.
+TEST_P(NetTest, GatheredInputWakesNobodyBeforeItIsThereUnlessItEnds) {
+  const UniqueFd listener(::socket(AF_INET, SOCK_STREAM, 0));
+  sockaddr_in address{.sin_family = AF_INET, .sin_port = 0, .sin_addr = {}, .sin_zero = {}};
+  address.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  auto* const generic = reinterpret_cast<sockaddr*>(&address);
+  ASSERT_EQ(::bind(listener.get(), generic, size), 0);
+  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  ASSERT_EQ(::getsockname(listener.get(), generic, &size), 0);
+
+  env::Stream* stream = nullptr;
+  UniqueFd peer;
+  size_t early = 0;
+  const auto say = [&](size_t bytes) {
+    const std::string text(bytes, 'x');
+    EXPECT_EQ(::send(peer.get(), text.data(), bytes, MSG_NOSIGNAL), static_cast<ssize_t>(bytes));
+  };
+  client.on_ready = [&] {
+    peer = UniqueFd(::accept(listener.get(), nullptr, nullptr));
+    say(1);
+  };
+  client.on_bytes = [&](std::string_view b) {
+    client.received.append(b);
+    const size_t now = client.received.size();
+    if (now == 1) {
+      stream->gather(50'000);
+      say(8'000);
+      loop.call_after(20ms, [&] {
+        early = client.received.size();
+        say(42'000);
+      });
+    } else if (now == 50'001) {
+      say(8'000);  // it goes on as before
+      peer.reset();
+    }
+    return b.size();
+  };
+  client.on_end = [&] { loop.stop(); };
+  stream = &net.connect({"127.0.0.1", ::ntohs(address.sin_port)}, client);
+  loop.run();
+  EXPECT_EQ(early, 1U);
+  EXPECT_EQ(client.received.size(), 58'001U);
+  EXPECT_TRUE(client.closed);
 }
 
 TEST_P(NetTest, SmallPiecesToAReaderThatDoesNotReadBecomeCongestionAndStayInOrder) {

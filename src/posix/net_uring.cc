@@ -3,12 +3,12 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <utility>
 
-#include "base/log.h"
 #include "posix/socket_calls.h"
 
 namespace bascule::posix {
@@ -51,7 +51,7 @@ void UringStream::submit_output() {
   if (waiting_ == nullptr || flying_ != nullptr) return;
   flying_ = std::exchange(waiting_, nullptr);
   flying_->stream_tag = net().stream_tag(UringNet::Op::kSend, fd_.get());
-  net().submit(*flying_, fd_.get());
+  net().submit_quietly(*flying_, fd_.get());
 }
 
 void UringStream::on_sent(int result) {
@@ -178,10 +178,10 @@ void UringStream::on_removed() {
   if (receiving_) net().uring_.cancel_request(net().stream_tag(Op::kReceive, fd_.get()));
   if (watching_end_) net().uring_.cancel_request(net().stream_tag(Op::kHangUp, fd_.get()));
   if (connecting_) net().uring_.cancel_request(net().stream_tag(Op::kConnect, fd_.get()));
-  if (flying_ != nullptr) {
-    net().uring_.cancel_request(
-        UringNet::tag_of(Op::kSend, 0, std::exchange(flying_, nullptr)->index));
+  if (flying_ != nullptr && !flying_->quiet) {
+    net().uring_.cancel_request(UringNet::tag_of(Op::kSend, 0, flying_->index));
   }
+  flying_ = nullptr;
   // The connection ends when nothing refers to it any more: behind those.
   io_uring_sqe* sqe = net().uring_.request();
   ::io_uring_prep_close(sqe, fd_.release());
@@ -191,13 +191,40 @@ void UringStream::on_removed() {
 // ---- Net
 // -----------------------------------------------------------------------------------------
 
-struct UringNet::Listener {
-  UniqueFd fd;
-  env::Acceptor& acceptor;
-  env::Endpoint endpoint;
-  env::TimerId retry = env::TimerId::kNone;
-  uint32_t index = 0;
-  bool closed = false;
+// By polls, not by accepts: an accept waits alone (EPOLLEXCLUSIVE) even for TCP, so that of two
+// processes only the first would be told of clients, and nobody of one that comes as it is
+// cancelled. (io_uring/opdef.c of Linux: poll_exclusive.)
+class UringNet::UringListener final : public Listener {
+ public:
+  UringListener(UringNet& net, UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint,
+                uint32_t index)
+      : Listener(net, std::move(fd), acceptor, std::move(endpoint)),
+        uring_(net.uring_),
+        tag_(tag_of(Op::kClients, 0, index)) {
+    watch();
+  }
+  ~UringListener() override { unwatch(); }
+
+  void on_completion(int result) {
+    watched_ = false;
+    result < 0 ? rest() : on_clients();
+  }
+
+ private:
+  void watch() override {
+    io_uring_sqe* sqe = uring_.request();
+    ::io_uring_prep_poll_add(sqe, fd(), shared() ? POLLIN | EPOLLEXCLUSIVE : POLLIN);
+    UringLoop::tag(sqe, tag_);
+    watched_ = true;
+  }
+  void unwatch() override {
+    if (!std::exchange(watched_, false) || !uring_.running()) return;
+    uring_.cancel_request(tag_);
+    if (shared()) uring_.hand_over();
+  }
+  UringLoop& uring_;
+  const uint64_t tag_;
+  bool watched_ = false;
 };
 
 UringNet::UringNet(UringLoop& loop, Resolver* resolver, ListeningSockets* listening)
@@ -211,41 +238,16 @@ UringNet::~UringNet() {
 }
 
 void UringNet::add_listener(UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint) {
-  listeners_.push_back(std::unique_ptr<Listener>(
-      new Listener{.fd = std::move(fd), .acceptor = acceptor, .endpoint = std::move(endpoint)}));
-  listeners_.back()->index = static_cast<uint32_t>(listeners_.size() - 1);
-  ask_for_clients(*listeners_.back());
-}
-
-void UringNet::ask_for_clients(Listener& listener) {
-  io_uring_sqe* sqe = uring_.request();
-  ::io_uring_prep_multishot_accept(sqe, listener.fd.get(), nullptr, nullptr, SOCK_CLOEXEC);
-  UringLoop::tag(sqe, tag_of(Op::kAccept, 0, listener.index));
+  const auto index = static_cast<uint32_t>(listeners_.size());
+  listeners_.push_back(
+      std::make_unique<UringListener>(*this, std::move(fd), acceptor, std::move(endpoint), index));
 }
 
 void UringNet::close_listeners() {
   for (auto& listener : listeners_) {
-    if (std::exchange(listener->closed, true)) continue;
-    loop_.cancel(listener->retry);
-    if (uring_.running()) uring_.cancel_request(tag_of(Op::kAccept, 0, listener->index));
-    forget_listener(listener->endpoint, listener->fd.get());
-    listener->fd.reset();
+    if (listener) listener->close();
+    listener.reset();  // its place stays: completions may be late
   }
-}
-
-void UringNet::on_accepted(uint32_t index, int result, uint32_t cqe_flags) {
-  Listener& listener = *listeners_[index];
-  if (result >= 0) {
-    // Also of a listener that has been closed meanwhile: the client is here, and nobody else will
-    // hear it.
-    UniqueFd fd(result);
-    listener.acceptor.on_accept(adopt(std::move(fd), SocketStream::Kind::kAccepted));
-  }
-  if ((cqe_flags & IORING_CQE_F_MORE) != 0 || listener.closed) return;
-  if (result >= 0 || result == -ECONNABORTED || result == -EINTR) return ask_for_clients(listener);
-  // Out of descriptors or memory: the backlog waits, and asking at once would spin.
-  log(LogLevel::kWarn, "net", "can't accept", {{"error", ::strerror(-result)}});
-  listener.retry = loop_.call_after(100ms, [this, &listener] { ask_for_clients(listener); });
 }
 
 std::unique_ptr<SocketStream> UringNet::make_stream(UniqueFd fd, SocketStream::Kind kind) {
@@ -276,7 +278,11 @@ UringStream* UringNet::stream_of(uint64_t tag) const {
 void UringNet::on_completion(uint64_t tag, int result, uint32_t cqe_flags) {
   const auto op = static_cast<Op>(tag >> 56);
   if (op == Op::kSend) return on_sent(*outputs_[static_cast<uint32_t>(tag)], result);
-  if (op == Op::kAccept) return on_accepted(static_cast<uint32_t>(tag), result, cqe_flags);
+  if (op == Op::kClients) {
+    const auto& listener = listeners_[static_cast<uint32_t>(tag)];
+    if (listener) listener->on_completion(result);
+    return;
+  }
   UringStream* stream = stream_of(tag);
   if (stream != nullptr) {
     if (op == Op::kReceive) stream->on_received(result, cqe_flags);
@@ -286,22 +292,57 @@ void UringNet::on_completion(uint64_t tag, int result, uint32_t cqe_flags) {
   if ((cqe_flags & IORING_CQE_F_BUFFER) != 0) buffers_.release(std::max(result, 0), cqe_flags);
 }
 
-void UringNet::before_wait() {
+bool UringNet::before_wait() {
   for (const uint64_t tag : queued_) {
     if (UringStream* stream = stream_of(tag)) stream->submit_output();
   }
   queued_.clear();
+  return std::none_of(quiet_.begin(), quiet_.end(), [this](uint32_t index) {
+    const UringStream* stream = stream_of(outputs_[index]->stream_tag);
+    return stream != nullptr && stream->goes_on_when_sent();
+  });
 }
 
-void UringNet::submit(UringOutput& output, int fd) {
-  io_uring_sqe* sqe = uring_.request();
-  // It completes when all of it has been taken, however long the peer blocks.
-  ::io_uring_prep_send(sqe, fd, output.bytes.data() + output.done,
-                       output.bytes.size() - output.done, MSG_NOSIGNAL | MSG_WAITALL);
-  UringLoop::tag(sqe, tag_of(Op::kSend, 0, output.index));
+void UringNet::after_wait() {
+  if (quiet_.empty()) return;
+  sent_.swap(quiet_);  // what is asked for from here on has not been begun
+  unsigned head;
+  io_uring_cqe* cqe;
+  io_uring_for_each_cqe(&uring_.ring(), head, cqe) {
+    if (static_cast<Op>(cqe->user_data >> 56) != Op::kSend) continue;
+    on_sent(*outputs_[static_cast<uint32_t>(cqe->user_data)], cqe->res);
+    cqe->user_data = 0;
+  }
+  for (const uint32_t index : sent_) {
+    UringOutput& output = *outputs_[index];
+    output.quiet = false;
+    on_sent(output, static_cast<int>(output.bytes.size()));
+  }
+  sent_.clear();
 }
+
+io_uring_sqe* UringNet::send_request(const UringOutput& output, int fd, int flags) {
+  io_uring_sqe* sqe = uring_.request();
+  ::io_uring_prep_send(sqe, fd, output.bytes.data() + output.done,
+                       output.bytes.size() - output.done, MSG_NOSIGNAL | MSG_WAITALL | flags);
+  UringLoop::tag(sqe, tag_of(Op::kSend, 0, output.index));
+  return sqe;
+}
+
+void UringNet::submit_quietly(UringOutput& output, int fd) {
+  send_request(output, fd, MSG_DONTWAIT)->flags |= IOSQE_CQE_SKIP_SUCCESS;
+  output.quiet = true;
+  quiet_.push_back(output.index);
+}
+
+void UringNet::submit(UringOutput& output, int fd) { send_request(output, fd, 0); }
 
 void UringNet::on_sent(UringOutput& output, int result) {
+  if (std::exchange(output.quiet, false)) {
+    std::erase(quiet_, output.index);
+    std::erase(sent_, output.index);
+    if (result == -EAGAIN) result = 0;
+  }
   UringStream* stream = stream_of(output.stream_tag);
   if (result > 0) output.done += static_cast<size_t>(result);
   const bool rest = stream != nullptr && result >= 0 && output.done < output.bytes.size();

@@ -1,5 +1,5 @@
-// env::Net over io_uring: accepts and receives are asked for once and answered many times
-// (multishot), into buffers that all streams share; small output is collected and handed over once
+// env::Net over io_uring: receives are asked for once and answered many times (multishot), into
+// buffers that all streams share; small output is collected and handed over once
 // a turn, with whatever else is asked for, by the system call that waits. Large output is sent at
 // once: a copy would cost more than the call.
 #pragma once
@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "posix/listener.h"
 #include "posix/socket_net.h"
 #include "posix/uring_buffers.h"
 #include "posix/uring_loop.h"
@@ -22,6 +23,7 @@ struct UringOutput {
   size_t done = 0;
   uint64_t stream_tag = 0;  // whose; see UringNet::stream_of()
   uint32_t index = 0;
+  bool quiet = false;  // in UringNet::quiet_
 };
 
 class UringStream final : public SocketStream {
@@ -47,6 +49,7 @@ class UringStream final : public SocketStream {
   void on_received(int result, uint32_t cqe_flags);
   void on_hang_up();
   void on_sent(int result);
+  bool goes_on_when_sent() const { return waiting_ != nullptr || blocked_ || lingering_; }
   void on_end(int error);
   void take(std::string_view bytes);
   void hold(std::string_view bytes);
@@ -84,13 +87,14 @@ class UringNet final : public SocketNet, public UringLoop::Client {
   void close_listeners() override;
 
   void on_completion(uint64_t tag, int result, uint32_t cqe_flags) override;
-  void before_wait() override;
+  bool before_wait() override;
+  void after_wait() override;
 
  private:
   friend class UringStream;
-  struct Listener;
+  class UringListener;
   // What a tag is of. Streams: with the descriptor, and how often it has been used.
-  enum class Op : uint8_t { kAccept = 1, kReceive, kHangUp, kConnect, kSend };
+  enum class Op : uint8_t { kClients = 1, kReceive, kHangUp, kConnect, kSend };
 
   void add_listener(UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint) override;
   std::unique_ptr<SocketStream> make_stream(UniqueFd fd, SocketStream::Kind kind) override;
@@ -104,13 +108,16 @@ class UringNet final : public SocketNet, public UringLoop::Client {
     return tag_of(op, generations_[static_cast<size_t>(fd)], static_cast<uint32_t>(fd));
   }
   UringStream* stream_of(uint64_t tag) const;  // null: it has gone
-  void on_accepted(uint32_t index, int result, uint32_t cqe_flags);
-  void ask_for_clients(Listener& listener);
   void on_sent(UringOutput& output, int result);
   UringOutput& new_output();
   void give_back(UringOutput& output);
   void queue_output(int fd) { queued_.push_back(stream_tag(Op::kSend, fd)); }
+  // Takes what the kernel has room for, at once, and tells only if that is not all: a completion
+  // for each would end the wait that hands it over.
+  void submit_quietly(UringOutput& output, int fd);
+  // Completes when all of it has been taken, however long the peer blocks.
   void submit(UringOutput& output, int fd);
+  io_uring_sqe* send_request(const UringOutput& output, int fd, int flags);
 
   static constexpr size_t kKeptCapacity = 64 * 1024;
 
@@ -120,7 +127,9 @@ class UringNet final : public SocketNet, public UringLoop::Client {
   std::vector<std::unique_ptr<UringOutput>> outputs_;  // by index
   std::vector<uint32_t> free_outputs_;
   std::vector<uint64_t> queued_;  // streams with output to be handed over
-  std::vector<std::unique_ptr<Listener>> listeners_;
+  std::vector<uint32_t> quiet_;   // outputs whose end is told only if they failed; by index
+  std::vector<uint32_t> sent_;    // of them, those that after_wait() is about to find sent
+  std::vector<std::unique_ptr<UringListener>> listeners_;  // null: closed
 };
 
 }  // namespace bascule::posix

@@ -64,6 +64,14 @@ void SocketStream::delay_acks() {
   ::setsockopt(fd_.get(), IPPROTO_TCP, TCP_QUICKACK, &quick, sizeof quick);  // unix sockets: fails
 }
 
+// socket(7), SO_RCVLOWAT: fewer bytes wake nobody up; the end of the input does. Protected bytes
+// are others than those that are counted, and unix sockets take no notice.
+void SocketStream::gather(size_t bytes) {
+  if (tls_) return;
+  const int least = static_cast<int>(std::min(bytes, read_size()));
+  ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least);
+}
+
 void SocketStream::close() {
   if (closed_) return;
   if (!lingering_ && !output_pending()) end_tls();
@@ -243,6 +251,12 @@ Status SocketNet::listen(const env::Endpoint& endpoint, env::Acceptor& acceptor)
 
 void SocketNet::forget_listener(const env::Endpoint& endpoint, int fd) {
   if (listening_ != nullptr) listening_->close(endpoint, fd);
+}
+
+SocketStream& SocketNet::welcome(UniqueFd fd, env::Acceptor& acceptor) {
+  SocketStream& stream = adopt(std::move(fd), SocketStream::Kind::kAccepted);
+  acceptor.on_accept(stream);
+  return stream;
 }
 
 SocketStream& SocketNet::adopt(UniqueFd fd, SocketStream::Kind kind) {

@@ -32,6 +32,7 @@ class SocketStream : public env::Stream {
   void pause() final { paused_ = true; }
   void resume() final;
   void delay_acks() final;
+  void gather(size_t bytes) final;
   void close() final;
   void close_after_flush() final;
   void close_when_sent() final;
@@ -118,6 +119,8 @@ class SocketNet : public env::Net {
   // Of a unix socket other nets have descriptors too. forget_listener() before it is closed.
   virtual void add_listener(UniqueFd fd, env::Acceptor& acceptor, env::Endpoint endpoint) = 0;
   void forget_listener(const env::Endpoint& endpoint, int fd);
+  // A client that has been accepted.
+  virtual SocketStream& welcome(UniqueFd fd, env::Acceptor& acceptor);
   virtual std::unique_ptr<SocketStream> make_stream(UniqueFd fd, SocketStream::Kind kind) = 0;
   // It has got its descriptor: events of it are wanted from now on.
   virtual void on_placed(SocketStream& stream) = 0;
@@ -143,6 +146,7 @@ class SocketNet : public env::Net {
   std::unique_ptr<char[]> scratch_;
 
  private:
+  friend class Listener;
   friend class SocketStream;
   static constexpr Nanos kLinger = 1s;
 

@@ -140,15 +140,17 @@ void UringLoop::run() {
   }
   ::io_uring_register_ring_fd(&ring_);  // saves looking it up; does without if it can't
   while (!stopping()) {
-    if (client_ != nullptr) client_->before_wait();
-    const int result = prepare_wait() ? ::io_uring_submit_and_wait(&ring_, 1)
-                                      : ::io_uring_submit_and_get_events(&ring_);
+    const bool idle = client_ == nullptr || client_->before_wait();
+    const int result = prepare_wait() && idle ? ::io_uring_submit_and_wait(&ring_, 1)
+                                              : ::io_uring_submit_and_get_events(&ring_);
     // EAGAIN, EBUSY: there is too much to be told first.
     if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY) {
       errno = -result;
       checked(-1, "io_uring_enter");
     }
+    const bool all_begun = ::io_uring_sq_ready(&ring_) == 0 && !::io_uring_cq_has_overflow(&ring_);
     const MonoTime began = begin_turn();
+    if (client_ != nullptr && all_begun) client_->after_wait();
     const unsigned count = dispatch();
     finish_turn(began, count);
     graveyard_.clear();

@@ -35,8 +35,12 @@ class UringLoop final : public LoopCore {
     virtual ~Client() = default;
     // `tag`: as given to request(). `flags`: IORING_CQE_F_*.
     virtual void on_completion(uint64_t tag, int result, uint32_t flags) = 0;
-    // The last chance to make requests before they are handed over.
-    virtual void before_wait() = 0;
+    // The last chance to make requests before they are handed over. False: after_wait() has
+    // something to do, so that there must be no waiting.
+    virtual bool before_wait() = 0;
+    // All requests have been handed over: what can end at once has ended, and what the ring says of
+    // it is there. on_completion() follows, but for tags that the client sets to 0 now.
+    virtual void after_wait() = 0;
   };
   void set_client(Client* client) { client_ = client; }
   // Of a client's tags: the highest bit must not be set. 0: its end is not told.
@@ -44,11 +48,14 @@ class UringLoop final : public LoopCore {
   // To be filled by an io_uring_prep_*() before the next call.
   io_uring_sqe* request();
   // `sqe` is already filled.
-  static void tag(io_uring_sqe* sqe, uint64_t value) { sqe->user_data = value; }
+  static void tag(io_uring_sqe* sqe, uint64_t value) {
+    sqe->user_data = value;
+    if (value == 0) sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+  }
   // Ends the request with this tag: its completion comes with -ECANCELED, unless it is late.
   void cancel_request(uint64_t tag);
-  // Requests are handed over: this is the loop's thread, inside run().
-  bool running() const { return on_loop_thread(); }
+  // Now, not at the end of the turn. What can end at once has ended then, though it is told later.
+  void hand_over() { ::io_uring_submit_and_get_events(&ring_); }
   io_uring& ring() { return ring_; }
 
  private:

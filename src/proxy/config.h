@@ -44,8 +44,9 @@ struct ProcessHooks {
   // Reads the configuration anew and calls Proxy::reload(); then `done`, once, on any thread.
   std::function<void(std::function<void(Status)> done)> reload;
   std::function<void()> shut_down;
-  // A cancel request that may be for a client of the process that this one has replaced.
-  std::function<void(uint32_t pid, const std::string& secret)> pass_cancel;
+  // A cancel request that may be for a client of the process that this one has replaced; `done`,
+  // once, on any thread, when that has delivered it.
+  std::function<void(uint32_t pid, const std::string& secret, env::Callback done)> pass_cancel;
 };
 
 struct ProxyConfig {

@@ -10,7 +10,12 @@ Workers::Workers(std::vector<std::unique_ptr<Worker>>& workers, const ProxyConfi
 }
 
 void Workers::cancel(uint32_t pid, const std::string& secret, CancelDone done) {
-  if (pass_cancel_) pass_cancel_(pid, secret);
+  if (pass_cancel_) {
+    done = [this, pid, secret, done = std::move(done)](Known known) mutable {
+      if (known == Known::kYes) return done(known);
+      pass_cancel_(pid, secret, [done = std::move(done)]() mutable { done(Known::kNo); });
+    };
+  }
   const int worker = Worker::worker_of(pid);
   if (worker < 0 || worker >= size()) return done(Known::kNo);
   post(worker, [client = Worker::client_of(pid), secret, done = std::move(done)](

@@ -27,7 +27,7 @@ class Workers final : public Crew {
 
  private:
   std::vector<std::unique_ptr<Worker>>& workers_;
-  const std::function<void(uint32_t, const std::string&)> pass_cancel_;
+  const decltype(ProcessHooks::pass_cancel) pass_cancel_;
   std::mutex mutex_;
   Controls controls_;   // guarded by mutex_
   ProxyConfig config_;  // guarded by mutex_

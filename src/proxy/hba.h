@@ -5,8 +5,6 @@
 // and the methods that need other services (gss, sspi, ident, ldap, radius, pam, bsd, oauth).
 #pragma once
 
-#include <array>
-#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,22 +12,11 @@
 #include <string_view>
 #include <vector>
 
+#include "base/network.h"
 #include "base/result.h"
 #include "proxy/access_config.h"
 
 namespace bascule::proxy {
-
-// IPv4 is kept as ::ffff:a.b.c.d, so that a client of a dual-stack socket is what it was.
-using IpAddress = std::array<uint8_t, 16>;
-std::optional<IpAddress> parse_address(std::string_view text);
-
-struct Network {
-  IpAddress address{};
-  int bits = 0;  // of 128
-  bool contains(const IpAddress& other) const;
-  // "10.0.0.0/8", "::1/128", or an address alone.
-  static std::optional<Network> parse(std::string_view text);
-};
 
 // POSIX extended regular expression; never applied to more than 63 bytes (a name's limit).
 class NamePattern {

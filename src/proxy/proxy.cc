@@ -145,8 +145,8 @@ void Proxy::reconnect(const std::string& region) {
   }
 }
 
-void Proxy::cancel(uint32_t pid, const std::string& secret) {
-  impl_->crew.cancel(pid, secret, [](Crew::Known) {});
+void Proxy::cancel(uint32_t pid, const std::string& secret, env::Callback done) {
+  impl_->crew.cancel(pid, secret, [done = std::move(done)](Crew::Known) mutable { done(); });
 }
 
 void Proxy::extend_permit(Epoch epoch, MonoTime until) {

@@ -49,8 +49,9 @@ class Proxy {
   // Replaces the connections to the servers of this region (empty: to all), each as soon as its
   // client gives it back; clients stay.
   void reconnect(const std::string& region);
-  // A cancel request that came in elsewhere.
-  void cancel(uint32_t pid, const std::string& secret);
+  // A cancel request that came in elsewhere. `done`, once, on any thread: it has been delivered, or
+  // is for nobody here.
+  void cancel(uint32_t pid, const std::string& secret, env::Callback done);
   // Ignored if `epoch` is not the current table's.
   void extend_permit(Epoch epoch, MonoTime until);
 

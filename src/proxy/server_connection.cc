@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
@@ -14,6 +15,15 @@ namespace bascule::proxy {
 
 using pgwire::Scan;
 using pgwire::ScanKind;
+
+namespace {
+
+// A smaller message comes by few reads anyway, and waiting for it costs more than it saves.
+constexpr uint32_t kGatherFrom = 128 * 1024;
+constexpr uint32_t kGatherMost = 256 * 1024;
+constexpr uint32_t kGatherLast = 64 * 1024;
+
+}  // namespace
 
 ServerConnection::ServerConnection(Worker& worker, Pool& pool, PortKind kind, Target target,
                                    MemberLoad& load, Handle self)
@@ -283,6 +293,17 @@ void ServerConnection::own_script_done() {
   client_->on_attached();
 }
 
+// Nobody can use a part of a large message, and PostgreSQL sends it in pieces of 8 KiB. Half of the
+// rest each time: so what goes to the client after the server's last byte is little.
+void ServerConnection::gather_rest(bool all_taken) {
+  const uint32_t rest = all_taken ? scanner_.remaining() : 0;
+  uint32_t wanted = 1;
+  if (rest >= kGatherFrom || (gathered_ > 1 && rest > 0)) {
+    wanted = rest <= kGatherLast ? rest : std::min(rest / 2, kGatherMost);
+  }
+  if (std::exchange(gathered_, wanted) != wanted) stream_->gather(wanted);
+}
+
 size_t ServerConnection::on_attached_data(std::string_view bytes) {
   const bool expires = target_.permit && target_.permit->until() != MonoTime::max();
   const bool expired = expires && worker_.loop().now() >= target_.permit->until();
@@ -298,6 +319,7 @@ size_t ServerConnection::on_attached_data(std::string_view bytes) {
     return bytes.size();
   }
   if (relayed.held) stream_->pause();
+  gather_rest(relayed.consumed == bytes.size());
   if (cancels_ > 0) worker_.dispatcher().on_answer(*this);
   client.after_server_data();
   return relayed.consumed;

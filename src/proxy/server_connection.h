@@ -94,6 +94,7 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   size_t on_login_data(std::string_view bytes);
   size_t on_own_data(std::string_view bytes);  // idle, restoring, resetting
   size_t on_attached_data(std::string_view bytes);
+  void gather_rest(bool all_taken);
   void own_script_done();
   void login_failed(ServerLogin::Failure failure);
   void become_idle();
@@ -123,6 +124,7 @@ class ServerConnection final : public env::StreamHandler, public ServerDial::Own
   MonoTime idle_since_{}, busy_since_{}, opened_{}, checked_{};
   MonoTime expires_ = MonoTime::max();
   int cancels_ = 0;
+  uint32_t gathered_ = 1;  // as the stream was told
   bool restored_ = false;
 };
 

@@ -208,7 +208,7 @@ void Session::live_piece(const Scan& piece) {
       }
       to_server_->view(piece.bytes);
       tracker_.sent(piece.type);
-      live_message(piece);
+      if (!tracker_.skipping_until_sync()) live_message(piece);
       break;
     case ScanKind::kContinue:
       if (relay_ == Relay::kForward) to_server_->view(piece.bytes);
@@ -333,6 +333,7 @@ std::vector<StateChange> Session::changes_of(Effects& effects, std::optional<std
 // `piece` is the last of its message, and the whole message if it is a kStart.
 void Session::end_text(const Scan& piece, Effects effects) {
   const bool parse = std::exchange(text_, Text::kNone) == Text::kParse;
+  if (tracker_.skipping_until_sync()) return;  // an error came amid the message
   std::optional<std::string_view> sql;
   if (piece.kind == ScanKind::kStart) {
     sql = piece.payload();

@@ -420,6 +420,7 @@ class Session {
   void on_described(const pgwire::Scan& piece);
   void name_as_client(const pgwire::Scan& piece);
   void drop_edits(uint64_t next);
+  void on_deallocated_all(uint64_t message);
   void unnamed_after_error(uint64_t message);
   bool may_prepare_again() const;
   void send_again(SessionOutput& out);
@@ -486,6 +487,7 @@ class Session {
   BriefScanner scanner_;
   FrontQueue<Batch> batches_;
   FrontQueue<Edit> edits_;
+  uint64_t doubted_ = 0;  // number of the last DEALLOCATE ALL, plus 1; 0: it has been answered
   // Statements that turned out not to exist, and their names: what was sent meanwhile may use them.
   RareVector<std::pair<uint32_t, std::string>> failed_;
   // How the client calls what it uses, from the message with this number on: several names may mean

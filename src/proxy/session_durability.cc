@@ -155,7 +155,7 @@ bool Session::level_first(std::string_view bytes) {
   // Whatever comes next is in a transaction of its own.
   if (behind && !open_after_ && !levels.left_alone()) levels.on_idle();
   if (type != 'Q' && type != 'P' && type != 'B' && type != 'F') return false;
-  if (tracker_.skipping_until_sync() || tracker_.copy() != pgwire::CopyState::kNone) return false;
+  if (!tracker_.takes_statements()) return false;
   const bool idle = tracker_.quiescent() && tracker_.transaction() == TransactionStatus::kIdle;
   if (type == 'P' && !idle) return false;
   // Which statement it means is not known yet.

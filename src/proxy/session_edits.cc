@@ -95,7 +95,9 @@ void Session::edit_reply(const Scan& piece) {
     case EditKind::kParse:
     case EditKind::kParseTaken:
       // Also of a name that was thought to be taken: the server has another text there now.
-      server_->statements.rename(edit.serial, edit.statement->id);
+      if (const uint32_t before = server_->statements.rename(edit.serial, edit.statement->id)) {
+        server_->closing.push_back(before);
+      }
       if (parsed_ != nullptr) parsed_->add(edit.statement->text, *workspace_.plans);
       break;
     default:

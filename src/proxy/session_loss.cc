@@ -87,6 +87,7 @@ void Session::forget_server() {
   observed_.clear();
   bound_.clear();
   own_error_.clear();
+  doubted_ = 0;
   server_listens_ = false;
   tracker_ = pgwire::SessionTracker();
   if (shares()) {

@@ -87,7 +87,9 @@ void Session::take_names(uint64_t message, std::vector<NameAction>& actions) {
         break;
       case NameAction::Kind::kDeallocateAll:
         memory().deallocate_sent(message, a.number, {});
-        if (shares()) server_->statements.clear();
+        if (!shares()) break;
+        server_->statements.doubt();
+        doubted_ = message + 1;
         break;
     }
   }
@@ -212,8 +214,10 @@ std::string Session::server_name_for(const StateChange& c, std::string_view sql,
     a.prepared.statement = workspace_.statements.get(*wanted_, sql.substr(c.to, c.end - c.to),
                                                      kPreparedBySql, effects, {});
     const uint32_t id = a.prepared.statement->id;
-    if (const uint32_t old = server_->statements.find(id); old != 0)
+    if (const uint32_t old = server_->statements.find(id); old != 0) {
       server_->closing.push_back(old);
+      server_->statements.remove(id);
+    }
     uint32_t evicted = 0;
     a.serial = server_->statements.add(id, evicted, limits_.server_statements);
     ++counts_->server_parses;
@@ -231,7 +235,9 @@ std::string Session::server_name_for(const StateChange& c, std::string_view sql,
     return placeholder(at);
   }
   const uint32_t serial = server_->statements.find(known->statement->id);
-  return serial == 0 ? std::string() : server_name(serial);
+  if (serial == 0) return {};
+  uses(serial, c.name);
+  return server_name(serial);
 }
 
 // `sql` with the names that statements have on the server; empty: as it is. Everything that it

@@ -59,6 +59,11 @@ bool may_change_plans(std::string_view tag) {
   return false;
 }
 
+bool deallocates_all(std::string_view tag) {
+  return tag == std::string_view("DEALLOCATE ALL\0", 15) ||
+         tag == std::string_view("DISCARD ALL\0", 12);
+}
+
 SessionMemory::Block block(TransactionStatus status) {
   return status == TransactionStatus::kIdle ? SessionMemory::Block::kNone
                                             : SessionMemory::Block::kOpen;
@@ -223,9 +228,7 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
     case 's':
       if (memory_) on_tag(message, piece.payload());
       if (may_change_plans(piece.payload())) changes_plans_ = true;
-      if (shares() && piece.payload() == std::string_view("DEALLOCATE ALL\0", 15)) {
-        server_->statements.clear();
-      }
+      if (shares() && deallocates_all(piece.payload())) on_deallocated_all(message);
       // DISCARD ALL undoes whatever pinned the session.
       if (pin_ != Pin::kNone && piece.payload() == std::string_view("DISCARD ALL\0", 12)) {
         pin_ = Pin::kNone;
@@ -247,6 +250,10 @@ std::optional<Loss> Session::server_message(const Scan& piece, Permit permit, Wr
   if (piece.type == 'E' || piece.type == 'Z') {
     if (memory_) memory_->skipped(tracker_.answered_count());
     if (!edits_.empty()) drop_edits(tracker_.answered_count());
+    if (doubted_ != 0 && doubted_ <= tracker_.answered_count()) {
+      doubted_ = 0;
+      server_->statements.believe(server_->closing);
+    }
   }
   if (again_ && piece.type != 'S' && piece.type != 'A') reply_ = Reply::kSwallow;
   if (reply_ == Reply::kSwallow || piece.type == 'S' || piece.type == 'A') return std::nullopt;
@@ -302,6 +309,14 @@ void Session::tell_unreplicated(const Scan& piece, SessionOutput& out) {
   if (!instead) replacement_.append(piece.bytes);
   reply_ = Reply::kReplace;
   out.on_unreplicated();
+}
+
+void Session::on_deallocated_all(uint64_t message) {
+  if (message < doubted_) {
+    server_->statements.disbelieve();
+  } else {  // nobody saw it coming
+    server_->statements.clear();
+  }
 }
 
 void Session::on_tag(uint64_t message, std::string_view payload) {

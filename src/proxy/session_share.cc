@@ -114,9 +114,8 @@ bool Session::must_verify(std::string_view bytes) {
   const std::string_view next = bytes.substr(std::min(frame.size(), bytes.size()));
   const bool asks = next.size() > pgwire::kFrameHeaderSize && next[0] == 'D' &&
                     next[pgwire::kFrameHeaderSize] == 'P';
-  const bool counts = !tracker_.skipping_until_sync() &&
-                      tracker_.copy() == pgwire::CopyState::kNone &&
-                      tracker_.transaction() != TransactionStatus::kFailed;
+  const bool counts =
+      tracker_.takes_statements() && tracker_.transaction() != TransactionStatus::kFailed;
   if (asks || !counts) return false;
   if (tracker_.quiescent()) prepare_server();
   if (name.empty()) return must_verify_unnamed();
@@ -203,10 +202,9 @@ Session::Unnamed& Session::unnamed_to_change() {
 void Session::ensure_unnamed() {
   if (server_->unnamed == unnamed_id_) return;
   server_->unnamed = unnamed_id_;
-  unnamed_touched_ = tracker_.sent_count() + 1;
+  unnamed_touched_ = injected_ = tracker_.sent_count() + 1;
   if (unnamed_id_ != 0) {
     edits_.push_back({tracker_.sent_count(), EditKind::kInjectedParse});
-    injected_ = tracker_.sent_count() + 1;
     to_server_->build().append(unnamed().message);
     tracker_.sent('P');
   } else {  // another client's must not be met
@@ -243,8 +241,7 @@ bool Session::surely_healthy() const {
 
 // False: it passes as it is.
 bool Session::rewrite(const Scan& piece) {
-  // The server reads data or throws everything away: nothing has a meaning.
-  if (tracker_.skipping_until_sync() || tracker_.copy() != pgwire::CopyState::kNone) return false;
+  if (!tracker_.takes_statements()) return false;
   switch (piece.type) {
     case 'Q':
       return rewrite_query(piece);

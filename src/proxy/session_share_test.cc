@@ -161,6 +161,32 @@ TEST_F(SharedSessionTest, AFailedParseLeavesNoName) {
   EXPECT_THAT(sent(execute("s")), testing::Contains("B s")) << "PostgreSQL says that it is unknown";
 }
 
+TEST_F(SharedSessionTest, AnErrorNamesTheStatementThatWasExecutedThoughAnotherHasItsText) {
+  from_client(prepare("t", "select $1::int"));
+  told(parsed() + ready());
+  from_client(prepare("s", "select $1::int"));
+  std::string closed, failed;
+  pgwire::append_close_complete(closed);
+  told(closed + ready());
+  EXPECT_THAT(sent(query_of("execute s")), ElementsAre("Q execute _bascule_1"));
+  pgwire::append_error_response(failed, {.sqlstate = "42601", .message = "for \"_bascule_1\""});
+  client.clear();
+  told(failed + ready());
+  EXPECT_THAT(client, testing::HasSubstr("for \"s\""));
+}
+
+TEST_F(SharedSessionTest, AnotherClientsUnnamedStatementIsNotMetBehindAnError) {
+  state.unnamed = 77;
+  std::string failing, binding;
+  pgwire::append_execute(failing, "nix");
+  pgwire::append_bind(binding, "", "", {});
+  pgwire::append_sync(binding);
+  EXPECT_THAT(sent(failing + binding + binding), ElementsAre("E", "C ", "B ", "S"))
+      << "the second waits";
+  told(error("34000") + ready());
+  EXPECT_THAT(sent(binding), testing::Contains("C "));
+}
+
 TEST_F(SharedSessionTest, DeallocateAllOfAnExecutedStatementIsNoticed) {
   from_client(prepare("s", "select 1"));
   told(parsed() + ready());
@@ -168,6 +194,36 @@ TEST_F(SharedSessionTest, DeallocateAllOfAnExecutedStatementIsNoticed) {
   told(complete("DEALLOCATE ALL", TransactionStatus::kIdle));
   EXPECT_EQ(session.prepared_count(), 0u);
   EXPECT_EQ(state.statements.size(), 0u);
+}
+
+TEST_F(SharedSessionTest, ADeallocateAllThatFailsTakesNothing) {
+  from_client(prepare("s", "select 1"));
+  told(parsed() + ready());
+  from_client(query_of("begin; selec"));
+  told(error("42601") + ready(TransactionStatus::kFailed));
+  from_client(query_of("deallocate all"));
+  EXPECT_EQ(told(error("25P02") + ready(TransactionStatus::kFailed)), "E(25P02) Z(E)");
+  EXPECT_THAT(sent(execute("s")), ElementsAre("B _bascule_1", "E", "S"));
+}
+
+TEST_F(SharedSessionTest, AParseThatIsSkippedLeavesWhatTheServerHasOfItsText) {
+  from_client(query_of("begin"));
+  told(complete("BEGIN", TransactionStatus::kInTransaction));
+  from_client(prepare("s", "select 1"));
+  told(parsed() + ready(TransactionStatus::kInTransaction));
+  std::string failing;
+  pgwire::append_bind(failing, "", "unknown", {});
+  from_client(failing + prepare("t", "select 1"));
+  told(error("26000") + ready(TransactionStatus::kFailed));
+  EXPECT_THAT(sent(execute("s")), testing::Contains("B _bascule_1"));
+}
+
+TEST_F(SharedSessionTest, AfterADiscardAllEverythingIsPreparedAnew) {
+  from_client(prepare("s", "select 1"));
+  told(parsed() + ready());
+  from_client(query_of("discard all"));
+  told(complete("DISCARD ALL", TransactionStatus::kIdle));
+  EXPECT_THAT(sent(prepare("s", "select 1")), ElementsAre("P _bascule_2 select 1", "S"));
 }
 
 TEST_F(SharedSessionTest, TheUnnamedStatementFollowsAcrossSyncs) {
@@ -192,6 +248,63 @@ TEST_F(SharedSessionTest, AnUnnamedStatementWhoseReplacementWasSkippedIsThereAga
   EXPECT_EQ(told(error("26000") + ready()), "E(26000) Z(I)");
   EXPECT_THAT(sent(pipeline.substr(taken.consumed)),
               ElementsAre("P  select 'old'", "B ", "E", "S"));
+}
+
+// The error is known before the Parse that would have replaced it arrives.
+TEST_F(SharedSessionTest, AnUnnamedStatementStaysWhenItsReplacementComesBehindAnError) {
+  from_client(prepare("", "select 'old'"));
+  told(parsed() + ready());
+  std::string failing;
+  pgwire::append_bind(failing, "", "unknown", {});
+  from_client(failing);
+  told(error("26000"));
+  from_client(prepare("", "select 'new'"));
+  told(ready());
+  to_another_server();
+  EXPECT_THAT(sent(execute("")), ElementsAre("P  select 'old'", "B ", "E", "S"));
+}
+
+TEST_F(SharedSessionTest, AnUnnamedStatementStaysWhenAnErrorComesAmidItsReplacement) {
+  from_client(prepare("", "select 'old'"));
+  told(parsed() + ready());
+  std::string failing;
+  pgwire::append_bind(failing, "", "unknown", {});
+  const std::string parse = prepare("", "select '" + std::string(40'000, 'x') + "'");
+  from_client(failing + parse.substr(0, 20'000));
+  told(error("26000"));
+  from_client(parse.substr(20'000));
+  told(ready());
+  to_another_server();
+  EXPECT_THAT(sent(execute("")), ElementsAre("P  select 'old'", "B ", "E", "S"));
+}
+
+TEST_F(SharedSessionTest, BehindACopyThatIsAnsweredAStatementHasTheServersName) {
+  from_client(prepare("s", "select 1"));
+  told(parsed() + ready());
+  from_client(query_of("copy t to stdout"));
+  told(std::string("H\0\0\0\7\0\0\0", 8));
+  EXPECT_THAT(sent(execute("s")), ElementsAre("B _bascule_1", "E", "S"));
+}
+
+TEST_F(SharedSessionTest, BehindTheEndOfCopyDataAStatementHasTheServersName) {
+  from_client(prepare("s", "select 1"));
+  told(parsed() + ready());
+  from_client(query_of("copy t from stdin"));
+  told(std::string("G\0\0\0\7\0\0\0", 8));
+  const std::string done("c\0\0\0\4", 5);
+  EXPECT_THAT(sent(done + execute("s")), ElementsAre("c", "B _bascule_1", "E", "S"));
+}
+
+TEST_F(SharedSessionTest, BehindABlindCopyAnswersAreThoseToTheClientsOwnMessages) {
+  from_client(prepare("s", "select 1"));
+  told(parsed() + ready());
+  const std::string done("c\0\0\0\4", 5);
+  from_client(query_of("copy t from stdin") + done + prepare("u", "select 1"));
+  std::string closed;
+  pgwire::append_close_complete(closed);
+  EXPECT_EQ(told(std::string("G\0\0\0\7\0\0\0", 8) + complete("COPY 0", TransactionStatus::kIdle) +
+                 closed + ready()),
+            "G C Z(I) 1 Z(I)");
 }
 
 // A RowDescription may come in pieces: a client that was told the columns is still not given

@@ -165,7 +165,8 @@ struct Shared {
   // Read with every transaction.
   alignas(kCacheLine) std::atomic<uint64_t> plans{0};  // of Workspace
   alignas(kCacheLine) std::atomic<int> clients{0};
-  std::atomic<int> consoles{0};  // of these
+  std::atomic<int> consoles{0};   // of these
+  std::atomic<int> accepting{0};  // workers that listen
   // Written by every worker with every client that waits.
   alignas(kCacheLine) std::atomic<int> held{0};
 };

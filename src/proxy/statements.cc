@@ -1,5 +1,7 @@
 #include "proxy/statements.h"
 
+#include <utility>
+
 #include "proxy/parsed_texts.h"
 
 namespace bascule::proxy {
@@ -36,11 +38,25 @@ uint32_t ServerStatements::find(uint32_t id) {
 
 uint32_t ServerStatements::add(uint32_t id, uint32_t& evicted, size_t max) {
   evicted = 0;
-  remove(id);
+  if (const auto it = by_id_.find(id); it != by_id_.end()) {
+    Node& n = nodes_[it->second];
+    const uint32_t known = n.before != 0 ? n.before : n.serial;
+    if (known != n.serial) by_serial_.erase(evicted = n.serial);
+    n.before = known;
+    n.serial = ++next_serial_;
+    n.columns = 0;
+    by_serial_[n.serial] = it->second;
+    return n.serial;
+  }
   if (by_id_.size() >= max && oldest_ != kNone) {
     evicted = nodes_[oldest_].serial;
     free_node(oldest_);
   }
+  make_node(id, ++next_serial_);
+  return next_serial_;
+}
+
+uint32_t ServerStatements::make_node(uint32_t id, uint32_t serial) {
   uint32_t at;
   if (free_.empty()) {
     at = static_cast<uint32_t>(nodes_.size());
@@ -50,12 +66,11 @@ uint32_t ServerStatements::add(uint32_t id, uint32_t& evicted, size_t max) {
     free_.pop_back();
   }
   nodes_[at].id = id;
-  nodes_[at].serial = ++next_serial_;
-  nodes_[at].columns = 0;
+  nodes_[at].serial = serial;
   by_id_[id] = at;
-  by_serial_[next_serial_] = at;
+  by_serial_[serial] = at;
   link_newest(at);
-  return next_serial_;
+  return at;
 }
 
 uint32_t ServerStatements::id_of(uint32_t serial) const {
@@ -74,14 +89,19 @@ void ServerStatements::set_columns(uint32_t id, uint64_t columns) {
 }
 
 void ServerStatements::drain(std::vector<uint32_t>& serials) {
-  for (uint32_t at = oldest_; at != kNone; at = nodes_[at].newer)
-    serials.push_back(nodes_[at].serial);
+  doubt();
+  for (const Node& n : doubted_) serials.push_back(n.serial);
   clear();
 }
 
 void ServerStatements::remove_serial(uint32_t serial) {
   const auto it = by_serial_.find(serial);
-  if (it != by_serial_.end()) free_node(it->second);
+  if (it == by_serial_.end()) return;
+  Node& n = nodes_[it->second];
+  if (n.before == 0) return free_node(it->second);
+  if (n.serial == serial) n.serial = n.before;
+  n.before = 0;
+  by_serial_.erase(it);
 }
 
 void ServerStatements::remove(uint32_t id) {
@@ -89,19 +109,43 @@ void ServerStatements::remove(uint32_t id) {
   if (it != by_id_.end()) free_node(it->second);
 }
 
-void ServerStatements::rename(uint32_t serial, uint32_t id) {
+uint32_t ServerStatements::rename(uint32_t serial, uint32_t id) {
   const auto it = by_serial_.find(serial);
-  if (it == by_serial_.end()) return;
+  if (it == by_serial_.end()) return 0;
   const uint32_t at = it->second;
-  if (nodes_[at].id == id) return;
+  if (nodes_[at].id == id) {
+    if (nodes_[at].serial == serial) by_serial_.erase(nodes_[at].before);
+    return nodes_[at].serial == serial ? std::exchange(nodes_[at].before, 0) : 0;
+  }
   remove(id);
   by_id_.erase(nodes_[at].id);
   nodes_[at].id = id;
   nodes_[at].columns = 0;
   by_id_[id] = at;
+  return 0;
+}
+
+void ServerStatements::doubt() {
+  for (uint32_t at = oldest_; at != kNone; at = nodes_[at].newer) doubted_.push_back(nodes_[at]);
+  forget_nodes();
+}
+
+void ServerStatements::believe(std::vector<uint32_t>& closing) {
+  for (const Node& n : std::exchange(doubted_, {})) {
+    if (by_id_.contains(n.id)) {
+      closing.push_back(n.serial);
+    } else {
+      nodes_[make_node(n.id, n.serial)].columns = n.columns;
+    }
+  }
 }
 
 void ServerStatements::clear() {
+  doubted_.clear();
+  forget_nodes();
+}
+
+void ServerStatements::forget_nodes() {
   by_id_.clear();
   by_serial_.clear();
   nodes_.clear();
@@ -127,6 +171,7 @@ void ServerStatements::free_node(uint32_t at) {
   unlink(at);
   by_id_.erase(nodes_[at].id);
   by_serial_.erase(nodes_[at].serial);
+  by_serial_.erase(nodes_[at].before);
   nodes_[at] = {};
   free_.push_back(at);
 }

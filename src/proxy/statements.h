@@ -57,7 +57,8 @@ class ServerStatements {
  public:
   // 0: the server lacks it. Counts as a use.
   uint32_t find(uint32_t id);
-  // `evicted`: the serial of what must be closed for it; 0: nothing.
+  // `evicted`: the serial of what must be closed for it; 0: nothing. What it had for `id` counts
+  // again if the new one turns out not to exist (remove_serial()).
   uint32_t add(uint32_t id, uint32_t& evicted, size_t max);
   uint32_t id_of(uint32_t serial) const;  // 0: unknown
   // What the server said that it returns, as a hash; 0: not known.
@@ -67,8 +68,13 @@ class ServerStatements {
   void drain(std::vector<uint32_t>& serials);
   void remove_serial(uint32_t serial);  // ignored if unknown
   void remove(uint32_t id);
-  // The server has `id` under this serial now.
-  void rename(uint32_t serial, uint32_t id);
+  // The server has `id` under this serial now. Returns the one before, to be closed; 0: none.
+  uint32_t rename(uint32_t serial, uint32_t id);
+  // A DEALLOCATE ALL is on its way: what is there is not found any more, until that is known to
+  // have failed (believe()) or succeeded. `closing`: serials of what has been made anew meanwhile.
+  void doubt();
+  void believe(std::vector<uint32_t>& closing);
+  void disbelieve() { doubted_.clear(); }
   void clear();
   size_t size() const { return by_id_.size(); }
 
@@ -76,9 +82,12 @@ class ServerStatements {
   static constexpr uint32_t kNone = UINT32_MAX;
   struct Node {
     uint32_t id = 0, serial = 0;
+    uint32_t before = 0;  // the serial until this one is known to exist
     uint32_t older = kNone, newer = kNone;
     uint64_t columns = 0;
   };
+  uint32_t make_node(uint32_t id, uint32_t serial);
+  void forget_nodes();
   void unlink(uint32_t at);
   void link_newest(uint32_t at);
   void free_node(uint32_t at);
@@ -86,6 +95,7 @@ class ServerStatements {
   std::unordered_map<uint32_t, uint32_t> by_id_, by_serial_;
   std::vector<Node> nodes_;
   std::vector<uint32_t> free_;
+  std::vector<Node> doubted_;
   uint32_t oldest_ = kNone, newest_ = kNone;
   uint32_t next_serial_ = 0;
 };

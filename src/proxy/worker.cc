@@ -26,6 +26,7 @@ Status Worker::listen() {
                                                       : splitter_;
     if (auto status = net().listen(listener.endpoint, port); !status) return status;
   }
+  shared_.accepting.fetch_add(1);
   return {};
 }
 

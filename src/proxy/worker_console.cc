@@ -11,6 +11,7 @@ void Worker::set_controls(std::shared_ptr<const Controls> controls) {
   dispatcher_.on_controls();
   if (!controls_->leaving || std::exchange(leaving_, true)) return;
   net().close_listeners();
+  shared_.accepting.fetch_sub(1);
   leaving_since_ = loop().now();
   if (index_ == 0) watch_leaving();
 }
@@ -20,7 +21,7 @@ void Worker::watch_leaving() {
   const bool servers = controls_->all == Halt::kPaused;
   const bool over =
       servers ? shared_.servers.used() == 0 : shared_.clients.load() <= shared_.consoles.load();
-  if (over) return config().process.shut_down();
+  if (over && shared_.accepting.load() == 0) return config().process.shut_down();
   const Nanos timeout = config().leave_timeout;
   if (timeout > 0s && loop().now() - leaving_since_ >= timeout) {
     for (int i = 0; i < crew_.size(); ++i) {

@@ -7,12 +7,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/base64.h"
+#include "base/json_tape.h"
 #include "store/bounds.h"
 
 namespace bascule::store::etcd {
 namespace {
-
-using nlohmann::json;
 
 constexpr size_t kMessageBytesMax = 300;
 constexpr size_t kTokenBytesMax = 4096;
@@ -68,73 +67,82 @@ auto malformed(std::string_view what) {
   return fail(ErrorCode::kInvalid, fmt::format("etcd's answer is malformed: {}", what));
 }
 
-const json* member(const json& object, const char* key) {
-  const auto found = object.find(key);
-  return found == object.end() || found->is_null() ? nullptr : &*found;
+using Kind = JsonValue::Kind;
+
+const JsonValue* member(const JsonValue& object, std::string_view key) {
+  const JsonValue* found = object.find(key);
+  return found == nullptr || found->kind == Kind::kNull ? nullptr : found;
 }
 
 // A number or the text of one; absent is 0, as proto3 has it. false: neither.
-bool number(const json& object, const char* key, uint64_t& out) {
-  const json* value = member(object, key);
+bool number(const JsonValue& object, std::string_view key, uint64_t& out) {
+  const JsonValue* value = member(object, key);
   if (value == nullptr) return true;
-  if (value->is_number_unsigned()) {
-    out = value->get<uint64_t>();
+  if (value->kind == Kind::kUnsigned) {
+    out = value->natural;
     return true;
   }
-  if (!value->is_string()) return false;
-  const auto& text = value->get_ref<const std::string&>();
+  if (value->kind != Kind::kString) return false;
+  const std::string_view text = value->string;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
   return error == std::errc() && end == text.data() + text.size();
 }
 
-bool flag(const json& object, const char* key, bool& out) {
-  const json* value = member(object, key);
-  if (value != nullptr && !value->is_boolean()) return false;
-  out = value != nullptr && value->get<bool>();
+bool flag(const JsonValue& object, std::string_view key, bool& out) {
+  const JsonValue* value = member(object, key);
+  if (value != nullptr && value->kind != Kind::kBool) return false;
+  out = value != nullptr && value->truth;
   return true;
 }
 
-bool bytes(const json& object, const char* key, std::string& out) {
-  const json* value = member(object, key);
+bool bytes(const JsonValue& object, std::string_view key, std::string& out) {
+  const JsonValue* value = member(object, key);
   if (value == nullptr) return true;
-  if (!value->is_string()) return false;
-  auto decoded = base64_decode(value->get_ref<const std::string&>());
+  if (value->kind != Kind::kString) return false;
+  auto decoded = base64_decode(value->string);
   if (decoded) out = std::move(*decoded);
   return decoded.has_value();
 }
 
-const json* array_of(const json& object, const char* key, bool& good) {
-  const json* value = member(object, key);
-  if (value == nullptr) return nullptr;
-  good = good && value->is_array();
-  return value->is_array() ? value : nullptr;
+// Empty: it is absent, or no text.
+std::string message_in(const JsonValue& object, std::string_view key) {
+  const JsonValue* value = member(object, key);
+  if (value == nullptr || value->kind != Kind::kString) return {};
+  return std::string(value->string.substr(0, kMessageBytesMax));
 }
 
-bool entry_of(const json& kv, Entry& entry) {
-  return kv.is_object() && bytes(kv, "key", entry.key) && bytes(kv, "value", entry.value) &&
-         number(kv, "mod_revision", entry.revision);
-}
-
-bool range_of(const json& response, std::vector<Found>& ranges) {
-  if (!response.is_object()) return false;
-  const json* range = member(response, "response_range");
-  if (range == nullptr) return true;  // of a write
-  if (!range->is_object()) return false;
-  Found found;
-  bool good = number(*range, "count", found.count);
-  if (const json* kvs = array_of(*range, "kvs", good)) {
-    for (const json& kv : *kvs) {
-      if (!entry_of(kv, found.entries.emplace_back())) return false;
-    }
+// `each` of the items until it refuses one. Absent is empty. false: refused, or no array.
+template <typename Each>
+bool each_of(const JsonValue& object, std::string_view key, Each each) {
+  const JsonValue* array = member(object, key);
+  if (array == nullptr) return true;
+  if (array->kind != Kind::kArray) return false;
+  for (const JsonValue* item = array->begin(); item != array->end(); item = item->next()) {
+    if (!each(*item)) return false;
   }
-  ranges.push_back(std::move(found));
-  return good;
+  return true;
 }
 
-bool header_of(const json& answer, uint64_t& cluster_id, Revision& revision) {
-  const json* header = member(answer, "header");
-  return header != nullptr && header->is_object() && number(*header, "cluster_id", cluster_id) &&
-         number(*header, "revision", revision);
+bool entry_of(const JsonValue& kv, Entry& entry) {
+  return kv.kind == Kind::kObject && bytes(kv, "key", entry.key) &&
+         bytes(kv, "value", entry.value) && number(kv, "mod_revision", entry.revision);
+}
+
+bool range_of(const JsonValue& response, std::vector<Found>& ranges) {
+  if (response.kind != Kind::kObject) return false;
+  const JsonValue* range = member(response, "response_range");
+  if (range == nullptr) return true;  // of a write
+  if (range->kind != Kind::kObject) return false;
+  Found& found = ranges.emplace_back();
+  return number(*range, "count", found.count) && each_of(*range, "kvs", [&](const JsonValue& kv) {
+           return entry_of(kv, found.entries.emplace_back());
+         });
+}
+
+bool header_of(const JsonValue& answer, uint64_t& cluster_id, Revision& revision) {
+  const JsonValue* header = member(answer, "header");
+  return header != nullptr && header->kind == Kind::kObject &&
+         number(*header, "cluster_id", cluster_id) && number(*header, "revision", revision);
 }
 
 bool contains(std::string_view text, std::string_view part) {
@@ -195,71 +203,59 @@ std::string watch_body(const Range& range, Revision from) {
 }
 
 std::string authenticate_body(std::string_view user, std::string_view password) {
-  const json body = {{"name", user}, {"password", password}};
-  return body.dump(-1, ' ', false, json::error_handler_t::replace);
+  const nlohmann::json body = {{"name", user}, {"password", password}};
+  return body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 Result<TxnAnswer> parse_txn(std::string_view text) {
-  const json answer = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!answer.is_object()) return malformed("not an object");
+  const JsonTape tape(text);
+  const JsonValue& answer = tape.root();
+  if (answer.kind != Kind::kObject) return malformed("not an object");
   TxnAnswer out;
   if (!header_of(answer, out.cluster_id, out.revision)) return malformed("header");
   if (!flag(answer, "succeeded", out.succeeded)) return malformed("succeeded");
-  bool good = true;
-  if (const json* responses = array_of(answer, "responses", good)) {
-    for (const json& response : *responses) {
-      if (!range_of(response, out.ranges)) return malformed("range");
-    }
-  }
-  if (!good) return malformed("responses");
+  const auto take = [&out](const JsonValue& response) { return range_of(response, out.ranges); };
+  if (!each_of(answer, "responses", take)) return malformed("responses");
   return out;
 }
 
 Result<WatchAnswer> parse_watch(std::string_view text) {
-  const json line = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!line.is_object()) return malformed("not an object");
-  if (const json* error = member(line, "error")) {
-    WatchAnswer out;
+  const JsonTape tape(text);
+  const JsonValue& line = tape.root();
+  if (line.kind != Kind::kObject) return malformed("not an object");
+  WatchAnswer out;
+  if (const JsonValue* error = member(line, "error")) {
     out.canceled = true;
-    const json* message = error->is_object() ? member(*error, "message") : nullptr;
-    if (message != nullptr && message->is_string()) {
-      out.reason = message->get<std::string>().substr(0, kMessageBytesMax);
-    }
+    out.reason = message_in(*error, "message");
     return out;
   }
-  const json* result = member(line, "result");
-  if (result == nullptr || !result->is_object()) return malformed("result");
-  WatchAnswer out;
+  const JsonValue* result = member(line, "result");
+  if (result == nullptr || result->kind != Kind::kObject) return malformed("result");
   uint64_t cluster_id = 0;
   if (!header_of(*result, cluster_id, out.revision)) return malformed("header");
   if (!flag(*result, "created", out.created) || !flag(*result, "canceled", out.canceled) ||
       !number(*result, "compact_revision", out.compacted)) {
     return malformed("watch");
   }
-  const json* reason = member(*result, "cancel_reason");
-  if (reason != nullptr && reason->is_string()) {
-    out.reason = reason->get<std::string>().substr(0, kMessageBytesMax);
-  }
-  bool good = true;
-  if (const json* events = array_of(*result, "events", good)) {
-    for (const json& event : *events) {
-      const json* kv = event.is_object() ? member(event, "kv") : nullptr;
-      uint64_t revision = 0;
-      if (kv == nullptr || !kv->is_object() || !number(*kv, "mod_revision", revision)) {
-        return malformed("event");
-      }
-      out.last_change = std::max(out.last_change, revision);
+  out.reason = message_in(*result, "cancel_reason");
+  const auto take = [&out](const JsonValue& event) {
+    const JsonValue* kv = member(event, "kv");
+    uint64_t revision = 0;
+    if (kv == nullptr || kv->kind != Kind::kObject || !number(*kv, "mod_revision", revision)) {
+      return false;
     }
-  }
-  if (!good) return malformed("events");
+    out.last_change = std::max(out.last_change, revision);
+    return true;
+  };
+  if (!each_of(*result, "events", take)) return malformed("events");
   return out;
 }
 
 Result<std::string> parse_token(std::string_view text) {
-  const json answer = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  const json* token = answer.is_object() ? member(answer, "token") : nullptr;
-  if (token == nullptr || !token->is_string()) return malformed("token");
-  auto out = token->get<std::string>();
+  const JsonTape tape(text);
+  const JsonValue* token = member(tape.root(), "token");
+  if (token == nullptr || token->kind != Kind::kString) return malformed("token");
+  std::string out(token->string);
   // It becomes part of a header.
   const bool printable = std::ranges::all_of(out, [](char c) { return c > ' ' && c < 0x7f; });
   if (out.empty() || out.size() > kTokenBytesMax || !printable) return malformed("token");
@@ -269,17 +265,11 @@ Result<std::string> parse_token(std::string_view text) {
 Failure parse_failure(int status, std::string_view body) {
   Failure out;
   uint64_t code = 0;
-  const json answer = json::parse(body, nullptr, /*allow_exceptions=*/false);
-  if (answer.is_object()) {
-    (void)number(answer, "code", code);
-    // 3.4 has both; 3.6 (grpc-gateway 2) has "message" only.
-    for (const char* key : {"message", "error"}) {
-      const json* text = member(answer, key);
-      if (text == nullptr || !text->is_string()) continue;
-      out.message = text->get<std::string>().substr(0, kMessageBytesMax);
-      break;
-    }
-  }
+  const JsonTape tape(body);
+  (void)number(tape.root(), "code", code);
+  // 3.4 has both; 3.6 (grpc-gateway 2) has "message" only.
+  out.message = message_in(tape.root(), "message");
+  if (out.message.empty()) out.message = message_in(tape.root(), "error");
   if (out.message.empty()) out.message = fmt::format("status {}", status);
   // A server that is no etcd could send anything: one line of plain text remains.
   std::ranges::replace_if(out.message, [](char c) { return c >= 0 && c < ' '; }, ' ');

@@ -8,6 +8,7 @@ import re
 
 ENDED = "program"  # stands for a check where a program ended outside of any
 COLUMNS = {"direct": "PostgreSQL", "session": "session mode", "transaction": "transaction mode",
+           "session_tls": "session mode, TLS",
            "tls": "transaction mode, TLS",
            "pgbouncer": "PgBouncer, transaction mode"}
 

@@ -34,15 +34,15 @@ HANG_S = 60
 
 def proxy_of(bench, target):
     """Transaction mode gets fewer server connections than any program has clients at once."""
-    if target == "session":
-        return bench.bascule("session", pool=SESSION_POOL, workers=2, mode="session").port
-    few = "  hold_timeout: 10s\n"  # who waits that long waits for ever
-    if target == "transaction":
-        return bench.bascule("transaction", pool=TRANSACTION_POOL, workers=2, more=few).port
-    if target == "tls":
+    more = ""
+    if target.endswith("tls"):
         key, certificate = self_signed(bench)
-        return bench.bascule("tls", pool=TRANSACTION_POOL, workers=2, more=few + (
-            f"  client_tls: {{mode: require, certificate_file: {certificate}, key_file: {key}}}\n")).port
+        more = f"  client_tls: {{mode: require, certificate_file: {certificate}, key_file: {key}}}\n"
+    if target in ("session", "session_tls"):
+        return bench.bascule(target, pool=SESSION_POOL, workers=2, mode="session", more=more).port
+    if target in ("transaction", "tls"):
+        more += "  hold_timeout: 10s\n"  # who waits that long waits for ever
+        return bench.bascule(target, pool=TRANSACTION_POOL, workers=2, more=more).port
     if target == "pgbouncer":
         return bench.pgbouncer(pool=TRANSACTION_POOL).port
     assert target == "direct", target
@@ -124,12 +124,12 @@ def run_program(program, variant, target, port, bench, options):
         **{k: v for k, v in os.environ.items() if not k.startswith("PG")},
         "DRIVER_HOST": "127.0.0.1", "DRIVER_PORT": str(port), "DRIVER_USER": bench.user,
         "DRIVER_PASSWORD": bench.password, "DRIVER_DATABASE": bench.database,
-        "DRIVER_MODE": target if target in ("direct", "session") else "transaction",
+        "DRIVER_MODE": {"direct": "direct", "session": "session", "session_tls": "session"}.get(target, "transaction"),
         "DRIVER_VARIANT": variant, "DRIVER_ONLY": options.checks,
         "DRIVER_SCRATCH": str(bench.dir / "scratch"), "PYTHONDONTWRITEBYTECODE": "1",
         "PG_BIN": str(rig.PG_BIN), **program.environment,
     }
-    if target == "tls":  # the proxy refuses clear text; libpq's drivers and asyncpg read these, the others DRIVER_TLS
+    if target.endswith("tls"):  # the proxy refuses clear text; libpq's drivers and asyncpg read these, the others DRIVER_TLS
         environment |= {"PGSSLMODE": "require", "PGCHANNELBINDING": "require", "DRIVER_TLS": "yes"}
     while len(hung) < 6:  # after a hang it is run again without the checks that have been
         environment["DRIVER_SKIP"] = ",".join(set(results) | hung)
@@ -145,8 +145,8 @@ def parse_arguments():
     parser.add_argument("--drivers", default="", help="names, with commas; default: all")
     parser.add_argument("--checks", default="", help="names, with commas; default: all")
     parser.add_argument("--targets", default="direct,session,transaction",
-                        help="of direct, session, transaction, tls (transaction mode, nothing in clear, "
-                        "channel binding with libpq), pgbouncer")
+                        help="of direct, session, transaction, session_tls, tls (transaction mode; both: nothing in "
+                        "clear, channel binding with libpq), pgbouncer")
     parser.add_argument("--report", help="file that gets the table, Markdown")
     parser.add_argument("--json", help="file that gets the results")
     parser.add_argument("--merge", nargs="+", metavar="FILE", help="runs nothing: --report of what --json wrote before")

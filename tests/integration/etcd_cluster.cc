@@ -77,8 +77,9 @@ std::string shell(const std::string& command) {
 }
 
 EtcdCluster::EtcdCluster(EtcdClusterOptions options) : options_(options) {
-  char name[] = "/tmp/etcd-test-XXXXXX";
-  directory_ = ::mkdtemp(name);
+  std::string name = std::filesystem::temp_directory_path() / "etcd-test-XXXXXX";
+  if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("can't make " + name);
+  directory_ = name;
   if (options_.tls) make_certificates(directory_, tls_);
   const auto ports = free_ports(2 * options_.members);
   client_ports_.assign(ports.begin(), ports.begin() + options_.members);

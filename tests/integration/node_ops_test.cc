@@ -267,7 +267,7 @@ TEST_F(NodeOps, AFormerPrimaryDoesNotHoldWalBackForItsSlots) {
 
 TEST_F(NodeOps, AStreamingStandbyPreparesTheSlotsOfItsPromotion) {
   auto [n1, n2] = world.pair();
-  n2->shell->prepare_slots({"bascule_n1", "bascule_n3"}, {});
+  n2->shell->prepare_slots({"bascule_n1", "bascule_n3"}, {}, std::nullopt);
   EXPECT_TRUE(world.until(
       [&] { return world.value(*n2, "SELECT count(*) FROM pg_replication_slots") == "2"; }));
   // Prepared, they hold no WAL; promoted, they do: a replica that is away for long can come back.
@@ -278,6 +278,27 @@ TEST_F(NodeOps, AStreamingStandbyPreparesTheSlotsOfItsPromotion) {
   ASSERT_DONE(world.run(*n1, op::Kill{}));
   ASSERT_DONE(world.run(*n2, op::Promote{Timeline{2}, {}, {"bascule_n1", "bascule_n3"}}));
   EXPECT_EQ(world.value(*n2, held), "2");
+}
+
+TEST_F(NodeOps, WhoLeavesIsAtRestOnceNobodyLooksAtTheSlots) {
+  auto [n1, n2] = world.pair();
+  auto blocker = world.session(*n1);
+  ASSERT_TRUE(blocker);
+  const auto run = [&](const char* statement) {
+    return blocker->query(statement, {world.loop, world.loop.now() + 10s}).has_value();
+  };
+  // What a look asks for has to wait.
+  ASSERT_TRUE(run("SET allow_system_table_mods = on"));
+  ASSERT_TRUE(run("BEGIN"));
+  ASSERT_TRUE(run("ALTER VIEW pg_replication_slots SET (security_barrier = true)"));
+  n1->shell->prepare_slots({}, {{"feed", {.plugin = "pgoutput", .database = "postgres"}}}, {});
+  ASSERT_TRUE(world.until([&] { return !n1->shell->at_rest(); }));
+  n1->shell->leave();
+  ASSERT_TRUE(world.until([&] { return n1->shell->at_rest(); }));
+  EXPECT_FALSE(world.until([&] { return !n1->shell->at_rest(); }, 1500ms)) << "it looks again";
+  n1->shell->stay();
+  EXPECT_TRUE(world.until([&] { return !n1->shell->at_rest(); }));
+  ASSERT_TRUE(run("ROLLBACK"));
 }
 
 TEST_F(NodeOps, AHalfClonedDirectoryDoesNotHinderABootstrap) {

@@ -18,7 +18,8 @@ constexpr int kFirstPort = 24500;
 
 World::World() {
   static int worlds = 0;
-  directory_ = fmt::format("/tmp/bascule-node-{}-{}", getpid(), ++worlds);
+  directory_ = std::filesystem::temp_directory_path() /
+               fmt::format("bascule-node-{}-{}", getpid(), ++worlds);
   std::filesystem::create_directory(directory_);
   store_ = std::make_unique<store::MemoryStore>(backend_, loop);
   pool_ = std::make_unique<posix::ThreadPool>(6);
@@ -42,7 +43,7 @@ World::~World() {
   if (!::testing::Test::HasFailure()) std::filesystem::remove_all(directory_);
 }
 
-World::Member& World::add(const std::string& name) {
+World::Member& World::add(const std::string& name, const std::function<void(NodeConfig&)>& adjust) {
   auto member = std::make_unique<Member>();
   NodeConfig& c = member->config;
   c.agent.cluster = "test";
@@ -58,6 +59,7 @@ World::Member& World::add(const std::string& name) {
   c.parameters = {{"shared_buffers", "16MB"}, {"max_connections", "30"}};
   c.sampling = 200ms;
   member->state.incarnation = "inc" + name;
+  if (adjust) adjust(c);
   members_.push_back(std::move(member));
   open(*members_.back());
   return *members_.back();

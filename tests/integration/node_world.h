@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -37,8 +38,9 @@ class World {
     bool ready = false;
   };
 
-  Member& add(const std::string& name);  // prepared, its shell open and its guard attached
-  void open(Member& member);             // again, after `member.shell.reset()`
+  // Prepared, its shell open and its guard attached.
+  Member& add(const std::string& name, const std::function<void(NodeConfig&)>& adjust = {});
+  void open(Member& member);  // again, after `member.shell.reset()`
   control::Upstream upstream(const Member& member) const;
 
   control::OpId begin(Member& member, control::Op op);

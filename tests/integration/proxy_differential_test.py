@@ -3,12 +3,16 @@ message by message. Several clients take turns, so that in transaction pooling e
 what the others left on their common servers.
 
     DIFFERENTIAL_SEQUENCES=2000 DIFFERENTIAL_SEED=1 python3 -m pytest -s proxy_differential_test.py
+
+With DIFFERENTIAL_PIECES=1 what a client sends at once arrives in pieces, so that answers come amid
+it, and more is sent behind a COPY.
 """
 
 import os
 import random
 import socket
 import struct
+import time
 
 import psycopg2
 import pytest
@@ -18,6 +22,7 @@ from proxy_support import Postgres, Proxy, make_template, temporary_root, wait_f
 
 SEQUENCES = int(os.environ.get("DIFFERENTIAL_SEQUENCES", "150"))
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
+PIECES = os.environ.get("DIFFERENTIAL_PIECES", "0") == "1"
 CLIENTS, STEPS = 3, 14
 
 SETUP = """
@@ -109,6 +114,8 @@ def copy_in(rng):
 
 
 def step(rng):
+    if PIECES and rng.random() < 0.15:
+        return rng.choice([copy_in(rng), copy_in(rng), query("copy t to stdout")]) + extended(rng)
     r = rng.random()
     if r < 0.40:
         return query(rng.choice(SIMPLE))
@@ -131,13 +138,26 @@ def make_sequence(seed):
     return startup, [(rng.randrange(CLIENTS), step(rng)) for _ in range(STEPS)]
 
 
+def messages(data):
+    at = 0
+    while at < len(data):
+        end = at + 1 + struct.unpack_from(">i", data, at + 1)[0]
+        yield data[at:end]
+        at = end
+
+
 def readies(data):
     """How many ReadyForQuery answer these bytes."""
-    count, at = 0, 0
-    while at < len(data):
-        count += data[at:at + 1] in (b"Q", b"S")
-        at += 1 + struct.unpack_from(">i", data, at + 1)[0]
-    return count
+    return sum(m[:1] in (b"Q", b"S") for m in messages(data))
+
+
+def send(wire, data):
+    if not PIECES:
+        return wire.send(data)
+    rng = random.Random(data)
+    for piece in messages(data):
+        wire.send(piece)
+        time.sleep(rng.choice([0, 0, 0, 0, 0.0003, 0.002]))
 
 
 def normal(kind, body):
@@ -165,7 +185,7 @@ class Target:
         wire.notices.clear()
         out = []
         try:
-            wire.send(data)
+            send(wire, data)
             for _ in range(readies(data)):
                 out += [normal(*m) for m in wire.until_ready()]
         except (pw.wire.Closed, OSError) as error:
@@ -186,7 +206,9 @@ def same(expected, got):
     def excused(a, b):
         if not a[0] == b[0] == "E":
             return False
-        if a[1]["C"] == "0A000":  # seed 2159: another role may not use the schema, so the name is another table's
+        # Seed 2159: parsed behind a SET that was not answered yet, so prepared anew once that is over; by
+        # then the role is another, may not use the schema, and the name is another table's.
+        if a[1]["C"] == "0A000":
             return b[1]["C"] == "42501"
         return a[1]["C"] in ("08P01", "42P05") and b[1]["C"] in ("42P01", "42883", "25P02")
     return len(expected) == len(got) and all(a == b or excused(a, b) for a, b in zip(expected, got))

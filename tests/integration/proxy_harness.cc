@@ -231,14 +231,17 @@ class TakeOver {
     const Result<bool> taken = socket_.take(path_);
     return taken ? Status() : std::unexpected(taken.error());
   }
-  void pass_cancel(uint32_t pid, const std::string& secret) { socket_.pass_cancel(pid, secret); }
+  void pass_cancel(uint32_t pid, const std::string& secret, env::Callback done) {
+    socket_.pass_cancel(pid, secret, std::move(done));
+  }
   Status offer(proxy::Proxy& proxy) {
-    socket_.accepted();
+    if (auto s = socket_.accepted(loop_); !s) return s;
     env::HandOverEvents events;
-    events.prepare = events.aborted = [] {};
+    events.prepare = [](const auto& done) { done(60s); };
+    events.aborted = [] {};
     events.taken = [&proxy] { proxy.leave(); };
-    events.cancel = [&proxy](uint32_t pid, const std::string& secret) {
-      proxy.cancel(pid, secret);
+    events.cancel = [&proxy](uint32_t pid, const std::string& secret, env::Callback done) {
+      proxy.cancel(pid, secret, std::move(done));
     };
     auto status = socket_.offer(loop_, path_, std::move(events));
     if (status) thread_ = std::thread([this] { loop_.run(); });
@@ -272,8 +275,8 @@ int run(int argc, char** argv) {
   std::unique_ptr<TakeOver> take_over;
   if (const std::string path = option(argc, argv, "handover"); !path.empty()) {
     take_over = std::make_unique<TakeOver>(factory.listening(), path);
-    config.process.pass_cancel = [&](uint32_t pid, const std::string& secret) {
-      take_over->pass_cancel(pid, secret);
+    config.process.pass_cancel = [&](uint32_t pid, const std::string& secret, env::Callback done) {
+      take_over->pass_cancel(pid, secret, std::move(done));
     };
     if (auto s = take_over->take(); !s) return failed(s.error());
   }

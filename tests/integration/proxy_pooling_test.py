@@ -490,6 +490,24 @@ def test_copy_both_ways_and_in_pipelines(one):
     assert d.run("select count(*) from t") == [("1000",)]
 
 
+def test_statements_sent_before_a_copy_is_over_are_the_clients_own(one):
+    c, d = connect(one.port), connect(one.port)
+    c.send(parse("s", "select 1"), SYNC)
+    assert codes(c.until_ready()) == "1 Z(I)"
+    c.send(query("copy (select repeat('x', 1000) from generate_series(1, 40000)) to stdout"))
+    assert c.receive()[0] == "H"
+    c.send(bind("s"), execute(), parse("n", "select 2"), SYNC)
+    assert codes(c.until_ready()).endswith("d c C Z(I)")
+    assert codes(c.until_ready()) == "2 D C 1 Z(I)"
+    c.send(query("copy t from stdin"))
+    assert c.receive()[0] == "G"
+    c.send(pw.COPY_DONE, bind("s"), execute(), SYNC)
+    assert codes(c.until_ready()) == "C Z(I)"
+    assert codes(c.until_ready()) == "2 D C Z(I)"
+    d.send(parse("n", "select 3"), SYNC)
+    assert codes(d.until_ready()) == "1 Z(I)"
+
+
 def test_replication_connection_passes_through(one, server):
     server.query("alter system set wal_level = replica")
     c = connect(one.port, replication="true")

@@ -168,6 +168,14 @@ def test_rows_of_20_mb_in_both_directions(proxy):
     assert run(c, "select %s || repeat('y', 20000000)", (text,))[0][0] == text + "y" * 20_000_000
 
 
+def test_rows_of_sizes_that_a_worker_waits_for_arrive_whole(proxy):
+    c = proxy.connect()
+    for kib in (64, 128, 192, 256, 512, 1024):
+        sizes = [kib * 1024 + more for more in (-7, -6, -1, 0, 1, 8192)]
+        rows = run(c, "select repeat('x', size) from unnest(%s) size", (sizes,))
+        assert [len(row[0]) for row in rows] == sizes
+
+
 def test_slow_reader_does_not_grow_the_proxy(proxy):
     c = proxy.connect()
     run(c, "select 1")
@@ -388,13 +396,11 @@ def test_idle_session_moves_to_the_new_primary_without_an_error(proxy, pair):
     assert proxy.stats["errors_outage"] == 0
 
 
-def test_named_prepared_statements_move_along(proxy, pair):
+def test_named_prepared_statements_move_along(proxy, pair, tmp_path):
     # libpq's own client for prepared statements at protocol level.
-    script = "\\set n 1\nselect :n + count(*) from t;\n"
+    path = tmp_path / "script.sql"
+    path.write_text("\\set n 1\nselect :n + count(*) from t;\n")
     env = os.environ | {"PGPASSWORD": PASSWORD}
-    path = "/tmp/proxy-test-script.sql"
-    with open(path, "w", encoding="ascii") as f:
-        f.write(script)
     bench = subprocess.Popen(["pgbench", "-n", "-M", "prepared", "-c", "4", "-T", "3", "-R", "40",
                               "-f", path, "-h", "127.0.0.1", "-p", str(proxy.port), "-U", "app",
                               "postgres"], env=env, stdout=subprocess.PIPE,
@@ -404,7 +410,6 @@ def test_named_prepared_statements_move_along(proxy, pair):
     wait_for(lambda: proxy.command("drained") == "yes", what="drained")
     proxy.route(pair[1])
     out, err = bench.communicate(timeout=30)
-    os.unlink(path)
     assert bench.returncode == 0 and "aborted" not in err, err
     assert "number of failed transactions: 0" in out
     assert proxy.stats["moved"] == 4

@@ -1,7 +1,11 @@
 """The API and the command line against a real cluster."""
 import contextlib
 import json
+import os
+import pathlib
 import subprocess
+import tempfile
+import time
 import urllib.error
 import urllib.request
 
@@ -28,6 +32,27 @@ def get(cluster, path):
 def metric(cluster, name):
     text = get(cluster, "/metrics")[1]
     return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + "{"))
+
+
+def test_up_says_at_once_why_there_can_be_no_cluster():
+    real = pathlib.Path((harness.of_version(int(harness.POSTGRESQL)) if harness.POSTGRESQL else harness.of_version(15))[1])
+    with tempfile.TemporaryDirectory(prefix="bascule-it-") as base:
+        os.chmod(base, 0o755)
+        programs = pathlib.Path(base, "bin")
+        programs.mkdir()
+        for program in real.iterdir():
+            (programs / program.name).symlink_to(program)
+        (programs / "initdb").unlink()
+        (programs / "initdb").write_text("#!/bin/sh\necho 'initdb: error: no room for it' >&2\nexit 1\n")
+        (programs / "initdb").chmod(0o755)
+        begun = time.monotonic()
+        done = subprocess.run([harness.BASCULE, "up", "--dir", f"{base}/c", "--bin-dir", programs, *Cluster.port_options(Cluster)],
+                              capture_output=True, text=True, timeout=60)
+        took = time.monotonic() - begun
+        assert done.returncode == 1 and "initdb: error: no room for it" in done.stderr, done
+        assert took < 30, f"{took:.1f} s"
+        left = [pid for pid in harness.all_pids() if f"{base}/c" in harness.read_proc(pid, "cmdline")]
+        assert not left, "its processes go on"
 
 
 def test_api_tells_the_story_of_a_failover():

@@ -63,7 +63,7 @@ proxy:
     def start(self, *options):
         daemon = Daemon(self.config, *options)
         self.daemons.append(daemon)
-        wait_for(lambda: daemon.said("running") or daemon.process.poll() is not None, what="start")
+        wait_for(lambda: daemon.said("] running ") or daemon.process.poll() is not None, what="start")
         assert daemon.process.poll() is None, daemon.log.read_text()
         return daemon
 
@@ -99,6 +99,25 @@ def pgbench(site, seconds, *options):
                             stderr=subprocess.STDOUT, text=True)
 
 
+def cancels(site, c):
+    """Whether a cancel request of `c` ends what it runs."""
+    ended = []
+
+    def work():
+        try:
+            run(c, "select pg_sleep(30)")
+        except psycopg2.errors.QueryCanceled as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for(lambda: site.server.query("select 1 from pg_stat_activity where query = 'select pg_sleep(30)' "
+                                       "and state = 'active'"), what="the statement")
+    c.cancel()
+    thread.join(10)
+    return len(ended) == 1
+
+
 def test_pgbench_with_a_connection_a_transaction_runs_through_take_overs(site):
     site.start()
     load = pgbench(site, 8, "-C")
@@ -121,25 +140,26 @@ def test_clients_stay_until_they_leave_and_their_cancels_find_them(site):
     site.start("--take-over")
     assert (site.folder / "pid").read_text().strip() == str(site.daemons[-1].process.pid)
     assert run(site.connect(), "select 1") == [(1,)]
-    running = []
-
-    def work():
-        try:
-            run(c, "select pg_sleep(30)")
-        except psycopg2.errors.QueryCanceled as error:
-            running.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    time.sleep(0.5)  # the statement runs
-    c.cancel()
-    thread.join(10)
-    assert len(running) == 1
+    assert cancels(site, c)
     run(c, "rollback")
     assert old.process.poll() is None
     c.close()
     assert old.process.wait(20) == 0
     assert run(site.connect(host=str(site.folder)), "select 1") == [(1,)], "the unix socket lives"
+
+
+def test_cancels_pass_through_a_process_without_clients(site):
+    first = site.start()
+    c = site.connect()
+    run(c, "begin")
+    middle = site.start("--take-over")
+    site.start("--take-over")
+    wait_for(lambda: middle.said("taken over"), what="the second take-over")
+    time.sleep(0.5)  # nothing tells that it stays
+    assert cancels(site, c)
+    c.close()
+    assert first.process.wait(20) == 0
+    assert middle.process.wait(20) == 0
 
 
 def test_who_stays_too_long_is_told_and_closed(site):
@@ -158,12 +178,12 @@ def test_a_take_over_that_fails_changes_nothing(site):
     (site.folder / "take-over").stat()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
         s.connect(str(site.folder / "take-over"))
-        s.send(b"take 1")
+        s.send(b"take 2")
         assert s.recv(1000).startswith(b"socket ")
     wait_for(lambda: old.said("went away"), what="end of the attempt")
     assert run(site.connect(), "select 1") == [(1,)]
     assert (site.folder / "pid").read_text().strip() == str(old.process.pid)
-    for nonsense in (b"take 2", b"accepting", b"cancel 1 00", b"x" * 5000):
+    for nonsense in (b"take 1", b"accepting", b"cancel 1 00", b"x" * 5000):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
             s.connect(str(site.folder / "take-over"))
             s.send(nonsense)

@@ -93,6 +93,23 @@ def test_a_daemon_reads_its_own_file_again_at_sighup():
         assert shown()["priority"] == 7
 
 
+def test_a_member_that_must_have_a_watchdog_and_has_none_is_not_elected():
+    with Cluster(nodes=2) as cluster:
+        member = replicas(cluster)[0]
+
+        def shown():
+            return (cluster.record(f"members/{member}") or {}).get("nofailover")
+        assert not shown()
+        edit(cluster, member, "    mode: off", f"    device: {cluster.dir}/none\n    mode: required")
+        cluster.kill(agent_pid(cluster, member))
+        wait_for(shown, 20, "required, and absent: not to be elected")
+        log = (cluster.home(member) / "run" / "events.jsonl").read_text()
+        assert f"{cluster.dir}/none: No such file or directory" in log, "and it says why"
+        edit(cluster, member, "mode: required", "mode: automatic")
+        cluster.kill(agent_pid(cluster, member))
+        wait_for(lambda: shown() is False, 20, "only wanted, and absent: as without")
+
+
 DURABILITY = """
   pool_mode: transaction
   durability:

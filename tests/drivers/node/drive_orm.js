@@ -12,7 +12,8 @@ const { assert, settings, check, fails, range, main } = require('./checks');
 
 async function withSequelize(action) {
   const db = new Sequelize(settings.database, settings.user, settings.password,
-    { host: settings.host, port: settings.port, dialect: 'postgres', logging: false, pool: { max: 10 }, timezone: '+02:00' });
+    { host: settings.host, port: settings.port, dialect: 'postgres', logging: false, pool: { max: 10 }, timezone: '+02:00',
+      dialectOptions: { ssl: settings.ssl ?? false } });
   try {
     return await action(db);
   } finally {

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import subprocess
+import tempfile
 
 from checks import DATABASE, HOST, MODE, PASSWORD, PORT, TRANSACTION_MODE, USER, check, equal, expect, main
 
@@ -140,7 +141,7 @@ def dump_and_restore():
 @check
 def dump_and_restore_parallel():
     """-j: several connections on one exported snapshot (a transaction each)."""
-    folder = SCRATCH / f"shop-{MODE}.dir"
+    folder = pathlib.Path(tempfile.mkdtemp(dir=SCRATCH)) / "shop.dir"
     tool("pg_dump", "-n", "shop", "-Fd", "-j", "3", "-f", str(folder))
     psql("set client_min_messages = warning; drop schema shop cascade")
     tool("pg_restore", "--no-owner", "-j", "3", "-d", DATABASE, str(folder))
