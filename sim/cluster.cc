@@ -166,6 +166,7 @@ Cluster::Cluster(const Plan& plan, bool tracing)
   world_.listen_only_to(plan.only_checkers);
   store_.faults() = plan.store;
   fabric_.wal_keep_bytes = plan.wal_keep_bytes;
+  fabric_.slow_reloads = plan.slow_reloads;
   store_.on_applied = [this](const store::Txn& txn, store::Revision revision, Endpoint by) {
     if (world_.tracing()) {
       for (const store::Write& w : txn.writes) {

@@ -31,6 +31,7 @@ struct Plan {
   ShellFaults shell;
   Workload workload;
   uint64_t wal_keep_bytes = 1 << 20;
+  double slow_reloads = 0.03;
   std::vector<std::string> regions;  // by host
   bool tags_and_priorities = true;   // drawn; else everybody alike
   std::string may_not_lead{};        // nofailover; its name

@@ -168,12 +168,26 @@ void Member::sample(MonoTime begun, Nanos answer, uint64_t token) {
   Nanos hush = faults_.unchanged_sample;
   // A leader takes a standby that it hears nothing of for silent (sync_degrade_after).
   if (told_ && told_->run == PgRun::kPrimary) hush = std::min(hush, millis(300));
-  const bool told_lately = told_ && world_.now() - told_at_ < hush;
+  const bool told_lately = told_ && !told_->receiver_new && world_.now() - told_at_ < hush;
   const Glance now = glance();
   const bool idle = now == told_glance_ && !running_op_ && pg_.disk().hung_until <= world_.now();
   if (told_lately && idle) return sample_after(sampling_);  // most of a calm hour's events
   told_glance_ = now;
   PgStatus status = pg_.status();
+  // The first log-in may fail (a loaded machine); until it succeeds nothing inside is seen.
+  if (logged_into_ != pg_.process() && !pg_.hung() && random_.chance(0.1)) {
+    PgStatus seen;
+    seen.run = PgRun::kStarting;
+    seen.data = status.data;
+    seen.disk_full = status.disk_full;
+    status = std::move(seen);
+  } else {
+    logged_into_ = pg_.process();
+    const uint64_t receiver = status.receiver_streaming ? pg_.receiver_attempt() : 0;
+    const bool again = receiver == std::exchange(receiver_sampled_, receiver);
+    status.receiver_new = status.receiver_streaming && !again;
+    status.receiver_streaming = status.receiver_streaming && again;
+  }
   status.sampled_at = begun;
   // A stopped server's sockets accept and never answer: the probe's deadline passes.
   if (pg_.hung()) answer = millis(500);

@@ -148,6 +148,8 @@ class Member {
   uint64_t wakeup_token_ = 0;
   Nanos sampling_{0};
   uint64_t sampling_token_ = 0;
+  ProcessId logged_into_{};        // the postmaster that the sampler has a session with
+  uint64_t receiver_sampled_ = 0;  // that said at the last sample that it streams; 0: none
   // What PostgreSQL's status depends on, as far as no operation is under way.
   struct Glance {
     ProcessId process{};

@@ -341,7 +341,7 @@ void PostgresModel::promote(const control::op::Promote& op,
 // ---- synchronous replication (syncrep.c) --------------------------------------------------------
 
 Nanos PostgresModel::reload_delay() {
-  if (slow_reload_ || random_.chance(0.03)) {
+  if (slow_reload_ || random_.chance(fabric_.slow_reloads)) {
     world().count("model.slow_reload");
     return random_ms(random_, 100, 2500);
   }
@@ -424,18 +424,15 @@ control::PgStatus PostgresModel::status() const {
   control::PgStatus s;
   s.data = data_.state;
   s.disk_full = disk_.full;
-  s.system_id = data_.system_id;
-  s.timeline = Timeline{any_process() ? data_.timeline : data_.checkpoint_timeline};
-  s.checkpoint_timeline = Timeline{data_.checkpoint_timeline};
   const bool up = run_ == Run::kStandby || run_ == Run::kPrimary;
-  if (!up) {
-    s.run = any_process() ? PgRun::kStarting : PgRun::kStopped;
+  if (any_process() && (!up || hung())) {  // nobody can log in, and the files are not looked at
+    s.run = up ? PgRun::kUnresponsive : PgRun::kStarting;
     return s;
   }
-  if (hung()) {
-    s.run = PgRun::kUnresponsive;
-    return s;
-  }
+  s.system_id = data_.system_id;
+  s.timeline = Timeline{up ? data_.timeline : data_.checkpoint_timeline};
+  s.checkpoint_timeline = Timeline{data_.checkpoint_timeline};
+  if (!up) return s;
   s.pending_restart = max_connections_set_ != max_connections_;
   s.pending_lowers = max_connections_set_ < max_connections_;
   if (run_ == Run::kPrimary) {

@@ -61,6 +61,7 @@ struct Fabric {
   uint64_t next_session = 1;
   Nanos retry_interval = millis(500);   // wal_retrieve_retry_interval
   uint64_t wal_keep_bytes = 1 << 20;    // wal_keep_size
+  double slow_reloads = 0.03;           // probability that one takes 0.1 to 2.5 s to take effect
   Nanos stream_timeout = millis(5000);  // wal_sender_timeout, wal_receiver_timeout
 };
 
@@ -132,6 +133,7 @@ class PostgresModel {
   void set_connections_exhausted(bool on) { connections_exhausted_ = on; }  // those of clients
   bool receiver_running() const { return receiver_.state != Receiver::State::kNone; }
   bool receiver_streaming() const { return receiver_.state == Receiver::State::kStreaming; }
+  uint64_t receiver_attempt() const { return receiver_.attempt; }
 
  private:
   friend struct ReplicationTest;

@@ -335,6 +335,10 @@ class Agent::Impl {
   NodeName best_candidate(const std::function<bool(const NodeName&)>& fits) const;
   NodeName choose_candidate(const RequestRecord& request, std::string& refusal) const;
   bool leader_stops() const;
+  // Pointed at it, and no receiver has said that it streams.
+  bool cut_off_from(const LeaderRecord& leader) const {
+    return pg_.upstream == leader.holder && !pg_.receiver_streaming && !pg_.receiver_new;
+  }
   bool locates_early(const LeaderRecord& leader);
   bool leaves_it_to_successor();
 

@@ -324,11 +324,13 @@ void Agent::Impl::finish_start() {
   }
   if (txn_pending(TxnKind::kLeader)) return;
   if (held_->unsettled) return renew(/*force=*/true);
+  // While it started nothing inside was seen, and nobody joins a cluster without an identity.
+  if (held_for_ == HeldFor::kBootstrap && pg_.system_id == 0) return wake_at(now_ + 50ms);
   LeaderRecord record = held_->record;
   record.phase = LeaderPhase::kRunning;
   record.handover_to = {};
   store::Txn extras;
-  if (held_for_ == HeldFor::kBootstrap && pg_.system_id != 0) {
+  if (held_for_ == HeldFor::kBootstrap) {
     extras.writes.push_back({keys_.init(), encode(InitRecord{pg_.system_id, config_.name})});
   }
   if (const auto own = view_->history.find(record.epoch); own != view_->history.end()) {

@@ -250,7 +250,7 @@ void Agent::Impl::watch_leader(const LeaderRecord& leader) {
     looked_epoch_ = leader.epoch;
     refused_ = silent_ = 0;
   }
-  const bool cut_off = pg_.upstream == leader.holder && !pg_.receiver_streaming;
+  const bool cut_off = cut_off_from(leader);
   const MonoTime quiet_at = leader_seen_at_ + std::min(c.blip_tolerance, leader.ttl);
   if (now_ < quiet_at) wake_at(quiet_at);
   const bool quiet = view_begun_ >= quiet_at;

@@ -188,8 +188,7 @@ bool Agent::Impl::leader_stops() const {
 // ends here is found out meanwhile: the ballot, or the way to the successor, does not wait for it.
 bool Agent::Impl::locates_early(const LeaderRecord& leader) {
   if (!leader_stops()) return false;
-  const bool ended =
-      pg_.upstream == leader.holder && !pg_.receiver_streaming && pg_.sampled_at > stopping_since_;
+  const bool ended = cut_off_from(leader) && pg_.sampled_at > stopping_since_;
   if (!located_ && !ended) return false;
   wake_at(stopping_since_ + kStopsWithin);
   if (!located_) locate("the leader has stopped: where does the WAL end here?");

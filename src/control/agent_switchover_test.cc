@@ -27,6 +27,28 @@ TEST_F(SwitchoverTest, EverybodyKnowsWhereTheWalEndsBeforeTheRecordIsReleased) {
   }
 }
 
+// It may be the one that the last of the leader's WAL is on its way to.
+TEST_F(SwitchoverTest, AReceiverThatIsNewIsNotTakenForOneThatHasEnded) {
+  start_three();
+  const std::string successor = voter();
+  Member& m = world.at(successor);
+  const long before = times(m, "stop_receiver");
+  m.shows = [](PgStatus status) {
+    status.receiver_new = true;
+    status.receiver_streaming = false;
+    return status;
+  };
+  world.store_delay = 60ms;
+  ask_for(RequestKind::kSwitchover, successor);
+  for (int i = 0; i < 300 && !world.view().leader->value.vacant(); ++i) {
+    EXPECT_EQ(times(m, "stop_receiver"), before);
+    world.pass(10ms);
+  }
+  ASSERT_TRUE(world.view().leader->value.vacant());
+  world.pass(5s);
+  EXPECT_EQ(world.leader(), successor);
+}
+
 TEST_F(SwitchoverTest, OnlyTheSuccessorBallotsWhereItsBallotIsEnough) {
   start_three();
   const std::string successor = voter();

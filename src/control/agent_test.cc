@@ -16,6 +16,22 @@ TEST_F(AgentTest, ThreeMembersBecomeAClusterWithASynchronousStandby) {
   EXPECT_GT(world.at("n1").armed, world.now);
 }
 
+// While it starts nothing inside is seen, and nobody would ever join what has no identity.
+TEST_F(AgentTest, ANewClusterIsNotOpenBeforeItsIdentityIsKnown) {
+  Member& first = world.add("n1");
+  first.start_takes = 200ms;
+  first.shows = [](PgStatus status) {
+    if (status.data == DataDir::kReady && status.run != PgRun::kPrimary) {
+      status.run = PgRun::kStarting;
+      status.system_id = 0;
+    }
+    return status;
+  };
+  world.pass(3s);
+  EXPECT_EQ(world.leader(), "n1") << dump(first);
+  EXPECT_NE(world.view().init->value.system_id, 0u);
+}
+
 TEST_F(AgentTest, CrashOfThePrimaryHandsOverToTheSynchronousStandbyAndItReturnsByRewind) {
   start_three();
   const std::string voter = world.view().sync->value.generations[0].voters[0];

@@ -43,10 +43,12 @@ struct Member {
   std::vector<LeaderPhase> checkpointed_in{};  // what the record said at each checkpoint
   std::map<std::string, std::string> parameters{};
   std::string reload_problem{};
-  bool power = true;       // without: nobody answers for it
-  bool peers_cut = false;  // other agents don't reach it, nor it them
-  bool served = true;      // by the leader that it streams from
-  Nanos stop_takes{0};     // of the receiver
+  bool power = true;                          // without: nobody answers for it
+  bool peers_cut = false;                     // other agents don't reach it, nor it them
+  bool served = true;                         // by the leader that it streams from
+  Nanos stop_takes{0};                        // of the receiver
+  Nanos start_takes{0};                       // of a primary
+  std::function<PgStatus(PgStatus)> shows{};  // what a sample makes of what there is
 
   int port = 5000;
   PeerReply last_reply{};
@@ -145,7 +147,7 @@ struct World {
       for (auto& [n, m] : members) {
         if (m->exited) continue;
         m->pg.sampled_at = now;
-        m->give(event::Observed{m->pg});
+        m->give(event::Observed{m->shows ? m->shows(m->pg) : m->pg});
         if (now >= m->agent->next_wakeup()) m->give(event::Tick{});
       }
       for (auto it = delayed.begin(); it != delayed.end() && it->first <= now;) {
@@ -257,12 +259,14 @@ inline void Member::carry_out(const Effects& effects) {
           pg.run = PgRun::kStarting;
           return;
         }
-        const bool slow = stop_takes > Nanos{0} && std::holds_alternative<op::StopReceiver>(o.op);
+        const Nanos takes = std::holds_alternative<op::StopReceiver>(o.op)   ? stop_takes
+                            : std::holds_alternative<op::StartPrimary>(o.op) ? start_takes
+                                                                             : Nanos{0};
         const auto finish = [this, o] {
           auto result = perform(o.op);
           give(event::OpDone{o.id, std::move(result)});
         };
-        slow ? world.after(stop_takes, finish) : finish();
+        takes > Nanos{0} ? world.after(takes, finish) : finish();
       });
     } else if (const auto* p = std::get_if<effect::Persist>(&e)) {
       disk = p->state;

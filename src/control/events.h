@@ -176,7 +176,8 @@ struct PgStatus {
   Timeline checkpoint_timeline;  // of pg_control
   Lsn flush_lsn;                 // primary: flushed; standby: end of received WAL; 0 unknown
   Lsn replay_lsn;
-  bool receiver_streaming = false;
+  bool receiver_streaming = false;  // at two samples running: one that is refused says so, too
+  bool receiver_new = false;        // ... at this one only: it may have been served, or not
   Lsn upstream_lsn;  // standby: latest end of WAL reported by the upstream; 0 unknown
   std::optional<NodeName> upstream;        // in force (shown by a session)
   std::vector<WalSender> senders;          // of a primary or a standby leader

@@ -160,6 +160,7 @@ Status Sampler::look_at_server(PgStatus& status, const Bound& bound) {
   // soon replaced by the next.
   const int receiver = atoi(row[3].value_or("0").c_str());
   status.receiver_streaming = receiver != 0 && receiver == std::exchange(receiver_, receiver);
+  status.receiver_new = receiver != 0 && !status.receiver_streaming;
   status.upstream_lsn = lsn_of(row[4]);
   if (row[5] && !row[5]->empty()) {
     if (auto name = NodeName::parse(*row[5])) status.upstream = *name;
