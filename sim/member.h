@@ -22,9 +22,10 @@ struct ShellFaults {
   double op_unknown = 0.01;  // chance that it is done and reported as failed
   Nanos persist_low = micros(300);
   Nanos persist_high = millis(6);
-  Nanos sample_takes{0};      // so much longer
-  bool api_silent = false;    // other agents get no answer
-  Nanos unchanged_sample{0};  // at least so often a sample that shows nothing new is told
+  Nanos sample_takes{0};         // so much longer
+  bool api_silent = false;       // other agents get no answer
+  Nanos unchanged_sample{0};     // at least so often a sample that shows nothing new is told
+  bool restores_backup = false;  // what creates a new cluster is a command that restores one
 };
 
 class Member {

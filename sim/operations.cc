@@ -111,8 +111,9 @@ void Member::begin(const op::InitDb&) {
     d.state = DataDir::kReady;
     d.system_id = random_.next() | 1;
     d.timeline = d.checkpoint_timeline = d.max_timeline = 1;
+    if (faults_.restores_backup) restore_backup(d, 300, fabric_.next_content);
     d.clean = true;
-    finish(OpData{Position{Timeline{1}, Lsn{d.end()}}, d.system_id});
+    finish(OpData{Position{Timeline{d.timeline}, Lsn{d.end()}}, d.system_id});
   });
 }
 

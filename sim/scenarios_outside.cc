@@ -103,7 +103,37 @@ void promoted_by_hand_is_not_elected(Script& s) {
   expect_the_same_wal(s);
 }
 
+void from_a_backup(Plan& p) { p.shell.restores_backup = true; }
+
+// It goes on on the timeline that the backup ended on, everywhere and also after a fail-over.
+void made_from_a_backup(Script& s) {
+  const DataDirectory restored = s.primary().pg().data();
+  const auto goes_on_at = [&](uint32_t timeline) {
+    const ClusterView& view = s.cluster().truth().view();
+    const LeaderRecord& leader = view.leader->value;
+    return leader.timeline.value == timeline &&
+           view.history.at(leader.epoch).timeline.value == timeline &&
+           s.leader()->pg().data().timeline == timeline;
+  };
+  s.expect(restored.ancestors.size() == 2, "it was not made from a backup");
+  s.expect(goes_on_at(restored.timeline), "the records show another timeline than PostgreSQL");
+  s.strikes("the primary of a cluster that was made from a backup is lost");
+  s.primary().power_loss();
+  s.expect_taken_over_within(kSilence);
+  s.expect(goes_on_at(restored.timeline + 1), "the next timeline is not the next one");
+  s.primary().boot();
+  s.expect_changes(1, 1);
+  s.expect_together();
+  for (auto& m : s.cluster().members()) {
+    const DataDirectory& d = m->pg().data();
+    s.expect(d.system_id == restored.system_id, "another identity");
+    s.expect(d.wal.size() > 300 && d.wal[299].id == restored.wal[299].id,
+             "what was restored is not there");
+  }
+}
+
 const Scenario kOutside[] = {
+    {"59", "a cluster made from a backup", made_from_a_backup, from_a_backup},
     {"66", "a lost primary is promoted by hand to the id of its successor's timeline",
      primary_promoted_by_hand},
     {"66b", "so is a standby that was away", laggard_promoted_by_hand},

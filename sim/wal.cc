@@ -48,6 +48,22 @@ void copy_content(DataDirectory& target, const DataDirectory& source) {
 }
 }  // namespace
 
+void restore_backup(DataDirectory& target, size_t records, uint64_t& next_content) {
+  constexpr uint32_t kTimelines[] = {1, 3, 5};
+  constexpr uint64_t kBytes = 200;
+  for (size_t i = 0; i < records; ++i) {
+    const uint32_t timeline = kTimelines[i * std::size(kTimelines) / records];
+    if (i > 0 && target.wal.back().timeline != timeline) {
+      target.ancestors.push_back(Fork{target.wal.back().timeline, target.end()});
+    }
+    const uint64_t start = target.end();
+    target.wal.push_back(
+        WalRecord{next_content++, 0, start, start + kBytes, timeline, WalKind::kOther});
+  }
+  target.flushed = target.wal.size();
+  target.timeline = target.checkpoint_timeline = target.max_timeline = kTimelines[2];
+}
+
 RewindOutcome pg_rewind(DataDirectory& target, const DataDirectory& source) {
   if (target.checkpoint_timeline == source.checkpoint_timeline) {
     target.state = control::DataDir::kReady;

@@ -55,6 +55,10 @@ struct DataDirectory {
   uint64_t left_at(uint32_t tli) const;
 };
 
+// As recovery leaves it: two timelines behind it, `records` of WAL with contents from
+// `next_content`.
+void restore_backup(DataDirectory& target, size_t records, uint64_t& next_content);
+
 enum class RewindOutcome {
   kRewound,
   kNotRequired,  // pg_rewind's word: same timeline id, or nothing beyond the fork. Proves nothing

@@ -70,6 +70,7 @@ class Agent::Impl {
     bool unsettled = false;  // a transaction of ours has an unknown outcome
     int renewals = 0;        // confirmed since the take-over
     Origin origin{};         // of the timeline that was promoted to, if it was
+    Timeline created_on{};   // a new cluster's: that its first primary started on
   };
   struct RunningOp {
     OpId id = 0;

@@ -307,7 +307,7 @@ void Agent::Impl::op_done(const op::StartPrimary& o, const OpData& data) {
   pg_.flush_lsn = std::max(pg_.flush_lsn, data.position.lsn);  // what was recovered counts as lag
   sync_set_.in_force_from_start({o.sync_standbys, o.sync_count}, SyncSet::Confirm::kYes, now_);
   if (held_for_ == HeldFor::kBootstrap) {
-    if (data.position.timeline.value > 0) held_->record.timeline = data.position.timeline;
+    held_->created_on = data.position.timeline;
     return promoted();
   }
   crash_.clear();
@@ -331,11 +331,12 @@ void Agent::Impl::finish_start() {
   record.handover_to = {};
   store::Txn extras;
   if (held_for_ == HeldFor::kBootstrap) {
+    // What was restored from a backup goes on on its own timeline.
+    if (held_->created_on.value > 0) record.timeline = held_->created_on;
     extras.writes.push_back({keys_.init(), encode(InitRecord{pg_.system_id, config_.name})});
   }
   if (const auto own = view_->history.find(record.epoch); own != view_->history.end()) {
     HistoryRecord history = own->second;
-    // What was restored from a backup goes on on its own timeline.
     if (held_for_ == HeldFor::kBootstrap) history.timeline = record.timeline;
     if (held_->origin.at != Lsn{}) history.origin = held_->origin;
     if (history != own->second) {

@@ -32,6 +32,24 @@ TEST_F(AgentTest, ANewClusterIsNotOpenBeforeItsIdentityIsKnown) {
   EXPECT_NE(world.view().init->value.system_id, 0u);
 }
 
+// Also where a renewal is under way at the moment when the server is up.
+TEST_F(AgentTest, WhatWasRestoredGoesOnOnItsOwnTimeline) {
+  for (Nanos takes = 1s; takes < 1500ms; takes += 50ms) {
+    World fresh;
+    fresh.config = world.config;
+    fresh.store_delay = 120ms;
+    Member& first = fresh.add("n1");
+    first.start_takes = takes;
+    for (int i = 0; i < 100 && times(first, "init_db") == 0; ++i) fresh.pass(50ms);
+    ASSERT_EQ(times(first, "init_db"), 1);
+    first.pg.timeline = Timeline{5};
+    fresh.pass(4s);
+    ASSERT_EQ(fresh.leader(), "n1") << dump(first);
+    EXPECT_EQ(fresh.view().leader->value.timeline, Timeline{5}) << to_ms(takes);
+    EXPECT_EQ(fresh.view().history.at(Epoch{1}).timeline, Timeline{5}) << to_ms(takes);
+  }
+}
+
 TEST_F(AgentTest, CrashOfThePrimaryHandsOverToTheSynchronousStandbyAndItReturnsByRewind) {
   start_three();
   const std::string voter = world.view().sync->value.generations[0].voters[0];

@@ -314,6 +314,7 @@ inline Result<OpData> Member::perform(const Op& op) {
     if (primaries_fail > 0 && primaries_fail-- > 0) return fail(ErrorCode::kUnavailable, "no");
     pg.run = PgRun::kPrimary;
     pg.sync_standbys = start->sync_standbys;
+    data.position = {pg.timeline, pg.flush_lsn};
   } else if (const auto* standby = std::get_if<op::StartStandby>(&op)) {
     if (armed != MonoTime{} && world.now >= armed) {
       return fail(ErrorCode::kConflict, "guard: the deadline has passed");
