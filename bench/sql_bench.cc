@@ -1,6 +1,9 @@
 // What the analysis of statements costs: a remembered verdict and one that is made anew.
 #include <benchmark/benchmark.h>
 
+#include <string>
+#include <vector>
+
 #include "proxy/verdict_cache.h"
 
 namespace bascule {
@@ -38,6 +41,22 @@ void remembered(benchmark::State& state) {
   }
 }
 BENCHMARK(remembered)->DenseRange(0, 3);
+
+// The long one, each time with another literal.
+void remembered_with_new_literals(benchmark::State& state) {
+  proxy::VerdictCache cache({});
+  cache.set_catalog(catalog());
+  const std::string_view sql = kTexts[2];
+  const size_t literal = sql.find("10");
+  std::vector<std::string> texts(1'000, std::string(sql));
+  for (size_t i = 0; i < texts.size(); ++i) texts[i].replace(literal, 2, std::to_string(i));
+  size_t at = 0;
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(cache.verdict(texts[at], sql::Strings::kStandard).analysis.kind);
+    at = (at + 1) % texts.size();
+  }
+}
+BENCHMARK(remembered_with_new_literals);
 
 void made_anew(benchmark::State& state) {
   const auto known = catalog();

@@ -18,15 +18,23 @@ void VerdictCache::set_catalog(std::shared_ptr<const sql::Catalog> catalog) {
   // Most refreshes find nothing new.
   const bool same = *catalog == *catalog_;
   catalog_ = std::move(catalog);
-  if (!same) verdicts_.clear();
+  if (same) return;
+  verdicts_.clear();
+  exact_.clear();
 }
 
 VerdictCache::Verdict VerdictCache::verdict(std::string_view sql, sql::Strings strings) {
+  if (const sql::Analysis* known = exact_.find(sql)) {
+    ++hits_;
+    return {*known, {}};
+  }
   const sql::TextScan scan = sql::scan_text(sql, key_);
   uncached_ = sql::analyse_scan(scan, strings);
   if (uncached_.kind != sql::Kind::kRead) return {uncached_, scan.hints.affinity};
   if (const sql::Analysis* known = verdicts_.find(key_)) {
     ++hits_;
+    // What else the scan may find out is not of the text alone, or is a view of it.
+    if (!scan.plain_backslash && scan.hints.affinity.empty()) exact_.learn(sql, *known);
     return {*known, scan.hints.affinity};
   }
   ++misses_;

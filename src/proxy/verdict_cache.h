@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "proxy/exact_verdicts.h"
 #include "proxy/text_cache.h"
 #include "sql/analysis.h"
 
@@ -37,6 +38,7 @@ class VerdictCache {
  private:
   std::shared_ptr<const sql::Catalog> catalog_;
   TextCache<sql::Analysis> verdicts_;
+  ExactVerdicts exact_;  // of some of them
   uint64_t hits_ = 0, misses_ = 0;
   std::string key_;
   sql::Analysis uncached_;

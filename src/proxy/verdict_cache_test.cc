@@ -51,6 +51,52 @@ TEST(VerdictCache, AnotherCatalogForgetsEveryVerdict) {
   EXPECT_EQ(cache.verdict("SELECT f()", Strings::kStandard).analysis.reason, Reason::kVolatile);
 }
 
+// Long enough to be asked for before the scan.
+std::string long_text(std::string_view end) {
+  return "SELECT " + std::string(200, 'x') + " FROM t WHERE a = " + std::string(end);
+}
+
+TEST(VerdictCache, ALongTextThatComesAgainIsTheSame) {
+  VerdictCache cache({});
+  cache.set_catalog(catalog_with("f", "s"));
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(cache.verdict(long_text("f()"), Strings::kStandard).analysis.kind, Kind::kRead);
+    EXPECT_EQ(cache.verdict(long_text("g()"), Strings::kStandard).analysis.reason,
+              Reason::kUnknownFunction);
+    EXPECT_EQ(cache.verdict(long_text("'1'"), Strings::kStandard).analysis.kind, Kind::kRead);
+  }
+  EXPECT_EQ(cache.misses(), 3u);
+  EXPECT_EQ(cache.hits(), 12u);
+  cache.set_catalog(catalog_with("f", "u"));
+  EXPECT_EQ(cache.verdict(long_text("f()"), Strings::kStandard).analysis.reason, Reason::kVolatile);
+}
+
+TEST(VerdictCache, OfALongTextHintsAndStringsCountEachTime) {
+  VerdictCache cache({});
+  cache.set_catalog(catalog_with("f", "s"));
+  for (int i = 0; i < 5; ++i) {
+    std::string sql = long_text("1 /* bascule: affinity=a */");
+    EXPECT_EQ(cache.verdict(sql, Strings::kStandard).affinity, "a");
+    sql = long_text("'\\'");
+    EXPECT_EQ(cache.verdict(sql, Strings::kStandard).analysis.kind, Kind::kRead);
+    EXPECT_EQ(cache.verdict(sql, Strings::kNonstandard).analysis.reason, Reason::kStrings);
+  }
+}
+
+TEST(VerdictCache, TextsThatTakeEachOthersPlaceKeepTheirVerdicts) {
+  VerdictCache cache({});
+  cache.set_catalog(catalog_with("f", "s"));
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 500; ++i) {
+      const std::string f = (i % 2 == 0 ? "f() + c" : "g() + c") + std::to_string(i);
+      const Kind kind = i % 2 == 0 ? Kind::kRead : Kind::kPrimary;
+      for (int times = 0; times < 3; ++times) {
+        EXPECT_EQ(cache.verdict(long_text(f), Strings::kStandard).analysis.kind, kind);
+      }
+    }
+  }
+}
+
 TEST(VerdictCache, CountAndBytesAreBounded) {
   VerdictCache cache({.count = 100, .bytes = 1 << 20});
   cache.set_catalog(catalog_with("f", "s"));

@@ -47,6 +47,59 @@ TEST(TextScan, HintsAreReadFromBlockCommentsOnly) {
   EXPECT_EQ(scan_text(long_key, key).hints.affinity, "");
 }
 
+TEST(TextScan, EveryByteIsTheSameWhereverItStands) {
+  // The scan takes eight bytes at a time.
+  for (int c = 1; c < 256; ++c) {
+    const char byte = static_cast<char>(c);
+    for (size_t at = 0; at < 20; ++at) {
+      const std::string before = "SELECT " + std::string(at, 'a') + " ";
+      const std::string sql = before + byte + " b" + std::string(20 - at, ',');
+      std::string key;
+      const ScanProblem problem = scan_text(sql, key).problem;
+      if (byte == '\'' || byte == '"') {
+        EXPECT_EQ(problem, ScanProblem::kUnterminated) << sql;
+      } else if (byte >= '0' && byte <= '9') {
+        EXPECT_EQ(key, before + "0 b" + std::string(20 - at, ','));
+      } else {
+        EXPECT_EQ(problem, ScanProblem::kNone) << c;
+        EXPECT_EQ(key, sql) << c << " at " << at;
+      }
+    }
+  }
+}
+
+TEST(TextScan, LiteralsAreTakenOutWhereverTheyStand) {
+  for (size_t at = 0; at < 20; ++at) {
+    const std::string name(at, 'a');
+    EXPECT_EQ(key_of("SELECT " + name + "=12,'x'/*c*/,b1 -- c"), "SELECT " + name + "=0,'' ,b1  ");
+    for (const char* prefixed : {"E'\\'12'", "b'12'", "X'12'", "n'12'", "u&'12'", "$$1'2$$"}) {
+      const std::string sql = "SELECT " + name + " " + prefixed;
+      EXPECT_EQ(key_of(sql), sql);
+    }
+    EXPECT_EQ(key_of("SELECT " + name + "ae'12',a&'12', $1 a$1 1"),
+              "SELECT " + name + "ae'',a&'', $1 a$1 0");
+  }
+}
+
+TEST(TextScan, WordsAndSignsCountAsDepthAndBlanksDoNot) {
+  const auto too_deep = [](std::string_view piece, int times) {
+    std::string sql = "SELECT ";  // one word
+    for (int i = 0; i < times; ++i) sql += piece;
+    std::string key;
+    return scan_text(sql, key).problem == ScanProblem::kTooDeep;
+  };
+  for (const char* one : {"+", "- ", "/ ", "&", "(", "]", ".", "=", "a ", "a,", "abcdefg ", "a1$ ",
+                          "\xc3\xa4 ", "e\n", "\x01", "\x7f"}) {
+    EXPECT_FALSE(too_deep(one, 7'999)) << one;
+    EXPECT_TRUE(too_deep(one, 8'000)) << one;
+  }
+  for (const char* two : {"a+", "ab.", "e&", "\"a\"("}) {
+    EXPECT_FALSE(too_deep(two, 3'999)) << two;
+    EXPECT_TRUE(too_deep(two, 4'000)) << two;
+  }
+  for (const char* none : {" ", ",", "1,", "'a',", "'' "}) EXPECT_FALSE(too_deep(none, 12'000));
+}
+
 TEST(TextScan, DepthIsBounded) {
   std::string key;
   std::string deep = "SELECT 1";
