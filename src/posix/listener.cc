@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "posix/socket_address.h"
 #include "posix/socket_net.h"
 
 namespace bascule::posix {
@@ -22,9 +23,12 @@ Listener::~Listener() {
 
 Listener::Outcome Listener::accept_one() {
   for (;;) {
-    UniqueFd client(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    std::string address;
+    UniqueFd client = accept_client(fd_.get(), address);
     if (client.valid()) {
+      net_.newcomer_ = {client.get(), std::move(address)};
       net_.welcome(std::move(client), acceptor_);
+      net_.newcomer_ = {};
       return Outcome::kAccepted;
     }
     if (errno == EAGAIN) return Outcome::kNobody;

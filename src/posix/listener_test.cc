@@ -10,8 +10,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <future>
+#include <string>
 #include <thread>
 #include <tuple>
+#include <utility>
 
 #include "posix/engine_testing.h"
 #include "posix/listening_sockets.h"
@@ -44,6 +46,8 @@ class Listening : public env::Acceptor {
 
   void on_accept(env::Stream& stream) override {
     ++accepted_;
+    host_ = stream.peer_host();
+    newest_ = &stream;
     stream.set_handler(nobody_);
     stream.send("x");
   }
@@ -61,13 +65,21 @@ class Listening : public env::Acceptor {
     on_loop([&] { count = accepted_; });
     return count;
   }
+  // Where the newest client comes from: as it was said when it came, and as it is said now.
+  std::pair<std::string, std::string> hosts() {
+    std::pair<std::string, std::string> hosts;
+    on_loop([&] { hosts = {host_, newest_->peer_host()}; });
+    return hosts;
+  }
   SocketNet& net() { return *net_; }
 
  private:
   std::unique_ptr<LoopCore> loop_;
   std::unique_ptr<SocketNet> net_;
   Nobody nobody_;
-  int accepted_ = 0;  // the loop's
+  int accepted_ = 0;  // these are the loop's
+  env::Stream* newest_ = nullptr;
+  std::string host_;
   std::thread thread_;
 };
 
@@ -176,6 +188,16 @@ TEST_P(ListenerTest, ClientsOfAUnixSocketAreSpreadOverTheNets) {
   }
   EXPECT_GE(one.accepted(), 5);
   EXPECT_GE(other.accepted(), 5);
+}
+
+TEST_P(ListenerTest, WhereAClientComesFromIsSaidAtOnceAndLater) {
+  ListeningSockets sockets;
+  pass_to(sockets);
+  Listening one(kind(), sockets, endpoint);
+  const UniqueFd client = call(endpoint);
+  EXPECT_TRUE(is_greeted(client));
+  const std::string host = std::get<1>(GetParam()) == Family::kTcp ? "127.0.0.1" : "";
+  EXPECT_EQ(one.hosts(), std::pair(host, host));
 }
 
 TEST_P(ListenerTest, ManyClientsAtOnceAreAllHeard) {

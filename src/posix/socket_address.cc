@@ -168,6 +168,16 @@ std::string peer_address(int fd) {
   return address_text(storage, port);
 }
 
+UniqueFd accept_client(int listener, std::string& address) {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof storage;
+  UniqueFd client(::accept4(listener, reinterpret_cast<sockaddr*>(&storage), &size,
+                            SOCK_NONBLOCK | SOCK_CLOEXEC));
+  uint16_t port = 0;
+  if (client.valid()) address = address_text(storage, port);
+  return client;
+}
+
 std::string unix_peer_user(int fd) {
   ucred peer{};
   socklen_t size = sizeof peer;

@@ -23,6 +23,10 @@ ConnectAttempt start_connect(const env::Endpoint& endpoint);
 // An address, "localhost" or a directory: nothing to ask a name server for.
 bool is_address(const env::Endpoint& endpoint);
 
+// The next client of a listening socket, and its address as peer_address() says it: that much the
+// same call can tell. Invalid: errno says why.
+UniqueFd accept_client(int listener, std::string& address);
+
 void set_stream_options(int fd);     // TCP_NODELAY, keep-alive
 std::string peer_name(int fd);       // "10.0.0.1:5432", "unix", or "?"
 std::string peer_address(int fd);    // "10.0.0.1"; empty for a unix socket

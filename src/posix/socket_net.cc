@@ -22,7 +22,10 @@ SocketStream::SocketStream(SocketNet& net, UniqueFd fd, Kind kind)
 
 std::string SocketStream::peer() const { return peer_name(fd_.get()); }
 
-std::string SocketStream::peer_host() const { return peer_address(fd_.get()); }
+std::string SocketStream::peer_host() const {
+  const SocketNet::Newcomer& newcomer = net_.newcomer_;
+  return !outgoing_ && newcomer.fd == fd_.get() ? newcomer.address : peer_address(fd_.get());
+}
 
 std::string SocketStream::peer_user() const { return unix_peer_user(fd_.get()); }
 

@@ -159,6 +159,13 @@ class SocketNet : public env::Net {
   void enqueue(SocketStream& stream);  // its receive() goes on in a later turn
   void run_ready();
 
+  // Who is being welcomed: nobody need ask the kernel once more where it comes from.
+  struct Newcomer {
+    int fd = -1;
+    std::string address;
+  };
+
+  Newcomer newcomer_;
   Resolver* resolver_;
   std::map<uint64_t, SocketStream*> lookups_;  // streams that wait for the address of their host
   uint64_t next_lookup_ = 0;
