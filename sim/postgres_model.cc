@@ -351,6 +351,7 @@ Nanos PostgresModel::reload_delay() {
 void PostgresModel::set_sync(std::vector<std::string> names, size_t count) {
   setting_ = std::move(names);
   count_ = count;
+  set_at_ = data_.end();
   reload_senders();
   world().after(reload_delay(), process_, [this] { reload_checkpointer(); });
 }

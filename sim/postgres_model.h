@@ -245,6 +245,7 @@ class PostgresModel {
   SimTime replay_blocked_until_{0};
   Nanos receive_delay_{0};
   bool slow_reload_ = false;
+  uint64_t set_at_ = 0;  // where the WAL ended when the setting was changed
   bool slow_shutdown_ = false;
   bool connections_exhausted_ = false;
   int max_connections_ = 100;  // in force

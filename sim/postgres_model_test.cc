@@ -108,6 +108,17 @@ TEST_F(PostgresModelTest, AnyTwoOfTwoWaitsForBothAndAnyOneForTheFaster) {
   EXPECT_TRUE(*one);
 }
 
+TEST_F(PostgresModelTest, AWalsenderThatHearsOfNewerWalHasReadTheSetting) {
+  start_primary({"n2_a"});
+  start_standby(1, "n2_a");
+  run(1000);
+  pg(0).set_slow_reload(true);
+  pg(0).set_sync({"n3_a"}, 1);
+  const auto done = commit();
+  run(3000);
+  EXPECT_FALSE(*done) << "released by a walsender that still had the old setting";
+}
+
 TEST_F(PostgresModelTest, FromEmptyBackendsDoNotWaitUntilTheCheckpointerHasSeenTheSetting) {
   start_primary({});
   pg(0).set_slow_reload(true);

@@ -247,6 +247,9 @@ void PostgresModel::handle_reply(uint64_t session, uint64_t flush, uint64_t repl
       data_.slots.find(control::slot_name(fabric_.servers[static_cast<size_t>(s->standby)]->name_));
   if (slot != data_.slots.end()) slot->second = std::max(slot->second, flush);
   if (!std::exchange(s->started, true)) pump(*s);
+  // WalSndLoop looks for a reload before it reads replies. The signal was pending when this WAL was
+  // written, and at the latest its handler ran when the walsender had read it.
+  if (s->flush > set_at_) reload_sender(*s);
   release_waiters(*s);
   if (run_ == Run::kStopping) maybe_finish_shutdown();
 }
