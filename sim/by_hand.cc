@@ -9,6 +9,7 @@ void promote_by_hand(Truth& truth, Member& m, int records, std::function<void()>
     pg.checkpoint([&pg, done](bool) { pg.fast_shutdown([done](bool) { done(); }); });
   };
   pg.start_standby(std::nullopt, "by_hand", [&pg, promoted](bool) { pg.promote({}, promoted); });
+  pg.is_run_by_hand();
   truth.by_hand[static_cast<size_t>(m.host())] = pg.process();
 }
 

@@ -100,6 +100,7 @@ Member* Proxy::write(uint64_t commit, uint32_t bytes, std::function<void(bool)> 
   const Epoch epoch = route_->epoch;
   World& world = truth_.world;
   world.send(me_, target->host(), target->pg().process(), [=, this, &world] {
+    if (truth_.runs_by_hand(target->host())) return done(false);
     target->pg().commit(commit, bytes, [=, this, &world](PostgresModel::Answer answer) {
       const DataDirectory& data = target->pg().data();
       const uint32_t timeline = data.timeline;
@@ -223,7 +224,8 @@ void Clients::direct(size_t client) {
   const auto end = [this, client, turn = clients_[client].turn](bool acknowledged) {
     end_turn(client, turn, acknowledged);
   };
-  world.send(kDirectClients, target->host(), target->pg().process(), [=, &world] {
+  world.send(kDirectClients, target->host(), target->pg().process(), [=, this, &world] {
+    if (truth_.runs_by_hand(target->host())) return end(false);
     target->pg().commit(id, bytes, [=, &world](PostgresModel::Answer answer) {
       // It reads its warnings, as one that speaks to PostgreSQL itself must.
       world.send(target->host(), kDirectClients, ProcessId::kWorld,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "control/election.h"
 #include "sim/nemesis.h"
 
 namespace bascule::sim {
@@ -22,6 +23,10 @@ std::string_view to_string(Profile profile) {
       return "long";
   }
   return "?";
+}
+
+namespace {
+constexpr double kByHand = 0.1;
 }
 
 Plan draw_plan(uint64_t seed) {
@@ -88,6 +93,7 @@ Plan draw_plan(uint64_t seed) {
     p.shell.op_fails = static_cast<double>(r.below(4)) / 100;
     p.shell.op_unknown = static_cast<double>(r.below(3)) / 100;
     p.damage_store = r.chance(0.02);
+    p.by_hand = !p.follows && Prng::stream(seed, "plan: by hand").chance(kByHand);
   }
   return p;
 }
@@ -102,6 +108,7 @@ Plan draw_long_plan(uint64_t seed) {
   p.workload = Workload{millis(2000), millis(20000), 1, 1};
   p.shell.unchanged_sample = millis(1000);
   p.damage_store = false;
+  p.by_hand = false;
   return p;
 }
 
@@ -292,14 +299,56 @@ bool Cluster::settled() {
   return mode == SyncMode::kOff || members_.size() < 2 || !l->pg().sync_setting().empty();
 }
 
+// Nobody is safe for every generation, and somebody would be if nobody had been promoted by hand:
+// liveness is not promised (invariant 5), and ADR 0027 leaves it to an operator's force.
+bool Cluster::left_to_operator() {
+  if (!world_.violations().empty()) return false;
+  ClusterView without = truth_.view();
+  const auto somebody = [](const Election& e) {
+    return std::ranges::any_of(e.ranking, &Candidate::safe);
+  };
+  if (somebody(elect(without))) return false;
+  for (const auto& m : members_) {
+    const auto ballot = without.ballots.find(m->name());
+    const auto& wal = m->pg().data().wal;
+    const auto begun = std::ranges::find(wal, true, &WalRecord::by_hand);
+    if (ballot == without.ballots.end() || begun == wal.end() || begun == wal.begin()) continue;
+    const WalRecord& last = *std::prev(begun);
+    ballot->second.value.position = {Timeline{last.timeline}, Lsn{last.end}};
+    ballot->second.value.origin = {};
+  }
+  return somebody(elect(without));
+}
+
+void Cluster::force_what_was_promoted() {
+  if (const auto& open = truth_.view().request; open && open->value.outcome.empty()) {
+    RequestRecord cancelled = open->value;
+    cancelled.outcome = "cancelled";
+    store_.apply(store::Txn{{}, {{keys_.request(), encode(cancelled)}}}, kDirectClients);
+  }
+  for (const auto& m : members_) {
+    const bool it = std::ranges::any_of(m->pg().data().wal, &WalRecord::by_hand);
+    if (!it || !request(RequestKind::kFailover, m->name(), /*force=*/true, true)) continue;
+    world_.count("exception.promoted_by_hand_was_all_there_was");
+    return;
+  }
+}
+
 void Cluster::heal_and_settle() {
   truth_.healed_at = world_.now();
   world_.trace("everything heals");
   // What a ttl above the default takes longer to run out, a client longer to try.
   const Nanos slower = std::max(Nanos{0}, 2 * Nanos(plan_.config.ttl - Millis(5000))) +
                        std::max(Nanos{0}, plan_.workload.think_high - millis(1000));
-  if (!run_until([this] { return clients_->last_proxied_ack() > truth_.healed_at && writable(); },
-                 millis(45000) + slower)) {
+  const auto writes = [this] {
+    return clients_->last_proxied_ack() > truth_.healed_at && writable();
+  };
+  SimTime limit = world_.now() + millis(45000) + slower;
+  if (plan_.by_hand && !run_until(writes, millis(30000) + slower) && left_to_operator()) {
+    force_what_was_promoted();
+    limit += millis(30000);
+  }
+  if (!run_until(writes, std::max(Nanos{0}, limit - world_.now()))) {
     if (world_.violations().empty() && !truth_.store_damaged) {
       std::string who;
       for (const auto& m : members_) {

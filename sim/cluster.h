@@ -37,6 +37,7 @@ struct Plan {
   std::string may_not_lead{};        // nofailover; its name
   double clock_error = 0;            // each host's rate is 1 +- this at most
   bool damage_store = false;
+  bool by_hand = false;  // somebody promotes a member's directory behind its agent's back
   bool follows = false;  // it begins as a standby cluster, and is promoted at some time
   control::UnsafeMutations unsafe;
   std::vector<std::string> only_checkers;  // empty: all
@@ -77,6 +78,9 @@ class Cluster {
   bool writable();
   // Ends the faults' part: from here on liveness is promised. Reports a violation if it isn't kept.
   void heal_and_settle();
+  // Of the members that could be elected one was promoted by hand, and nobody else may lead.
+  bool left_to_operator();
+  void force_what_was_promoted();
   RunResult finish();
 
   World& world() { return world_; }

@@ -30,6 +30,7 @@ struct Options {
   std::vector<std::string> checkers;
   std::string scenario;  // "all": every one
   bool list_scenarios = false;
+  bool by_hand = false;
 };
 
 struct Totals {
@@ -46,6 +47,7 @@ struct Totals {
 RunResult run_seed(uint64_t seed, const Options& options) {
   Plan plan = options.plan == "long" ? draw_long_plan(seed) : draw_plan(seed);
   if (!options.mutation.empty()) apply_mutation(plan, options.mutation);
+  if (options.by_hand) plan.by_hand = plan.profile != Profile::kBlips && !plan.follows;
   plan.only_checkers = options.checkers;
   Cluster cluster(plan, options.trace);
   return cluster.run_standard();
@@ -64,7 +66,8 @@ void add(Totals& totals, const RunResult& r, const Options& options) {
         fmt::format("seed {} at {:.3f} s: {}: {}\n  repeat: ./dev sim --seed {}{}{} --trace",
                     r.seed, static_cast<double>(v.at.count()) / 1e9, v.checker, v.what, r.seed,
                     options.plan == "dense" ? "" : " --plan " + options.plan,
-                    options.mutation.empty() ? "" : " --mutation " + options.mutation));
+                    (options.by_hand ? " --by-hand" : "") +
+                        (options.mutation.empty() ? "" : " --mutation " + options.mutation)));
   }
 }
 
@@ -262,6 +265,8 @@ int main(int argc, char** argv) {
   app.add_option("--plan", options.plan,
                  "dense: half a minute full of faults (default); long: hours with a few")
       ->check(CLI::IsMember({"dense", "long"}));
+  app.add_flag("--by-hand", options.by_hand,
+               "In each run somebody promotes a member's data directory by hand");
   app.add_option("--mutation", options.mutation,
                  "Remove one safety of the agent, to test the checkers")
       ->check(CLI::IsMember(bascule::sim::mutation_names()));

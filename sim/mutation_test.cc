@@ -58,6 +58,17 @@ TEST(StandardRun, RepeatsExactlyFromItsSeed) {
   }
 }
 
+// Each found something when somebody promoted a member by hand in it (ADR 0027).
+TEST(StandardRun, SeedsInWhichPromotionsByHandDidHarmAreKept) {
+  for (const uint64_t seed :
+       {13, 23, 167, 171, 399, 406, 437, 555, 597, 1089, 1247, 1754, 3270, 3959, 4076}) {
+    Plan plan = draw_plan(seed);
+    plan.by_hand = true;
+    const RunResult result = Cluster(plan).run_standard();
+    EXPECT_TRUE(result.violations.empty()) << seed << ": " << result.violations[0].what;
+  }
+}
+
 TEST(StandardRun, ReachesEveryFaultEveryOperationAndEveryPhase) {
   std::map<std::string, uint64_t, std::less<>> counts;
   for (uint64_t seed = 1; seed <= 250; ++seed) {
@@ -101,6 +112,7 @@ TEST(StandardRun, ReachesEveryFaultEveryOperationAndEveryPhase) {
                             "forced_in_failsafe",
                             "pause",
                             "configuration",
+                            "by_hand",
                             "remove_member"}) {
     EXPECT_GT(counts[std::string("fault.") + fault], 0u) << fault;
   }

@@ -67,7 +67,10 @@ const std::vector<Nemesis::Fault>& Nemesis::faults() {
 }
 
 Nemesis::Nemesis(Cluster& cluster)
-    : Checker(cluster.truth()), cluster_(cluster), random_(cluster.world().stream("nemesis")) {
+    : Checker(cluster.truth()),
+      cluster_(cluster),
+      random_(cluster.world().stream("nemesis")),
+      by_hand_(cluster.world().stream("nemesis: by hand")) {
   cluster_.observers().checkers.push_back(std::make_unique<Relay>(truth_, *this));
 }
 
@@ -93,6 +96,10 @@ void Nemesis::start(SimTime until) {
         }
       }
     });
+  }
+  if (cluster_.plan().by_hand) {
+    world().after(cluster_.plan().fault_time * by_hand_.between(0, 70) / 100, ProcessId::kWorld,
+                  [this] { by_hand(); });
   }
   next();
 }

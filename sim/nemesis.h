@@ -80,9 +80,12 @@ class Nemesis : public Checker {
   void task(Nanos d);
   void remove_member(Nanos d);
   void add_again(Member& m);
+  void by_hand();
+  void promote(Member& m);
 
   Cluster& cluster_;
   Prng random_;
+  Prng by_hand_;  // its own, so that what else happens stays as it is
   SimTime until_{0};
   bool healing_ = false;
   std::vector<std::optional<std::function<void()>>> undo_;

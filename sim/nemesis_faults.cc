@@ -1,6 +1,7 @@
 // What each fault of the table in nemesis.cc does.
 #include <algorithm>
 
+#include "sim/by_hand.h"
 #include "sim/nemesis.h"
 
 namespace bascule::sim {
@@ -403,6 +404,38 @@ void Nemesis::add_again(Member& m) {
     m.kill_processes(random_ms(random_, 100, 3000));
     m.pg().data() = DataDirectory{};
   });
+}
+
+// A member is away, with its host or alone; somebody starts its directory and promotes it. It may
+// come back in the middle of that.
+void Nemesis::by_hand() {
+  if (healing_) return;
+  Member* l = cluster_.leader();
+  Member& m = l != nullptr && by_hand_.chance(0.5)
+                  ? *l
+                  : cluster_.member(by_hand_.below(cluster_.members().size()));
+  const Nanos begins = random_ms(by_hand_, 0, 10000);
+  const Nanos away = begins + random_ms(by_hand_, 300, 5000);
+  ++truth_.disturbances;
+  world().trace("fault: {} goes away for {} ms", m.name().str(), to_ms(away));
+  if (by_hand_.chance(0.6)) {
+    m.power_loss();
+    undo_after(away, [&m] { m.boot(); });
+  } else {
+    m.kill_processes(away);
+  }
+  world().after(begins, ProcessId::kWorld, [this, &m] {
+    const DataDirectory& d = m.pg().data();
+    const bool complete = d.state == DataDir::kReady && d.system_id == truth_.system_id();
+    if (!healing_ && m.agent() == nullptr && !m.pg().any_process() && complete) promote(m);
+  });
+}
+
+void Nemesis::promote(Member& m) {
+  const auto records = static_cast<int>(by_hand_.between(1, by_hand_.chance(0.5) ? 20 : 5000));
+  world().count("fault.by_hand");
+  world().trace("fault: {} is promoted by hand", m.name().str());
+  promote_by_hand(truth_, m, records, [] {});
 }
 
 void Nemesis::configuration(Nanos) {

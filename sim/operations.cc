@@ -215,6 +215,10 @@ void Member::begin(const op::Promote& op) {
   step(random_ms(random_, 5, 40), [this, op] {
     if (pg_.run() != PostgresModel::Run::kStandby || pg_.hung())
       return fail_op("not a running standby");
+    // node/timeline_gaps.cc: there is a history file of it.
+    if (pg_.data().max_timeline >= op.timeline.value) {
+      return fail_op(fmt::format("timeline {} has been used already", op.timeline.value));
+    }
     const auto process = agent_process_;
     const auto token = op_token_;
     pg_.promote(op, [this, op, process, token](uint32_t timeline) {

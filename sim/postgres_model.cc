@@ -35,6 +35,7 @@ void PostgresModel::begin_process(Run run) {
   run_ = run;
   orphans_ = false;
   was_standby_ = false;
+  by_hand_ = false;
   shutdown_record_written_ = false;
   shutdown_done_ = nullptr;
   flush_pending_ = false;
@@ -187,8 +188,10 @@ void PostgresModel::maybe_finish_shutdown() {
 
 WalRecord PostgresModel::append(WalKind kind, uint32_t bytes, uint64_t commit) {
   const uint64_t start = data_.end();
-  data_.wal.push_back(
-      WalRecord{fabric_.next_content++, commit, start, start + bytes, data_.timeline, kind});
+  const bool on_such =
+      !data_.wal.empty() && data_.wal.back().by_hand && data_.wal.back().timeline == data_.timeline;
+  data_.wal.push_back(WalRecord{fabric_.next_content++, commit, start, start + bytes,
+                                data_.timeline, kind, by_hand_ || on_such});
   return data_.wal.back();
 }
 
@@ -284,6 +287,7 @@ void PostgresModel::write_checkpoint() {
   append(WalKind::kCheckpoint, 120);
   flush_soon();
   data_.checkpoint_timeline = data_.timeline;
+  if (by_hand_) return;  // it writes less than a segment: its timeline's first is there
   // Recycles what no slot and no wal_keep_size holds.
   const uint64_t keep = fabric_.wal_keep_bytes;
   uint64_t oldest = data_.end() > kFirstLsn + keep ? data_.end() - keep : kFirstLsn;

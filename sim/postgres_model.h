@@ -107,6 +107,7 @@ class PostgresModel {
   bool isolated() const;
   // `enforced`: what the shell does to get that timeline; PostgreSQL itself takes the next unknown.
   void promote(const control::op::Promote& op, std::function<void(uint32_t timeline)> done);
+  void is_run_by_hand() { by_hand_ = true; }  // until its end
   void set_sync(std::vector<std::string> names, size_t count);
   void checkpoint(Done done);
   uint64_t write_marker(Done flushed);  // returns its end
@@ -216,6 +217,7 @@ class PostgresModel {
   Run run_ = Run::kDown;
   bool orphans_ = false;
   bool was_standby_ = false;  // while stopping
+  bool by_hand_ = false;
   ProcessId process_{};
   Done shutdown_done_;
 

@@ -20,6 +20,7 @@ struct WalRecord {
   uint64_t end = 0;
   uint32_t timeline = 0;
   WalKind kind = WalKind::kOther;
+  bool by_hand = false;  // written by a server that somebody promoted: nobody's history
 };
 
 // A line of a timeline history file: `timeline` was left at `end`.

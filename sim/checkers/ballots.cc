@@ -27,7 +27,9 @@ class Ballots : public Checker {
         world().count("ballots");
         if (!ballot || ballot->answers != leader_revision_) continue;
         const uint64_t end = m->pg().data().flushed_end();
-        if (end > ballot->position.lsn.value) grown(m->host(), end, *ballot);
+        const DataDirectory& d = m->pg().data();
+        const bool by_hand = d.flushed > 0 && d.wal[d.flushed - 1].by_hand;
+        if (end > ballot->position.lsn.value && !by_hand) grown(m->host(), end, *ballot);
         if (m->pg().receiver_streaming()) {
           world().violation("ballots",
                             fmt::format("{} ballots while its receiver streams", m->name().str()));
@@ -38,7 +40,7 @@ class Ballots : public Checker {
 
   void wal_durable(Endpoint host, const WalRecord& r, uint64_t) override {
     const auto& ballot = ballots_[static_cast<size_t>(host)];
-    if (!ballot || ballot->answers != leader_revision_ || truth_.runs_by_hand(host)) return;
+    if (!ballot || ballot->answers != leader_revision_ || r.by_hand) return;
     // Rewinding and cloning replace WAL; that is no acknowledgement.
     if (r.end > ballot->position.lsn.value) grown(host, r.end, *ballot);
   }

@@ -1,7 +1,14 @@
 // Invariant 3, by bytes: no two members hold different content at the same timeline and position,
 // no member appends to WAL that has diverged, and no timeline id is used twice.
+//
+// What a server wrote that somebody had promoted by hand is compared with nothing: standbys that
+// have it for their upstream stream that, too, until their agents know of another leader. It must
+// never be in the WAL of a member that is promoted for the cluster, unless somebody forced that,
+// nor with anybody who follows in the end, and nothing of the cluster's is appended to it.
+#include <algorithm>
 #include <map>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "sim/checkers/checker.h"
 
@@ -13,7 +20,7 @@ class WalIdentity : public Checker {
   using Checker::Checker;
 
   void wal_durable(Endpoint host, const WalRecord& r, uint64_t previous) override {
-    if (truth_.runs_by_hand(host)) return;
+    if (r.by_hand) return;
     const uint64_t system =
         member(host).pg().data().system_id;  // a second initdb is another cluster
     const auto [it, added] =
@@ -23,7 +30,7 @@ class WalIdentity : public Checker {
     if (it->second.id != r.id) {
       world().violation("wal_identity", fmt::format("hosts {} and {} hold different WAL at {}/{:X}",
                                                     it->second.host, host, r.timeline, r.start));
-    } else if (it->second.previous != previous) {
+    } else if (it->second.previous != previous && !streams_from_a_stray(host, r)) {
       world().violation("wal_identity",
                         fmt::format("host {} appended {}/{:X} to WAL that has diverged", host,
                                     r.timeline, r.start));
@@ -32,6 +39,7 @@ class WalIdentity : public Checker {
 
   void promoted(Endpoint host, uint32_t timeline, uint64_t) override {
     if (truth_.runs_by_hand(host)) return;
+    if (truth_.lawful(host, timeline)) look_for_what_is_by_hand(host, forced(timeline));
     const auto [it, added] = owner_.try_emplace(timeline, host);
     if (!added && !truth_.excused(host)) {
       world().violation("wal_identity",
@@ -40,13 +48,78 @@ class WalIdentity : public Checker {
     }
   }
 
+  void finish() override {
+    const Member* leader = truth_.leading();
+    if (leader == nullptr || truth_.parted) return;
+    for (const auto& m : truth_.members) {
+      if (m.get() != leader && !m->pg().receiver_streaming()) continue;  // not compared yet
+      look_for_what_is_by_hand(m->host(), false);
+      compare(*m, *leader);
+    }
+  }
+
  private:
+  // Its upstream is not the leader, and has promised nobody anything. What it holds of such a
+  // server is found when its agent looks for where its WAL ends, before it follows the leader.
+  bool streams_from_a_stray(Endpoint host, const WalRecord& r) {
+    const DataDirectory& d = member(host).pg().data();
+    const size_t i = d.index_at(r.start);
+    const auto upstream = member(host).pg().status().upstream;
+    const auto& leader = truth_.view().leader;
+    return i > 0 && d.wal[i - 1].by_hand && (!leader || upstream != leader->value.holder);
+  }
+
+  void compare(const Member& m, const Member& leader) {
+    const DataDirectory& theirs = leader.pg().data();
+    for (const WalRecord& r : m.pg().data().wal) {
+      const size_t i = theirs.index_at(r.start);
+      if (i == theirs.wal.size() || theirs.wal[i].id == r.id) continue;
+      return world().violation(
+          "wal_identity", fmt::format("{} follows, and holds {}/{:X} that {} does not",
+                                      m.name().str(), r.timeline, r.start, leader.name().str()));
+    }
+  }
+
+  void look_for_what_is_by_hand(Endpoint host, bool adopt) {
+    for (const WalRecord& r : member(host).pg().data().wal) {
+      if (!r.by_hand || adopted_.contains(r.id)) continue;
+      adopt = adopt || recorded(r);
+      if (!adopt) {
+        return world().violation(
+            "wal_identity", fmt::format("host {} holds {}/{:X}, which somebody wrote by hand", host,
+                                        r.timeline, r.start));
+      }
+      adopted_.insert(r.id);
+    }
+  }
+
+  // The elected leader was lost before it had recorded how its timeline began, or before it was
+  // promoted at all, and nobody contradicts the one who has a timeline of that id: ADR 0027, (a).
+  // It has all that was promised, which is durability's to check.
+  bool recorded(const WalRecord& first) {
+    const bool is = std::ranges::any_of(truth_.view().history, [&](const auto& epoch) {
+      return epoch.second.timeline.value == first.timeline &&
+             epoch.second.origin.at.value == first.start &&
+             !control::Origin{Lsn{first.start}, static_cast<uint32_t>(first.id)}.contradicts(
+                 epoch.second.origin);
+    });
+    if (is) world().count("exception.promoted_by_hand_to_what_nobody_had_recorded");
+    return is;
+  }
+
+  bool forced(uint32_t timeline) const {
+    return std::ranges::any_of(truth_.view().history, [&](const auto& epoch) {
+      return epoch.second.timeline.value == timeline && epoch.second.trigger == "forced";
+    });
+  }
+
   struct Content {
     uint64_t id;
     uint64_t previous;
     Endpoint host;
   };
   std::unordered_map<uint64_t, Content> content_;
+  std::unordered_set<uint64_t> adopted_;  // by hand, and then by force
   std::map<uint32_t, Endpoint> owner_{{1, -1}};
 };
 

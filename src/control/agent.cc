@@ -308,7 +308,9 @@ void Agent::Impl::on(event::Observed& e) {
   have_pg_ = true;
   // What is replayed is whole records on disk; what is received may end within one.
   const Position replayed{pg_.timeline, pg_.replay_lsn};
-  if (pg_.run == PgRun::kStandby && replayed.known() &&
+  const bool given_up = op_ && (std::holds_alternative<op::Rewind>(op_->op) ||
+                                std::holds_alternative<op::Clone>(op_->op));
+  if (pg_.run == PgRun::kStandby && replayed.known() && !given_up &&
       (replayed.timeline > local_.high_water.timeline ||
        (replayed.timeline == local_.high_water.timeline && replayed.lsn > local_.high_water.lsn))) {
     local_.high_water = replayed;

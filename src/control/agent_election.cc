@@ -9,6 +9,20 @@ constexpr Millis kSlowerBallots{80};       // ballots of live members come withi
 constexpr Millis kHandoverPatience{2000};  // the named successor goes first
 constexpr Millis kLookOften{60}, kLookOftenFor{3000};
 
+// The epoch that a member off the line is on: the one that reserved its timeline, unless somebody
+// else's promotion has the same id, or may have. 0: of none.
+Epoch epoch_of(const std::map<Epoch, HistoryRecord>& history, Timeline timeline,
+               const Origin& origin) {
+  Epoch found;
+  for (const auto& [epoch, h] : history) {
+    if (h.timeline != timeline) continue;
+    const bool known = h.origin.at != Lsn{} && origin.at != Lsn{};
+    const bool same = h.parent_epoch == Epoch{} || (known && !origin.contradicts(h.origin));
+    found = same ? epoch : Epoch{};
+  }
+  return found;
+}
+
 }  // namespace
 
 // The record is vacant or has expired.
@@ -190,10 +204,8 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
   if (unsafe_.reuse_timeline) timeline = Timeline{located_->timeline.value + 1};
   // A diverged member gets here only when forced: its parent is the epoch that reserved its
   // timeline.
-  Epoch parent = here ? line[here->segment].epoch : Epoch{};
-  for (const auto& [e, h] : view_->history) {
-    if (!here && h.timeline == located_->timeline) parent = e;
-  }
+  const Epoch parent = here ? line[here->segment].epoch
+                            : epoch_of(view_->history, located_->timeline, located_origin_);
 
   SyncRecord sync = sync_record();
   if (forced) sync.generations.clear();

@@ -332,15 +332,21 @@ void Agent::Impl::start_from_stopped(const LeaderRecord* leader) {
       if (!leader) {
         return set_phase(Phase::kStopped, "a rewind broke off: waiting for a leader to repeat it");
       }
+      if (local_.rewinding != leader->epoch) {
+        // Which line it was on is not known any more, and pg_rewind goes by timeline ids.
+        return clone(*leader, "an earlier rewind, from another leader, broke off");
+      }
       return resync(*leader, "an earlier rewind broke off");
     case DataDir::kReady:
       break;
   }
   // Alone first: where its WAL ends decides what comes next. A fresh copy is not consistent without
-  // its upstream; where starting alone fails, the leader's WAL may be what is missing.
-  const bool with_leader = leader &&
-                           (copied_ || (starts_failed_ % 2 == 1 && rewinds_tried_ == 0)) &&
-                           !upstream_of(leader->holder).host.empty();
+  // its upstream: that may be what is missing where one that nobody has seen running does not start
+  // alone. Any other might be on a line of its own, and stream by an id that only looks the same.
+  const bool never_ran = !local_.high_water.known() && local_.led_epoch == Epoch{};
+  const bool incomplete = never_ran && starts_failed_ % 2 == 1 && rewinds_tried_ == 0;
+  const bool with_leader =
+      leader && (copied_ || incomplete) && !upstream_of(leader->holder).host.empty();
   set_phase(Phase::kIsolated, with_leader ? "starting as a standby of the leader"
                                           : "starting alone to see where the WAL ends");
   // The guard may still hold the deadline of a record that an earlier agent of this member held.
@@ -363,7 +369,8 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
   const bool checked = (direct && pg_.receiver_streaming) || followed_epoch_ == leader.epoch;
   if (pg_.upstream == source && checked && !renamed_) {
     if (pg_.receiver_streaming) {
-      copied_ = false;
+      rewinds_tried_ = 0;
+      if (std::exchange(copied_, false)) persist({});  // never taken for a fresh copy again
       followed_epoch_ = leader.epoch;
     }
     const Nanos waited = now_ - not_streaming_since_;
@@ -408,6 +415,12 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
     return;
   }
   const auto namesake = std::ranges::find(line, located_->timeline, &Segment::timeline);
+  const HistoryRecord& oldest = view_->history.at(line.front().epoch);
+  if (namesake == line.end() && oldest.parent_epoch == Epoch{} && oldest.fork.known()) {
+    // From what its WAL parted is not known; pg_rewind would go by the ids of timelines.
+    return clone(leader, fmt::format("diverged: {} was forced to lead from a timeline of no epoch",
+                                     oldest.leader.str()));
+  }
   if (namesake != line.end() &&
       (located_->lsn < namesake->begin.at || located_origin_.contradicts(namesake->begin))) {
     // Promoted by somebody else. pg_rewind would see one timeline and keep what is not the same.
@@ -448,6 +461,7 @@ void Agent::Impl::resync(const LeaderRecord& leader, std::string why) {
   new_incarnation();
   local_.led_epoch = {};
   local_.high_water = {};
+  local_.rewinding = leader.epoch;
   copied_from_ = leader.epoch;
   note(LogLevel::kInfo, "rewinding", why, {{"source", upstream.member.str()}});
   persist([this, upstream] { replace_data(op::Rewind{upstream}); });
@@ -474,6 +488,7 @@ void Agent::Impl::replace_data(Op op) {
     return;
   }
   if (std::holds_alternative<op::Rewind>(op)) ++rewinds_tried_;
+  local_.high_water = {};  // a sample may have come since, of what is given up
   run(std::move(op));
 }
 
@@ -526,7 +541,6 @@ void Agent::Impl::op_done(const op::SetUpstream& o, const OpData&) {
 
 void Agent::Impl::op_done(const op::Rewind&, const OpData&) {
   note(LogLevel::kInfo, "rewound", "stands on the leader's line again");
-  rewinds_tried_ = 0;
   pg_.run = PgRun::kStopped;
   pg_.data = DataDir::kReady;
   copied_ = true;

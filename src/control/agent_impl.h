@@ -393,7 +393,7 @@ class Agent::Impl {
   int starts_failed_ = 0;                                         // of the standby, in a row
   MonoTime retry_at_{};
   int op_failures_ = 0;
-  int rewinds_tried_ = 0;  // since one succeeded; a start in between does not reset it
+  int rewinds_tried_ = 0;  // since it streamed; "no rewind required" is no success
   Millis sampling_{0};
   std::optional<Position> located_;  // end of WAL on disk; valid while the receiver stays stopped
   Origin located_origin_;            // of its timeline

@@ -64,6 +64,98 @@ TEST_F(AgentTest, ADirectoryThatSomebodyPromotedMeanwhileIsNotStartedInPlace) {
   EXPECT_NE(world.leader(), "");
 }
 
+// It has the id of the leader's timeline, and PostgreSQL lets it stream.
+TEST_F(AgentTest, OneThatDoesNotStartAloneIsNotStartedWithTheLeaderUnlessItIsAFreshCopy) {
+  start_three();
+  Member& n1 = world.at("n1");
+  kill_host(n1);
+  world.pass(8s);
+  ASSERT_NE(world.leader(), "n1");
+  n1.pg.timeline = n1.pg.checkpoint_timeline = Timeline{2};
+  n1.pg.flush_lsn = Lsn{world.view().history.at(Epoch{2}).fork.lsn.value - 1};
+  n1.starts_fail = 1;
+  n1.exited = false;
+  restart_agent(n1);
+  world.pass(10s);
+  EXPECT_TRUE(noted(n1, "cloned")) << dump(n1);
+}
+
+// Its WAL may be on a timeline of the other one's id by now, by which pg_rewind goes.
+TEST_F(AgentTest, ARewindThatBrokeOffIsRepeatedFromTheSameLeaderOnly) {
+  start_three();
+  Member& n3 = world.at("n3");
+  for (const uint64_t epoch : {1, 9}) {
+    n3.pg.run = PgRun::kStopped;
+    n3.pg.data = DataDir::kHalfRewound;
+    n3.disk.rewinding = Epoch{epoch};
+    n3.ops.clear();
+    restart_agent(n3);
+    world.pass(10s);
+    EXPECT_EQ(times(n3, "rewind"), epoch == 1 ? 1 : 0);
+    EXPECT_EQ(times(n3, "clone"), epoch == 1 ? 0 : 1);
+    EXPECT_EQ(n3.agent->phase(), Phase::kFollowing) << dump(n3);
+  }
+}
+
+// Its last checkpoint was on the leader's timeline, and it has a source that is not the leader.
+TEST_F(AgentTest, AMemberIsClonedWhenRewindsSucceedAndLeaveItDiverged) {
+  world.add("n1");
+  world.pass(1s);
+  world.add("n2");
+  Member& n3 = world.add("n3", {.replicatefrom = name("n2")});
+  world.pass(5s);
+  n3.pg.run = PgRun::kStopped;
+  n3.pg.timeline = Timeline{2};
+  n3.pg.flush_lsn.value += 500;
+  n3.pg.receiver_streaming = false;
+  n3.served = false;
+  n3.rewinds_do_nothing = true;
+  world.pass(3s);
+  EXPECT_EQ(times(n3, "rewind"), 2);
+  EXPECT_TRUE(noted(n3, "cloned")) << dump(n3);
+}
+
+// It would pass for damaged at the next election.
+TEST_F(AgentTest, WhatIsSeenWhileDataIsReplacedIsNotExpectedToBeThereAfterwards) {
+  start_three();
+  Member& n1 = world.at("n1");
+  kill_host(n1);
+  world.pass(8s);
+  ASSERT_NE(world.leader(), "n1");
+  n1.pg.timeline = n1.pg.checkpoint_timeline = Timeline{3};  // by hand
+  n1.pg.flush_lsn.value += 100000;
+  n1.pg.replay_lsn = n1.pg.flush_lsn;
+  n1.rewind_takes = 1s;
+  n1.exited = false;
+  restart_agent(n1);
+  world.pass(10s);
+  ASSERT_TRUE(noted(n1, "rewound")) << dump(n1);
+  EXPECT_EQ(n1.agent->local().high_water.timeline, Timeline{2});
+}
+
+// By its id that timeline is the lost leader's, whose WAL is not in it.
+TEST_F(AgentTest, WhoWasForcedToLeadFromATimelineOfNoEpochHasALineOfItsOwn) {
+  start_three();
+  kill_host(world.at("n1"));
+  world.pass(8s);
+  Member& lost = world.at(world.leader());
+  Member& other = world.at(lost.self == name("n2") ? "n3" : "n2");
+  const Origin real = world.view().history.at(Epoch{2}).origin;
+  kill_host(lost);
+  lost.origin = real;
+  other.origin = {Lsn{real.at.value - 8}, 99};
+  other.pg.flush_lsn.value += 100000;
+  const RequestRecord force{"f", RequestKind::kFailover, other.self, true, true, "test", "", ""};
+  world.apply({{}, {{Keys("test").request(), encode(force)}}});
+  world.pass(15s);
+  ASSERT_EQ(world.leader(), other.self.str()) << dump(other);
+  EXPECT_EQ(world.view().history.at(Epoch{3}).parent_epoch, Epoch{});
+  lost.exited = false;
+  restart_agent(lost);
+  world.pass(10s);
+  EXPECT_TRUE(noted(lost, "cloned")) << dump(lost);
+}
+
 TEST_F(AgentTest, TheOriginOfItsTimelineIsRecordedByALeaderWhoseAgentDiedBeforeItCould) {
   start_three();
   crash(world.at("n1"));

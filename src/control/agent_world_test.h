@@ -33,6 +33,7 @@ struct Member {
   std::vector<RequestId> unanswered{};  // commits while the store was away
   bool exited = false;
   bool rewinds_fail = false;
+  bool rewinds_do_nothing = false;  // "no rewind required"
   bool verify_fails = false;
   bool inits_fail = false;
   bool starts_hang = false;  // of isolated standbys: never consistent
@@ -49,6 +50,8 @@ struct Member {
   Nanos stop_takes{0};                        // of the receiver
   Nanos start_takes{0};                       // of a primary
   std::function<PgStatus(PgStatus)> shows{};  // what a sample makes of what there is
+  Nanos rewind_takes{0};
+  Origin origin{};  // of its timeline, where somebody else has promoted it
 
   int port = 5000;
   PeerReply last_reply{};
@@ -261,6 +264,7 @@ inline void Member::carry_out(const Effects& effects) {
         }
         const Nanos takes = std::holds_alternative<op::StopReceiver>(o.op)   ? stop_takes
                             : std::holds_alternative<op::StartPrimary>(o.op) ? start_takes
+                            : std::holds_alternative<op::Rewind>(o.op)       ? rewind_takes
                                                                              : Nanos{0};
         const auto finish = [this, o] {
           auto result = perform(o.op);
@@ -329,6 +333,7 @@ inline Result<OpData> Member::perform(const Op& op) {
     pg.upstream.reset();
     pg.receiver_streaming = false;
     data.position = {pg.timeline, pg.flush_lsn};
+    data.origin = origin;
   } else if (const auto* promote = std::get_if<op::Promote>(&op)) {
     data.origin = {pg.flush_lsn, promote->timeline.value};
     pg.run = PgRun::kPrimary;
@@ -357,6 +362,8 @@ inline Result<OpData> Member::perform(const Op& op) {
     }
     const Member& source = *world.members.at(rewind->source.member);
     pg.run = PgRun::kStopped;
+    pg.data = DataDir::kReady;
+    if (rewinds_do_nothing) return data;
     served = true;
     pg.timeline = source.pg.timeline;
     pg.flush_lsn = source.pg.flush_lsn;
@@ -364,6 +371,7 @@ inline Result<OpData> Member::perform(const Op& op) {
     if (clones_fail > 0 && clones_fail-- > 0) return fail(ErrorCode::kUnavailable, "no answer");
     const PgStatus source = world.server(clone->source.member);
     pg = PgStatus{};
+    served = true;
     pg.data = DataDir::kReady;
     pg.system_id = source.system_id;
     pg.timeline = source.timeline;

@@ -24,6 +24,7 @@ static void fields(auto& f, Of<LocalState> auto& s) {
   f.lsn("ledBegan", s.led_origin.at);
   f.number("ledBeganMark", s.led_origin.mark);
   f.position("highWater", s.high_water);
+  f.number("rewinding", s.rewinding.value);
   f.boolean("bootstrapping", s.bootstrapping);
   f.text("task", s.task);
   f.text("taskResult", s.task_result);

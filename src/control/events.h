@@ -210,6 +210,7 @@ struct LocalState {
   Position high_water;      // WAL known to be on disk here; a ballot below it is a lie of the disk
   std::string task;         // of the operators' tasks: the last one begun here ...
   std::string task_result;  // ... and how it ended; empty: it has not
+  Epoch rewinding;          // whose leader the directory was last rewound from, or was to be
   bool bootstrapping = false;  // initdb was begun and has not led to a cluster: may be wiped
   bool operator==(const LocalState&) const = default;
 };

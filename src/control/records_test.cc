@@ -116,8 +116,8 @@ TEST(RecordsTest, HistoryAndVotersAreReadBackInFull) {
   expect_same(RosterRecord{{name("n1"), name("n2")}}, decode_roster);
   expect_same(SeedRecord{3, name("n1"), Epoch{9}}, decode_seed);
   expect_same(RemovedRecord{"n3_z", "ann@db1"}, decode_removed);
-  LocalState s{"inc",    "store",      8,        Epoch{7}, 3,      12,
-               Epoch{6}, {Lsn{91}, 6}, at(4, 5), "t1",     "done", true};
+  LocalState s{"inc",        "store",  8,    Epoch{7}, 3,        12,  Epoch{6},
+               {Lsn{91}, 6}, at(4, 5), "t1", "done",   Epoch{5}, true};
   expect_same(s, decode_local_state);
   s.ballot_intent.reset();
   expect_same(s, decode_local_state);
