@@ -456,6 +456,12 @@ const ClusterConfig& Agent::Impl::config() const {
 
 std::string Agent::Impl::sync_name() const { return config_.name.str() + "_" + local_.incarnation; }
 
+bool Agent::Impl::is_sync_name(std::string_view name) const {
+  const std::string_view own = config_.name.str();
+  return name.size() == own.size() + 1 + local_.incarnation.size() && name.starts_with(own) &&
+         name[own.size()] == '_' && name.ends_with(local_.incarnation);
+}
+
 // A new name as a voter: what it promised under the old one it may not have any more.
 void Agent::Impl::new_incarnation() {
   // Over the old one and the revision: never repeats.
@@ -524,14 +530,19 @@ void Agent::Impl::describe(MemberRecord& m) const {
   m.epoch = view_->leader ? view_->leader->value.epoch : Epoch{};
   m.timeline = pg_.timeline;
   m.checkpoint_timeline = pg_.checkpoint_timeline;
-  m.upstream = pg_.run == PgRun::kStandby && pg_.upstream ? *pg_.upstream : NodeName();
+  const bool streams = pg_.run == PgRun::kStandby && pg_.upstream;
+  if (!streams) {
+    m.upstream = NodeName();
+  } else if (m.upstream != *pg_.upstream) {
+    m.upstream = *pg_.upstream;
+  }
   m.config_problem = parameters_problem_;
   m.task = local_.task;
   m.task_result = local_.task_result;
-  m.sync_name = sync_name();
+  if (!is_sync_name(m.sync_name)) m.sync_name = sync_name();
   m.system_id = pg_.system_id;
   m.pending_restart = pg_.pending_restart;
-  m.slots = pg_.slots;
+  if (m.slots != pg_.slots) m.slots = pg_.slots;
   m.disk_full = pg_.disk_full;
   m.restart_first = pg_.pending_restart && pg_.pending_lowers;
 }

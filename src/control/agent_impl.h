@@ -132,6 +132,7 @@ class Agent::Impl {
   const ClusterConfig& config() const;
   Upstream upstream_of(const NodeName& member) const;
   std::string sync_name() const;
+  bool is_sync_name(std::string_view name) const;
   bool txn_pending(TxnKind kind) const;
   bool pg_down() const { return pg_.run == PgRun::kStopped; }
   void new_incarnation();

@@ -9,7 +9,7 @@ namespace bascule::control {
 // With the copy that it had then. A new one, on an empty data directory, is a new member.
 bool Agent::Impl::removed_here() const {
   const auto found = view_->removed.find(config_.name);
-  return found != view_->removed.end() && !held_ && found->second.value.sync_name == sync_name() &&
+  return found != view_->removed.end() && !held_ && is_sync_name(found->second.value.sync_name) &&
          pg_.data != DataDir::kEmpty && pg_.data != DataDir::kHalfCloned;
 }
 

@@ -18,9 +18,9 @@ NodeName Agent::Impl::wanted_relay(const LeaderRecord& leader) const {
   if (!config().region_relays) return {};
   // Commits wait for members that stream from the leader itself: the relay has to be one that can
   // be waited for, and where they wait for several, nobody of these goes behind a relay.
-  MemberRecord self = draft_;
-  describe(self);
-  const bool votes = config().synchronous() && may_be_waited_for(self);
+  // As may_be_waited_for() says of its record, which would have to be made for that.
+  const bool votes = config().synchronous() && !config_.nofailover && !config_.tags.nosync &&
+                     pg_.disk_full != DiskFull::kWal;
   if (votes && config().sync_mode == SyncMode::kQuorum && config().sync_count > 1) return {};
   const NodeName relay =
       relay_of_region(*view_, leader, config_.region, [&](const MemberRecord& m) {
@@ -34,7 +34,7 @@ NodeName Agent::Impl::wanted_relay(const LeaderRecord& leader) const {
 bool Agent::Impl::is_recorded_voter() const {
   if (!view_->sync || view_->sync->value.generations.empty()) return false;
   const auto& voters = view_->sync->value.generations.back().voters;
-  return std::ranges::find(voters, sync_name()) != voters.end();
+  return std::ranges::any_of(voters, [this](const std::string& v) { return is_sync_name(v); });
 }
 
 // The leader, or a relay as long as that serves.

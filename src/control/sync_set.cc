@@ -24,11 +24,15 @@ void add_to(std::vector<std::string>& list, const std::vector<std::string>& more
   }
 }
 
+size_t quorum_of(size_t voters, size_t count, const UnsafeMutations& unsafe) {
+  const size_t q = voters == 0 ? 0 : voters - std::min(count, voters) + 1;
+  return unsafe.short_quorum ? std::min<size_t>(q, 1) : q;
+}
+
 Generation with_quorum(Epoch epoch, const Leader& leader, std::vector<std::string> voters,
                        size_t count, const UnsafeMutations& unsafe) {
   std::ranges::sort(voters);
-  size_t q = voters.empty() ? 0 : voters.size() - std::min(count, voters.size()) + 1;
-  if (unsafe.short_quorum) q = std::min<size_t>(q, 1);
+  const size_t q = quorum_of(voters.size(), count, unsafe);
   return {epoch, leader.name, leader.sync_name, std::move(voters), q};
 }
 
@@ -318,7 +322,9 @@ SyncStep SyncSet::plan(const SyncRecord& record, Epoch epoch, const Leader& self
                                : fmt::format("{} replaces {}", wanted_names(),
                                              fmt::join(setting_.names, ", ")));
   }
-  const bool recorded = *own == with_quorum(epoch, self, want.names, want.count, unsafe_);
+  const bool recorded = own->leader == self.name && own->leader_sync_name == self.sync_name &&
+                        own->voters == want.names &&
+                        own->quorum == quorum_of(want.names.size(), want.count, unsafe_);
   const bool must_confirm = (must_confirm_ || overridden_) && !confirmed();
   if (recorded && gens.size() == 1 && !must_confirm) return {};
   if (recorded && !must_confirm && !checkpointed_) {
