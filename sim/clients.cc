@@ -4,10 +4,12 @@
 
 namespace bascule::sim {
 
-Proxy::Proxy(Truth& truth, Observer& observer, Endpoint me, control::UnsafeMutations unsafe)
+Proxy::Proxy(Truth& truth, Observer& observer, Endpoint me, bool seldom,
+             control::UnsafeMutations unsafe)
     : truth_(truth),
       observer_(observer),
       me_(me),
+      seldom_(seldom),
       unsafe_(unsafe),
       random_(truth.world.stream(fmt::format("proxy {}", me))) {}
 
@@ -19,27 +21,53 @@ void Proxy::start() {
 }
 
 void Proxy::poll() {
-  if (reading_) return;
+  if (reading_) {
+    read_again_ = seldom_;
+    return;
+  }
   reading_ = true;
   const MonoTime begun = truth_.world.local(me_);
   truth_.store.read(me_, process_, [this, begun](const Result<SnapshotPtr>& read) {
     reading_ = false;
     if (read) seen(begun, *read);
+    if (std::exchange(read_again_, false)) return poll();
     poll_later();
   });
 }
 
 void Proxy::poll_later() {
+  if (seldom_) {
+    poll_at_ = truth_.world.now() + poll_every_;
+    if (!polling_) poll_at(poll_at_);
+    return;
+  }
   truth_.world.after(random_ms(random_, 250, 500), process_, [this, token = ++poll_token_] {
     if (token == poll_token_) poll();
   });
+}
+
+// One event, that is put off until no look has been for so long.
+void Proxy::poll_at(SimTime when) {
+  polling_ = true;
+  truth_.world.at(when, process_, [this] {
+    if (truth_.world.now() < poll_at_) return poll_at(poll_at_);
+    polling_ = false;
+    poll();
+  });
+}
+
+// Until the leader may have to be asked for its word.
+Nanos Proxy::ask_again() const {
+  if (!seldom_ || !route_) return Nanos{0};
+  const Nanos due = permit_until_ - route_->ttl * 35 / 100 - truth_.world.local(me_);
+  return std::clamp(due, Nanos{0}, millis(1000));  // the ttl may become shorter meanwhile
 }
 
 // The permit runs out and the store shows nothing new: in failsafe the leader itself says how long
 // it may be believed (control/lease.h).
 void Proxy::ask_leader() {
   World& world = truth_.world;
-  world.after(random_ms(random_, 200, 300), process_, [this] { ask_leader(); });
+  world.after(ask_again() + random_ms(random_, 200, 300), process_, [this] { ask_leader(); });
   const MonoTime asked = world.local(me_);
   if (!route_ || asked < permit_until_ - route_->ttl * 35 / 100) return;
   const auto it = std::ranges::find_if(
@@ -65,6 +93,9 @@ void Proxy::seen(MonoTime begun, const SnapshotPtr& snapshot) {
   const bool first = !std::exchange(read_before_, true);
   const control::SharedView decoded = truth_.decoded.of(snapshot);
   const control::ClusterView& view = *decoded;
+  if (seldom_ && view.config) {
+    poll_every_ = control::ClusterConfig::renew_every(view.config->value.ttl) * 3 / 2;
+  }
   if (view.leader_revision == 0 || view.leader_revision == leader_revision_) return;
   leader_revision_ = view.leader_revision;
   if (!view.leader || view.leader->value.vacant()) {
@@ -133,7 +164,8 @@ Clients::Clients(Truth& truth, Observer& observer, Workload workload,
       random_(truth.world.stream("clients")),
       cancels_(truth.world.stream("clients that cancel")) {
   for (int i = 0; i < kProxies; ++i) {
-    proxies_.push_back(std::make_unique<Proxy>(truth, observer, kFirstProxy + i, unsafe));
+    proxies_.push_back(
+        std::make_unique<Proxy>(truth, observer, kFirstProxy + i, workload.seldom, unsafe));
   }
 }
 

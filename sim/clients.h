@@ -15,11 +15,13 @@ struct Workload {
   Nanos think_high = millis(250);
   int clients_per_proxy = 2;
   int direct_clients = 1;
+  bool seldom = false;  // proxies look only as often as the program's do (cli/cluster_watch.cc)
 };
 
 class Proxy {
  public:
-  Proxy(Truth& truth, Observer& observer, Endpoint me, control::UnsafeMutations unsafe);
+  Proxy(Truth& truth, Observer& observer, Endpoint me, bool seldom,
+        control::UnsafeMutations unsafe);
   void start();
   // `done(true)`: acknowledged to the client. Never called if the outcome stays unknown: the
   // client's own time-out says so. Whom it was sent to, for a cancel; nullptr: to nobody.
@@ -28,6 +30,8 @@ class Proxy {
  private:
   void poll();
   void poll_later();
+  void poll_at(SimTime when);
+  Nanos ask_again() const;
   void seen(MonoTime begun, const SnapshotPtr& snapshot);
   bool permitted() const;
   void ask_leader();
@@ -35,11 +39,16 @@ class Proxy {
   Truth& truth_;
   Observer& observer_;
   Endpoint me_;
+  bool seldom_;
   control::UnsafeMutations unsafe_;
   Prng random_;
   ProcessId process_{};
   bool reading_ = false;
+  bool read_again_ = false;  // a hint came during a read
   uint64_t poll_token_ = 0;
+  SimTime poll_at_{};     // seldom: no earlier
+  bool polling_ = false;  // ... and an event waits for that
+  Nanos poll_every_ = millis(250);
   store::Revision leader_revision_ = 0;
   std::optional<control::LeaderRecord> route_;
   MonoTime permit_until_{};

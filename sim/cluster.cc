@@ -105,7 +105,7 @@ Plan draw_long_plan(uint64_t seed) {
   static constexpr Millis kTtls[] = {Millis(5000), Millis(10000), Millis(30000)};
   p.config.ttl = kTtls[r.below(std::size(kTtls))];
   p.fault_time = std::chrono::minutes(r.between(60, 300));
-  p.workload = Workload{millis(2000), millis(20000), 1, 1};
+  p.workload = Workload{millis(2000), millis(20000), 1, 1, true};
   p.shell.unchanged_sample = millis(1000);
   p.damage_store = false;
   p.by_hand = false;
@@ -174,6 +174,7 @@ Cluster::Cluster(const Plan& plan, bool tracing)
   store_.faults() = plan.store;
   fabric_.wal_keep_bytes = plan.wal_keep_bytes;
   fabric_.slow_reloads = plan.slow_reloads;
+  fabric_.calm = plan.profile == Profile::kLong;
   store_.on_applied = [this](const store::Txn& txn, store::Revision revision, Endpoint by) {
     if (world_.tracing()) {
       for (const store::Write& w : txn.writes) {

@@ -8,6 +8,10 @@ namespace bascule::sim {
 
 using namespace control;
 
+namespace {
+constexpr Nanos kSilence = millis(300);
+}
+
 Member::Member(World& world, StoreModel& store, Decoded& decoded, Fabric& fabric,
                Observer& observer, Endpoint host, AgentConfig config, UnsafeMutations unsafe)
     : world_(world),
@@ -112,7 +116,8 @@ void Member::carry_out_one(effect::CommitStore& e) {
 void Member::carry_out_one(effect::Persist& e) {
   Nanos takes = micros(
       random_.between(faults_.persist_low.count() / 1000, faults_.persist_high.count() / 1000));
-  if (pg_.disk().hung_until > world_.now()) takes += pg_.disk().hung_until - world_.now();
+  const SimTime hung_until = std::as_const(pg_).disk().hung_until;
+  if (hung_until > world_.now()) takes += hung_until - world_.now();
   world_.after(takes, agent_process_, [this, id = e.id, state = std::move(e.state)] {
     persisted_ = state;
     deliver(event::PersistDone{id});
@@ -165,13 +170,12 @@ Member::Glance Member::glance() const {
 
 void Member::sample(MonoTime begun, Nanos answer, uint64_t token) {
   if (token != sampling_token_) return;
-  Nanos hush = faults_.unchanged_sample;
-  // A leader takes a standby that it hears nothing of for silent (sync_degrade_after).
-  if (told_ && told_->run == PgRun::kPrimary) hush = std::min(hush, millis(300));
-  const bool told_lately = told_ && !told_->receiver_new && world_.now() - told_at_ < hush;
+  const Disk& disk = std::as_const(pg_).disk();
+  const bool told_lately =
+      told_ && !told_->receiver_new && world_.now() - told_at_ < faults_.unchanged_sample;
   const Glance now = glance();
-  const bool idle = now == told_glance_ && !running_op_ && pg_.disk().hung_until <= world_.now();
-  if (told_lately && idle) return sample_after(sampling_);  // most of a calm hour's events
+  const bool busy = running_op_ || disk.hung_until > world_.now();
+  if (told_lately && !busy && now == told_glance_) return rest();
   told_glance_ = now;
   PgStatus status = pg_.status();
   // The first log-in may fail (a loaded machine); until it succeeds nothing inside is seen.
@@ -191,7 +195,7 @@ void Member::sample(MonoTime begun, Nanos answer, uint64_t token) {
   status.sampled_at = begun;
   // A stopped server's sockets accept and never answer: the probe's deadline passes.
   if (pg_.hung()) answer = millis(500);
-  if (pg_.disk().hung_until <= world_.now() || status.run != PgRun::kPrimary) {
+  if (disk.hung_until <= world_.now() || status.run != PgRun::kPrimary) {
     write_probe_since_.reset();
   } else {
     if (!write_probe_since_) write_probe_since_ = begun;
@@ -199,14 +203,49 @@ void Member::sample(MonoTime begun, Nanos answer, uint64_t token) {
   }
   if (told_lately) {
     told_->sampled_at = begun;
-    if (*told_ == status) return sample_after(sampling_);
+    if (*told_ == status) return busy ? sample_after(sampling_) : rest();
   }
-  if (faults_.unchanged_sample > Nanos{0}) told_ = status;
+  tell(std::move(status), answer);
+}
+
+void Member::tell(PgStatus status, Nanos answer) {
+  // A primary's last look that showed nothing new is told before the first that does: how long a
+  // standby has been silent counts from there (sync_degrade_after).
+  std::optional<PgStatus> before;
+  if (faults_.unchanged_sample > Nanos{0}) {
+    if (told_ && told_->run == PgRun::kPrimary && world_.now() - told_at_ > kSilence) {
+      told_->sampled_at = status.sampled_at;
+      if (*told_ != status) before = std::move(told_);
+      if (before) before->sampled_at -= sampling_;
+    }
+    told_ = status;
+  }
   told_at_ = world_.now();
-  world_.after(answer, agent_process_, [this, token, status = std::move(status)]() mutable {
-    if (token != sampling_token_) return;
-    sample_after(sampling_);
-    deliver(event::Observed{std::move(status)});
+  world_.after(answer, agent_process_,
+               [this, token = sampling_token_, before = std::move(before),
+                status = std::move(status)]() mutable {
+                 if (token != sampling_token_) return;
+                 sample_after(sampling_);
+                 const bool quiet =
+                     !before || before->run != status.run || before->system_id != status.system_id;
+                 if (!quiet) deliver(event::Observed{*std::move(before)});
+                 deliver(event::Observed{std::move(status)});
+               });
+}
+
+// Looks that would show nothing new are left out: the next is when the server has done anything
+// (by World::events_of(), as it would have been seen at the next look), and when it is time to
+// tell.
+void Member::rest() {
+  if (!pg_.any_process() || logged_into_ != pg_.process()) return sample_after(sampling_);
+  const uint64_t token = ++sampling_token_;
+  const SimTime since = world_.now();
+  world_.at(told_at_ + faults_.unchanged_sample, agent_process_, [this, token] {
+    if (token == sampling_token_) sample_after(Nanos{0});
+  });
+  world_.when_disturbed(pg_.process(), [this, token, since] {
+    if (token != sampling_token_ || sampling_ == Nanos{0}) return;
+    sample_after(sampling_ - (world_.now() - since) % sampling_);
   });
 }
 

@@ -90,6 +90,8 @@ class Member {
   void arm_wakeup();
   void sample_after(Nanos delay);
   void sample(MonoTime begun, Nanos answer, uint64_t token);
+  void tell(control::PgStatus status, Nanos answer);
+  void rest();
 
   // guard
   void start_guard();

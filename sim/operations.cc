@@ -20,6 +20,7 @@ void Member::carry_out_one(effect::StartOp& e) {
     return;
   }
   running_op_ = std::move(e.op);
+  world_.disturb(pg_.process());
   running_id_ = e.id;
   ++op_token_;
   if (random_.chance(faults_.op_fails)) {

@@ -51,7 +51,7 @@ void PostgresModel::begin_process(Run run) {
   // Recovery reads, and syncs, what the page cache kept.
   make_durable(data_.wal.size());
   fabric_.observer.started(host_, data_);
-  world().after(millis(1000), process_, [this] { heartbeat(); });
+  world().after_quietly(millis(1000), process_, [this] { heartbeat(); });
 }
 
 void PostgresModel::start_primary(std::vector<std::string> sync, size_t count, Done done) {

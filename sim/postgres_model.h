@@ -63,6 +63,7 @@ struct Fabric {
   uint64_t wal_keep_bytes = 1 << 20;    // wal_keep_size
   double slow_reloads = 0.03;           // probability that one takes 0.1 to 2.5 s to take effect
   Nanos stream_timeout = millis(5000);  // wal_sender_timeout, wal_receiver_timeout
+  bool calm = false;  // a receiver does not tell every second what its upstream knows
 };
 
 class PostgresModel {
@@ -78,7 +79,10 @@ class PostgresModel {
 
   DataDirectory& data() { return data_; }
   const DataDirectory& data() const { return data_; }
-  Disk& disk() { return disk_; }
+  Disk& disk() {  // to change it
+    world().disturb(process_);
+    return disk_;
+  }
   const Disk& disk() const { return disk_; }
   Run run() const { return run_; }
   bool any_process() const { return run_ != Run::kDown || orphans_; }
@@ -198,6 +202,7 @@ class PostgresModel {
   void receive(uint64_t session, const std::vector<WalRecord>& records, uint64_t upstream_end);
   void replay();
   void send_reply();
+  bool reply_is_known(const PostgresModel& upstream) const;
   void relaunch_later();
   // streaming, upstream's side
   bool accept_standby(PostgresModel& standby, uint64_t session, const std::string& name,

@@ -231,5 +231,23 @@ TEST_F(PostgresModelTest, StandbyWithWalBeyondTheForkIsNotServed) {
   EXPECT_FALSE(pg(0).receiver_streaming());
 }
 
+TEST_F(PostgresModelTest, AReceiverInACalmClusterTellsAgainOnlyWhatItsUpstreamDoesNotKnow) {
+  fabric.calm = true;
+  start_primary({"a"});
+  start_standby(1, "a");
+  run(3000);
+  const uint64_t before = world.events_run();
+  run(10000);
+  EXPECT_LE(world.events_run() - before, 22u);  // heartbeats of two servers, no replies
+  const auto done = commit();
+  run(1);
+  world.cut(1, 0);
+  run(200);
+  EXPECT_FALSE(*done);
+  world.heal(1, 0);
+  run(1500);
+  EXPECT_TRUE(*done);
+}
+
 }  // namespace
 }  // namespace bascule::sim

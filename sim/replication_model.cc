@@ -165,6 +165,17 @@ void PostgresModel::send_reply() {
                });
 }
 
+// It would change nothing there: not even a waiter would go, nor a shutdown.
+bool PostgresModel::reply_is_known(const PostgresModel& upstream) const {
+  const auto sender = std::ranges::find(upstream.senders_, receiver_.session, &Sender::session);
+  const bool steady = upstream.run_ == Run::kPrimary || upstream.run_ == Run::kStandby;
+  if (sender == upstream.senders_.end() || !steady || !upstream.waiters_.empty()) return false;
+  const uint64_t applied = replayed_ == 0 ? 0 : data_.wal[replayed_ - 1].end;
+  const auto slot = upstream.data_.slots.find(control::slot_name(name_));
+  return sender->started && sender->flush == data_.flushed_end() && sender->replay == applied &&
+         (slot == upstream.data_.slots.end() || slot->second >= sender->flush);
+}
+
 // ---- the upstream's side ------------------------------------------------------------------------
 
 PostgresModel::Sender* PostgresModel::find_sender(uint64_t session) {
@@ -290,6 +301,7 @@ void PostgresModel::heartbeat() {
     if (!quiet) s.last_contact = now;
     if (gone(s.last_contact)) dead.push_back(s.session);
   }
+  if (!dead.empty()) world().disturb(process_);
   for (const uint64_t session : dead) drop_sender(session, true);
   if (receiver_.state == Receiver::State::kStreaming) {
     PostgresModel* upstream = fabric_.servers[static_cast<size_t>(receiver_.host)];
@@ -298,16 +310,19 @@ void PostgresModel::heartbeat() {
                        upstream->find_sender(receiver_.session) == nullptr || upstream->hung();
     if (!quiet) {
       receiver_.last_contact = now;
-      upstream_end_ = std::max(upstream_end_, upstream->data_.flushed_end());
+      const uint64_t end = upstream->data_.flushed_end();
+      if (end > upstream_end_) world().disturb(process_);
+      upstream_end_ = std::max(upstream_end_, end);
     }
     if (gone(receiver_.last_contact)) {
+      world().disturb(process_);
       drop_receiver(true);
       relaunch_later();
-    } else {
+    } else if (quiet || !fabric_.calm || !reply_is_known(*upstream)) {
       send_reply();
     }
   }
-  world().after(millis(1000), process_, [this] { heartbeat(); });
+  world().after_quietly(millis(1000), process_, [this] { heartbeat(); });
 }
 
 }  // namespace bascule::sim

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <ranges>
 #include <utility>
 
 namespace bascule::sim {
@@ -120,11 +121,21 @@ void StoreModel::commit(Endpoint from, ProcessId caller, store::Txn txn, TxnDone
 void StoreModel::write(const store::Txn& txn) {
   snapshot_.reset();
   ++revision_;
+  if (log_.size() == kRemembered) log_.pop_front();
+  Replaced& replaced = log_.emplace_back();
+  replaced.reserve(txn.writes.size());
   for (const store::Write& w : txn.writes) {
+    const auto it = entries_.find(w.key);
+    if (it == entries_.end()) {
+      replaced.push_back(store::Entry{w.key, {}, 0});
+      if (w.value) entries_.emplace(w.key, store::Entry{w.key, *w.value, revision_});
+      continue;
+    }
+    replaced.push_back(std::move(it->second));
     if (w.value) {
-      entries_[w.key] = store::Entry{w.key, *w.value, revision_};
+      it->second = store::Entry{w.key, *w.value, revision_};
     } else {
-      entries_.erase(w.key);
+      entries_.erase(it);
     }
   }
 }
@@ -137,7 +148,6 @@ store::TxnResult StoreModel::apply(const store::Txn& txn, Endpoint by) {
   }
   write(txn);
   world_.mix(revision_);
-  log_.push_back(txn);
   if (on_applied) on_applied(txn, revision_, by);
   notify();
   return store::TxnResult{store::TxnOutcome::kCommitted, revision_, {}};
@@ -175,15 +185,20 @@ void StoreModel::wipe() {
 }
 
 void StoreModel::rollback(size_t transactions) {
-  std::vector<store::Txn> log = std::move(log_);
-  log.resize(log.size() - std::min(transactions, log.size()));
-  log_.clear();
-  entries_.clear();
-  revision_ = 0;
   damaged_ = true;
   snapshot_.reset();
-  for (const store::Txn& txn : log) write(txn);
-  log_ = std::move(log);
+  for (; transactions > 0 && !log_.empty(); --transactions, --revision_) {
+    Replaced replaced = std::move(log_.back());
+    log_.pop_back();
+    for (store::Entry& e : replaced | std::views::reverse) {  // a key may be written twice
+      if (e.revision == 0) {
+        entries_.erase(e.key);
+      } else {
+        const std::string key = e.key;
+        entries_.insert_or_assign(key, std::move(e));
+      }
+    }
+  }
   notify();
 }
 

@@ -45,8 +45,9 @@ class StoreModel {
   StoreFaults& faults() { return faults_; }
   void set_outage(bool on) { outage_ = on; }
   bool outage() const { return outage_; }
-  void wipe();                               // empty, new identity
-  void rollback(size_t transactions);        // as of so many transactions ago, same identity
+  void wipe();  // empty, new identity
+  // As of so many transactions ago (256 at most), same identity.
+  void rollback(size_t transactions);
   bool damaged() const { return damaged_; }  // wiped or rolled back at any time
 
   // The truth, for checkers and operators.
@@ -94,7 +95,10 @@ class StoreModel {
   Prng random_;
   StoreFaults faults_;
   std::map<std::string, store::Entry> entries_;
-  std::vector<store::Txn> log_;  // what was applied, for rollback
+  // What each of the last transactions replaced, for rollback(); revision 0: nothing was there.
+  using Replaced = std::vector<store::Entry>;
+  static constexpr size_t kRemembered = 256;
+  std::deque<Replaced> log_;
   store::Revision revision_ = 0;
   std::string identity_ = "store-1";
   int identities_ = 1;

@@ -81,5 +81,17 @@ TEST_F(StoreModelTest, WipeChangesTheIdentityAndRollbackDoesNot) {
   EXPECT_EQ(model.snapshot()->identity, "store-2");
 }
 
+TEST_F(StoreModelTest, RollbackBringsBackWhatWasDeletedAndTakesAwayWhatWasNew) {
+  model.apply(put("old", "1", 0), 0);
+  model.apply({{}, {{"old", std::nullopt}, {"new", "2"}, {"new", "3"}}}, 0);
+  model.apply(put("new", "4", 2), 0);
+  model.rollback(2);
+  EXPECT_EQ(model.revision(), 1u);
+  ASSERT_NE(model.value("old"), nullptr);
+  EXPECT_EQ(*model.value("old"), "1");
+  EXPECT_EQ(model.revision_of("old"), 1u);
+  EXPECT_EQ(model.value("new"), nullptr);
+}
+
 }  // namespace
 }  // namespace bascule::sim

@@ -5,6 +5,10 @@
 
 namespace bascule::sim {
 
+namespace {
+constexpr size_t kChildren = 4;
+}
+
 MonoTime HostClock::local(SimTime t) const {
   const auto run = static_cast<int64_t>(static_cast<double>(t.count()) * rate);
   return MonoTime(Nanos(offset_ns + run - lost_ns));
@@ -46,8 +50,35 @@ void World::free_slot(uint32_t slot) {
 }
 
 void World::schedule(SimTime when, uint32_t slot) {
-  heap_.push_back(Key{std::max(when, now_), sequence_++, slot});
-  std::push_heap(heap_.begin(), heap_.end(), std::greater<>{});
+  const Key key{std::max(when, now_), sequence_++, slot};
+  size_t hole = heap_.size();
+  heap_.push_back(key);
+  while (hole > 0) {
+    const size_t parent = (hole - 1) / kChildren;
+    if (!(key < heap_[parent])) break;
+    heap_[hole] = heap_[parent];
+    hole = parent;
+  }
+  heap_[hole] = key;
+}
+
+void World::drop_first() {
+  const Key key = heap_.back();
+  heap_.pop_back();
+  const size_t size = heap_.size();
+  if (size == 0) return;
+  size_t hole = 0;
+  for (size_t child = 1; child < size; child = hole * kChildren + 1) {
+    size_t least = child;
+    const size_t end = std::min(child + kChildren, size);
+    while (++child < end) {
+      if (heap_[child] < heap_[least]) least = child;
+    }
+    if (!(heap_[least] < key)) break;
+    heap_[hole] = heap_[least];
+    hole = least;
+  }
+  heap_[hole] = key;
 }
 
 void World::at(SimTime when, ProcessId whose, InlineFunction&& run) {
@@ -58,8 +89,7 @@ bool World::run_until(SimTime end) {
   while (!heap_.empty() && violations_.empty()) {
     const Key key = heap_.front();
     if (key.at > end) break;
-    std::pop_heap(heap_.begin(), heap_.end(), std::greater<>{});
-    heap_.pop_back();
+    drop_first();
     now_ = key.at;
     if (!arrives(key.slot)) continue;
     Slot& slot = *slots_[key.slot];
@@ -68,7 +98,7 @@ bool World::run_until(SimTime end) {
       p.waiting.push_back(std::move(slot.run));
     } else {
       ++events_run_;
-      ++p.events;
+      if (slot.way != Way::kQuiet) disturb(slot.whose);
       mix(static_cast<uint64_t>(key.at.count()) ^ (static_cast<uint64_t>(slot.whose) << 48));
       slot.run();
     }
@@ -85,7 +115,7 @@ bool World::arrives(uint32_t slot) {
     free_slot(slot);
     return false;
   }
-  if (s.way == Way::kLocal) return true;
+  if (s.way == Way::kLocal || s.way == Way::kQuiet) return true;
   const bool cut = s.way == Way::kStreamAgain || links_[s.link].cuts > 0;
   if (cut) s.way == Way::kMessage ? free_slot(slot) : transmit(slot);
   return !cut;
@@ -99,16 +129,29 @@ ProcessId World::spawn(Endpoint host) {
 
 void World::kill(ProcessId id) {
   if (id == ProcessId::kWorld) return;
+  disturb(id);
   Process& p = processes_[static_cast<size_t>(id)];
   p.alive = false;
   p.waiting.clear();
 }
 
 void World::stop(ProcessId id) {
-  if (id != ProcessId::kWorld) processes_[static_cast<size_t>(id)].stopped = true;
+  if (id == ProcessId::kWorld) return;
+  disturb(id);
+  processes_[static_cast<size_t>(id)].stopped = true;
+}
+
+void World::disturb(ProcessId id) {
+  Process& p = processes_[static_cast<size_t>(id)];
+  ++p.events;
+  if (!p.disturbed) return;
+  InlineFunction run = std::move(p.disturbed);
+  p.disturbed.reset();
+  run();
 }
 
 void World::resume(ProcessId id) {
+  disturb(id);
   Process& p = processes_[static_cast<size_t>(id)];
   if (!p.stopped) return;
   p.stopped = false;

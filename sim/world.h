@@ -59,6 +59,10 @@ class World {
   void after(Nanos delay, ProcessId whose, InlineFunction&& run) {
     at(now_ + delay, whose, std::move(run));
   }
+  // For what changes nothing of the process, or says so by disturb().
+  void after_quietly(Nanos delay, ProcessId whose, InlineFunction&& run) {
+    schedule(now_ + delay, new_slot(whose, Way::kQuiet, 0, std::move(run)));
+  }
   // Runs events until `end` or until a violation; false if one was reported.
   bool run_until(SimTime end);
   uint64_t events_run() const { return events_run_; }
@@ -72,6 +76,12 @@ class World {
   bool stopped(ProcessId id) const { return processes_[static_cast<size_t>(id)].stopped; }
   // So many events it has had: as long as they are the same it has done nothing.
   uint64_t events_of(ProcessId id) const { return processes_[static_cast<size_t>(id)].events; }
+  // Runs once, at its next event that is not a quiet one, or when it is stopped, goes on or dies:
+  // just before that. One at a time.
+  void when_disturbed(ProcessId id, InlineFunction&& run) {
+    processes_[static_cast<size_t>(id)].disturbed = std::move(run);
+  }
+  void disturb(ProcessId id);  // as if it had had an event
   // Everything on the host waits; its clock goes on (suspend) or not (hypervisor pause).
   enum class FrozenClock { kRuns, kStops };
   void freeze(Endpoint host, FrozenClock clock);
@@ -132,7 +142,7 @@ class World {
 
  private:
   // How an event comes to its process: from within, or over a link that may be cut meanwhile.
-  enum class Way : uint8_t { kLocal, kMessage, kStream, kStreamAgain };
+  enum class Way : uint8_t { kLocal, kQuiet, kMessage, kStream, kStreamAgain };
   struct Slot {
     ProcessId whose{};
     Way way = Way::kLocal;
@@ -143,13 +153,14 @@ class World {
     SimTime at;
     uint64_t sequence;
     uint32_t slot;
-    bool operator>(const Key& o) const { return at != o.at ? at > o.at : sequence > o.sequence; }
+    bool operator<(const Key& o) const { return at != o.at ? at < o.at : sequence < o.sequence; }
   };
   struct Process {
     bool alive = true;
     bool stopped = false;
     Endpoint host = -1;
     uint64_t events = 0;
+    InlineFunction disturbed;
     std::vector<InlineFunction> waiting;
   };
   struct Frozen {
@@ -167,6 +178,7 @@ class World {
   }
   static_assert(kEndpoints * kEndpoints <= 256);  // Slot::link
   void schedule(SimTime when, uint32_t slot);
+  void drop_first();
   uint32_t new_slot(ProcessId whose, Way way, size_t link, InlineFunction&& run);
   void free_slot(uint32_t slot);
   void transmit(uint32_t slot);
@@ -183,7 +195,7 @@ class World {
   uint64_t events_run_ = 0;
   uint64_t hash_ = 0xcbf29ce484222325;
   bool tracing_ = false;
-  std::vector<Key> heap_;
+  std::vector<Key> heap_;                     // four children each: half as deep as a binary one
   std::vector<std::unique_ptr<Slot>> slots_;  // stay where they are while they run
   std::vector<uint32_t> free_slots_;
   std::vector<Process> processes_;

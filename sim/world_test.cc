@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace bascule::sim {
 namespace {
 
@@ -75,6 +77,44 @@ TEST(World, SameSeedGivesTheSameHashAndAnotherSeedAnother) {
   };
   EXPECT_EQ(run(7), run(7));
   EXPECT_NE(run(7), run(8));
+}
+
+TEST(World, ManyEventsRunInTheOrderOfTheirTimes) {
+  World world(1);
+  Prng random = world.stream("times");
+  std::vector<SimTime> ran;
+  for (int i = 0; i < 500; ++i) {
+    world.at(micros(random.between(1, 200)), ProcessId::kWorld, [&] {
+      ran.push_back(world.now());
+      if (ran.size() < 2000) {
+        world.after(micros(random.between(0, 90)), ProcessId::kWorld,
+                    [&] { ran.push_back(world.now()); });
+      }
+    });
+  }
+  world.run_until(millis(5));
+  EXPECT_EQ(ran.size(), 1000u);
+  EXPECT_TRUE(std::ranges::is_sorted(ran));
+}
+
+TEST(World, AQuietEventDisturbsNobodyAndAnyOtherOnce) {
+  World world(1);
+  const ProcessId process = world.spawn(0);
+  int disturbed = 0;
+  world.when_disturbed(process, [&] { ++disturbed; });
+  world.after_quietly(millis(1), process, [] {});
+  world.run_until(millis(2));
+  EXPECT_EQ(disturbed, 0);
+  world.after(millis(1), process, [] {});
+  world.after(millis(2), process, [] {});
+  world.run_until(millis(5));
+  EXPECT_EQ(disturbed, 1);
+  EXPECT_EQ(world.events_of(process), 2u);
+  for (const auto change : {&World::stop, &World::resume, &World::kill}) {
+    world.when_disturbed(process, [&] { ++disturbed; });
+    (world.*change)(process);
+  }
+  EXPECT_EQ(disturbed, 4);
 }
 
 }  // namespace
