@@ -34,7 +34,8 @@ void postmaster_killed_failover(Script& s) {
 
 void crash_loop(Script& s) {
   s.strikes("the postmaster is killed again and again");
-  for (int i = 0; i < 6 && (s.leader() == &s.primary() || s.leader() == nullptr); ++i) {
+  // Nobody is safe while the standbys wait for their next attempt to connect.
+  for (int i = 0; i < 15 && (s.leader() == &s.primary() || s.leader() == nullptr); ++i) {
     if (s.primary().pg().any_process()) kill_postmaster(s.primary());
     s.wait(millis(500), millis(4000));
   }

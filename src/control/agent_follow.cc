@@ -381,7 +381,8 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
       return;
     }
     // Not the record's phase: the leader may be waiting for this very standby.
-    if (leader_writes() && !pg_.receiver_streaming && waited > config().rejoin_timeout) {
+    const bool streams = pg_.receiver_streaming || pg_.receiver_new;
+    if (leader_writes() && !streams && waited > config().rejoin_timeout) {
       // On the line and yet not served: the WAL that it needs is gone. pg_rewind would not help.
       return clone(leader, fmt::format("could not stream from {} for {} s", leader.holder.str(),
                                        to_ms(waited) / 1000));
