@@ -326,8 +326,11 @@ void Member::begin(const op::Rewind& op) {
     fetch_from(source, random_ms(random_, 100, 2500), [this](PostgresModel& from) {
       const RewindOutcome outcome = pg_rewind(pg_.data(), from.data());
       if (outcome == RewindOutcome::kFailed) return fail_op("no common ancestor");
-      world_.count(outcome == RewindOutcome::kRewound ? "model.rewound"
-                                                      : "model.no_rewind_required");
+      if (outcome == RewindOutcome::kNotRequired) {
+        world_.count("model.no_rewind_required");
+        return fail_op("pg_rewind sees no divergence");
+      }
+      world_.count("model.rewound");
       finish_at({});
     });
   });

@@ -344,12 +344,14 @@ void Agent::Impl::finish_start() {
     }
   }
   if (held_for_ == HeldFor::kPromotion) {
-    record.flush_lsn = pg_.flush_lsn;  // what the primary before had is given up
+    // What the primary before had is given up. A sample may have shown nothing meanwhile.
+    record.flush_lsn = std::max(pg_.flush_lsn, held_->origin.at);
     end_request_by_take_over(record, extras);
   }
   leader_commit(std::move(record), std::move(extras), [this](TxnOutcome outcome) {
     if (outcome == TxnOutcome::kCommitted) {
       stage_ = Stage::kRunning;
+      crash_.clear();  // also where the start was reported as failed, and it runs all the same
       promotions_failed_ = 0;
       note(LogLevel::kInfo, "routed", "the record says writable: proxies may route here",
            {{"epoch", std::to_string(held_->record.epoch.value)}});

@@ -50,6 +50,39 @@ TEST_F(AgentTest, WhatWasRestoredGoesOnOnItsOwnTimeline) {
   }
 }
 
+TEST_F(AgentTest, AStartThatIsReportedAsFailedAndHasSucceededEndsTheRestart) {
+  world.config.on_disk_full = OnDiskFull::kStay;
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.primaries_seem_to_fail = true;
+  n1.pg.disk_full = DiskFull::kWal;  // tried until there is room
+  world.pass(100ms);
+  crash(n1);
+  world.pass(5s);
+  EXPECT_EQ(world.leader(), "n1") << dump(n1);
+  EXPECT_EQ(n1.agent->phase(), Phase::kLeading) << dump(n1);
+  const auto again =
+      std::ranges::count(n1.notes, std::string("restart in place"), &effect::Note::what);
+  EXPECT_EQ(again, 1);
+}
+
+// The next election goes by it; nothing at all would let anybody win.
+TEST_F(AgentTest, ANewLeadersRecordSaysWhereItBeganThoughNoSampleHasShownIt) {
+  world.config.sync_mode = SyncMode::kOff;
+  start_three();
+  for (auto& [n, m] : world.members) {
+    m->shows = [](PgStatus status) {
+      status.flush_lsn = {};
+      return status;
+    };
+  }
+  kill_host(world.at("n1"));
+  for (int i = 0; i < 300 && world.leader() == "n1"; ++i) world.pass(50ms);
+  ASSERT_NE(world.leader(), "");
+  const ClusterView v = world.view();
+  EXPECT_EQ(v.leader->value.flush_lsn, v.history.at(v.leader->value.epoch).fork.lsn);
+}
+
 TEST_F(AgentTest, CrashOfThePrimaryHandsOverToTheSynchronousStandbyAndItReturnsByRewind) {
   start_three();
   const std::string voter = world.view().sync->value.generations[0].voters[0];

@@ -36,9 +36,10 @@ struct Member {
   bool rewinds_do_nothing = false;  // "no rewind required"
   bool verify_fails = false;
   bool inits_fail = false;
-  bool starts_hang = false;  // of isolated standbys: never consistent
-  int starts_fail = 0;       // so many starts of a standby from now on
-  int primaries_fail = 0;    // likewise, as a primary
+  bool starts_hang = false;             // of isolated standbys: never consistent
+  int starts_fail = 0;                  // so many starts of a standby from now on
+  int primaries_fail = 0;               // likewise, as a primary
+  bool primaries_seem_to_fail = false;  // they start, and it is reported as a failure
   int clones_fail = 0;
   std::vector<std::string> ops{};              // carried out, by name
   std::vector<LeaderPhase> checkpointed_in{};  // what the record said at each checkpoint
@@ -318,6 +319,7 @@ inline Result<OpData> Member::perform(const Op& op) {
     if (primaries_fail > 0 && primaries_fail-- > 0) return fail(ErrorCode::kUnavailable, "no");
     pg.run = PgRun::kPrimary;
     pg.sync_standbys = start->sync_standbys;
+    if (primaries_seem_to_fail) return fail(ErrorCode::kTimeout, "not ready in time");
     data.position = {pg.timeline, pg.flush_lsn};
   } else if (const auto* standby = std::get_if<op::StartStandby>(&op)) {
     if (armed != MonoTime{} && world.now >= armed) {

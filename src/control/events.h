@@ -124,7 +124,8 @@ struct TerminateSenders {
   std::vector<std::string> names;
 };
 // pg_rewind from source, on a stopped or isolated standby: the shell stops it cleanly first. Leaves
-// PostgreSQL stopped, ready for StartStandby. A marker file persists "half-rewound" until done.
+// PostgreSQL stopped, ready for StartStandby. A marker file persists "half-rewound" until done. An
+// error, too, where pg_rewind sees no divergence: it judges by the ids of timelines.
 struct Rewind {
   Upstream source;
 };

@@ -54,13 +54,19 @@ Status rewind_from(OpContext& context, const control::Upstream& source) {
       {"-D", server.config().data_dir, "--source-server",
        server.remote_conninfo(source, "postgres"), "--progress", "--no-ensure-shutdown"},
       context.within(kRewindWithin), on_output);
-  const bool untouched = out && !out->ok() && !changing;
+  const bool unneeded =
+      out && out->ok() && out->output.find("no rewind required") != std::string::npos;
+  const bool untouched = unneeded || (out && !out->ok() && !changing);
   if (untouched) {
     // The source was not reachable, or there is no common history: the directory is as it was.
     if (auto done = server.unmark(Marker::kHalfRewound); !done) return done;
   }
   if (!out) return std::unexpected(out.error());
   if (!out->ok()) return fail(ErrorCode::kUnavailable, out->how() + ": " + out->output);
+  if (unneeded) {
+    return fail(ErrorCode::kConflict,
+                "pg_rewind goes by the ids of timelines and sees no divergence");
+  }
   // It copied the source's configuration over ours.
   if (auto done = server.write_configuration({}, nullptr); !done) return done;
   if (auto done = server.set_standby_signal(); !done) return done;

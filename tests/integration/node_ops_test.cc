@@ -426,6 +426,21 @@ TEST_F(NodeOps, ARewindFromAnUnreachableSourceLeavesTheDirectoryUsable) {
   EXPECT_EQ(world.sample(n1).data, control::DataDir::kReady);
 }
 
+// It goes by the ids of timelines, and who asks for it has seen more.
+TEST_F(NodeOps, ARewindThatSeesNoDivergenceIsAnErrorAndLeavesTheDirectoryUsable) {
+  auto& n1 = world.add("n1");
+  auto& n2 = world.add("n2");
+  ASSERT_DONE(world.run(n1, op::InitDb{}));
+  ASSERT_DONE(world.run(n1, op::StartPrimary{}));
+  ASSERT_DONE(world.run(n2, op::Clone{world.upstream(n1)}));
+  ASSERT_DONE(world.run(n2, op::StartStandby{world.upstream(n1)}));
+  const auto rewound = world.run(n2, op::Rewind{world.upstream(n1)});
+  ASSERT_FALSE(rewound);
+  EXPECT_EQ(rewound.error().code, ErrorCode::kConflict) << rewound.error().to_string();
+  EXPECT_EQ(world.sample(n2).data, control::DataDir::kReady);
+  ASSERT_DONE(world.run(n2, op::StartStandby{world.upstream(n1)}));
+}
+
 }  // namespace
 }  // namespace bascule::node
 

@@ -178,7 +178,9 @@ def test_command_line_works_through_the_api_of_a_daemon_with_a_token():
         wait_for(lambda: bascule("status", *admin, check=False).returncode == 0, 20, "the API answers over TLS")
 
         assert "the-admin" not in bascule("status", *viewer).stdout
-        assert json.loads(bascule("status", "--json", *viewer).stdout) == cluster.status()
+        # Each is a moment's: written anew every second.
+        wait_for(lambda: json.loads(bascule("status", "--json", *viewer).stdout) == cluster.status(), 10,
+                 "both ways show the same")
         assert bascule("status", "--api", url, "--token-file", str(tokens["admin"]), check=False).returncode != 0, \
             "a certificate that nobody vouches for"
         assert bascule("status", *base, check=False).returncode == 2, "without a token"
