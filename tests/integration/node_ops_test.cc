@@ -212,6 +212,7 @@ TEST_F(NodeOps, PromotionsToTheSameIdHaveDifferentOrigins) {
   ASSERT_DONE(first);
   EXPECT_EQ(first->origin, control::Origin{});
   ASSERT_DONE(world.run(n3, op::StopReceiver{}));
+  ASSERT_TRUE(world.sql(*n1, "CREATE TABLE lost ()"));  // beyond the fork: something to rewind
   ASSERT_DONE(world.run(*n1, op::Kill{}));
   const auto promoted = world.run(*n2, op::Promote{Timeline{2}, {}, {"bascule_n1"}});
   ASSERT_DONE(promoted);
