@@ -115,6 +115,19 @@ TEST_F(AgentTest, AMemberIsClonedWhenRewindsSucceedAndLeaveItDiverged) {
   EXPECT_TRUE(noted(n3, "cloned")) << dump(n3);
 }
 
+// Whether it has been served shows at the next look.
+TEST_F(AgentTest, AReceiverThatIsNewIsNotGivenUpForACopy) {
+  start_three();
+  Member& n2 = world.at("n2");
+  const long before = times(n2, "clone");
+  n2.shows = [](PgStatus status) {
+    status.receiver_new = std::exchange(status.receiver_streaming, false);
+    return status;
+  };
+  world.pass(world.config.rejoin_timeout + 5s);
+  EXPECT_EQ(times(n2, "clone"), before) << dump(n2);
+}
+
 // It would pass for damaged at the next election.
 TEST_F(AgentTest, WhatIsSeenWhileDataIsReplacedIsNotExpectedToBeThereAfterwards) {
   start_three();
