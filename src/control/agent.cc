@@ -420,6 +420,7 @@ void Agent::Impl::op_error(const Op& op, const Error& error) {
     reason_ = why_start_again() + ": " + error.message;
   } else if (std::holds_alternative<op::InitDb>(op) ||
              std::holds_alternative<op::StartPrimary>(op)) {
+    pg_.run = PgRun::kStarting;  // it may be under way all the same: killed before it is given up
     stand_down("start failed: " + error.message, Release::kYes);
   } else if (std::holds_alternative<op::CleanStop>(op) && phase_ == Phase::kHandingOver) {
     if (request_) finish_request(*request_, "failed: clean stop: " + error.message);

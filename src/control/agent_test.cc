@@ -66,6 +66,18 @@ TEST_F(AgentTest, AStartThatIsReportedAsFailedAndHasSucceededEndsTheRestart) {
   EXPECT_EQ(again, 1);
 }
 
+TEST_F(AgentTest, AStartThatIsReportedAsFailedIsKilledBeforeTheRecordIsGivenUp) {
+  world.config.on_crash = OnCrash::kRestart;
+  start_three();
+  Member& n1 = world.at("n1");
+  n1.primaries_seem_to_fail = true;
+  const long before = times(n1, "kill");
+  crash(n1);
+  world.pass(5s);
+  EXPECT_NE(world.leader(), "n1") << dump(n1);
+  EXPECT_EQ(times(n1, "kill"), before + 1);
+}
+
 // The next election goes by it; nothing at all would let anybody win.
 TEST_F(AgentTest, ANewLeadersRecordSaysWhereItBeganThoughNoSampleHasShownIt) {
   world.config.sync_mode = SyncMode::kOff;
