@@ -448,7 +448,8 @@ class Cluster:
         """As if the host had died, its kernel resetting the connections. It stays dead until
         release()."""
         self.hold(member)
-        for _ in range(5):  # what was forked between looking and killing
+        send(self.host_pids(member), signal.SIGSTOP)  # nothing is forked, and nobody answers, while the others die
+        for _ in range(5):  # what was forked between looking and stopping
             pids = self.host_pids(member)
             if not pids:
                 return

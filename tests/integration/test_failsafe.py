@@ -72,7 +72,8 @@ def test_04_all_processes_of_the_host_killed_early_takeover():
                 cluster.kill_host(old)
                 cluster.wait_primary(timeout=20, other_than=old, epoch_above=epoch)
                 ledger.wait_acks(50)
-            report = cluster.finish(ledger, "04 early", max_gap_ms=EARLY_GAP_MAX_MS, errors_by_client_max=1)
+            # One error, or a second from a server of the pool that was killed a moment later.
+            report = cluster.finish(ledger, "04 early", max_gap_ms=EARLY_GAP_MAX_MS, errors_by_client_max=2)
             gaps.append(report.gap_global_ms)
             cluster.query(cluster.primary(), "DROP TABLE ledger", database=cluster.info["database"])
             assert cluster.record(f"history/{epoch + 1:020}")["trigger"] == "early"
