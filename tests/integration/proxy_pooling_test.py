@@ -457,7 +457,8 @@ def test_cancel_hits_its_own_query_and_never_the_next_clients(make_proxy):
         time.sleep(0.002)
         c.cancel()
         first = codes(c.until_ready())
-        assert first in ("T D C Z(I)", "T E(57014) Z(I)", "E(57014) Z(I)")
+        # PostgreSQL heeds a cancel before the first row, and once more when it looks for a second one.
+        assert first in ("T D C Z(I)", "T D E(57014) Z(I)", "T E(57014) Z(I)", "E(57014) Z(I)")
         cancelled += "E" in first
         assert codes(d.until_ready()) == "T D C Z(I)"
     assert cancelled > 0
