@@ -9,7 +9,6 @@ for 2 s; the processors are kept busy. Prints one line of JSON; exit 1 if the pr
 row is missing. "fenced" counts how often the primary stopped itself for want of a renewal, and went on later.
 """
 import argparse
-import json
 import os
 import random
 import subprocess

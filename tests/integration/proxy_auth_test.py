@@ -1,7 +1,6 @@
 """Who may log in to the proxy: rules, lists, look-ups, methods, PROXY headers, unix sockets."""
 
 import os
-import pathlib
 import socket
 import struct
 import subprocess

@@ -8,7 +8,7 @@ import time
 import proxy_wire as pw
 import psycopg2
 import pytest
-from proxy_support import Postgres, free_port, make_template, proxies, run, temporary_root, wait_for
+from proxy_support import free_port, one_postgres, proxies, run, wait_for
 from proxy_test import in_thread
 from proxy_wire import codes, connect, query
 
@@ -17,11 +17,8 @@ CANCEL_REQUEST = b"\x00\x00\x00\x10\x04\xd2\x16\x2e"
 
 @pytest.fixture(scope="module")
 def server():
-    with temporary_root() as root:
-        server = Postgres(root, "a", make_template(root)).start()
-        server.query("create role painter")
+    with one_postgres("create role painter") as server:
         yield server
-        server.stop("immediate")
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import time
 import psycopg2
 import proxy_wire as pw
 import pytest
-from proxy_support import (PASSWORD, PG_BIN, Postgres, Proxy, make_template, proxies, run,
-                           temporary_root, wait_for)
+from proxy_support import PASSWORD, PG_BIN, Proxy, one_postgres, proxies, run, wait_for
 from proxy_test import in_thread
 
 # Of PgBouncer 1.25, in its order; ours may follow behind.
@@ -55,13 +54,9 @@ COLUMNS["servers"] = COLUMNS["sockets"] = COLUMNS["active_sockets"] = COLUMNS["c
 
 @pytest.fixture(scope="module")
 def server():
-    with temporary_root() as root:
-        server = Postgres(root, "a", make_template(root)).start()
-        server.query("create table t (id int primary key, note text)")
-        server.query("create database other")
-        server.query("create user watcher password 'w'")
+    with one_postgres("create table t (id int primary key, note text)", "create database other",
+                      "create user watcher password 'w'") as server:
         yield server
-        server.stop("immediate")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ it, and more is sent behind a COPY.
 
 import os
 import random
-import socket
 import struct
 import time
 
@@ -18,7 +17,7 @@ import psycopg2
 import pytest
 import proxy_wire as pw
 from proxy_wire import COPY_DONE, FLUSH, SYNC, bind, close, copy_data, describe, execute, parse, query
-from proxy_support import Postgres, Proxy, make_template, temporary_root, wait_for
+from proxy_support import Proxy, one_postgres, wait_for
 
 SEQUENCES = int(os.environ.get("DIFFERENTIAL_SEQUENCES", "150"))
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
@@ -267,12 +266,8 @@ def smallest(server, proxy, database, sequence, steps):
 
 @pytest.fixture(scope="module")
 def server():
-    with temporary_root() as root:
-        server = Postgres(root, "a", make_template(root)).start()
-        for database in ("direct", "session", "transaction"):
-            server.query(f"create database {database}")
+    with one_postgres(*(f"create database {name}" for name in ("direct", "session", "transaction"))) as server:
         yield server
-        server.stop("immediate")
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 import proxy_wire as pw
 from proxy_wire import SYNC, bind, codes, describe, execute, parse, query
-from proxy_support import Postgres, make_template, proxies, run, temporary_root, wait_for
+from proxy_support import one_postgres, proxies, run, wait_for
 
 RULES = ["durability=remote_apply;table=payments", "durability=off;table=logs", "durability=local;table=audit.visits"]
 LEVEL = "current_setting('synchronous_commit')"
@@ -27,14 +27,11 @@ create table logged_by_default (v int, w int default pay());
 
 @pytest.fixture(scope="module")
 def server():
-    with temporary_root() as root:
-        server = Postgres(root, "a", make_template(root)).start()
-        server.query("create table payments (v int); create table logs (v int); create table other (v int)")
-        server.query("create schema audit; create table audit.visits (v int); create table visits (v int)")
-        server.query("create function pay() returns int language sql as 'insert into payments values (1) returning v'")
-        server.query(LEADING)
+    with one_postgres("create table payments (v int); create table logs (v int); create table other (v int)",
+                      "create schema audit; create table audit.visits (v int); create table visits (v int)",
+                      "create function pay() returns int language sql as 'insert into payments values (1) returning v'",
+                      LEADING) as server:
         yield server
-        server.stop("immediate")
 
 
 @pytest.fixture(params=["transaction", "session"])

@@ -10,17 +10,14 @@ import time
 
 import psycopg2
 import pytest
-from proxy_support import (HARNESS, PASSWORD, PG_BIN, Postgres, Proxy, initialize_pgbench, make_template, run,
-                           temporary_root, wait_for)
+from proxy_support import HARNESS, PASSWORD, PG_BIN, Proxy, initialize_pgbench, one_postgres, run, wait_for
 
 
 @pytest.fixture(scope="module")
 def site():
-    with temporary_root() as root:
-        server = Postgres(root, "a", make_template(root)).start()
+    with one_postgres() as server:
         initialize_pgbench(server)
-        yield root, server
-        server.stop("immediate")
+        yield server.root, server
 
 
 @pytest.fixture

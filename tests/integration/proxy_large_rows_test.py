@@ -5,7 +5,7 @@ import struct
 
 import pytest
 from proxy_wire import SYNC, bind, codes, connect, describe, execute, parse, query
-from proxy_support import Postgres, make_template, proxies, temporary_root
+from proxy_support import one_postgres, proxies
 
 MEGABYTES = 1000
 SIZE = MEGABYTES * 1_000_000
@@ -14,10 +14,8 @@ MEMORY_KB_MAX = 8_000  # what it may grow by
 
 @pytest.fixture(scope="module")
 def server():
-    with temporary_root() as root:
-        server = Postgres(root, "a", make_template(root)).start()
+    with one_postgres() as server:
         yield server
-        server.stop("immediate")
 
 
 @pytest.fixture

@@ -10,18 +10,15 @@ import psycopg2
 import pytest
 import proxy_wire as pw
 from proxy_wire import SYNC, FLUSH, bind, close, codes, connect, describe, execute, parse, query
-from proxy_support import PASSWORD, Postgres, make_template, proxies, run, temporary_root, wait_for
+from proxy_support import PASSWORD, one_postgres, proxies, run, wait_for
 from proxy_test import in_thread, resident_kb
 
 
 @pytest.fixture(scope="module")
 def server():
-    with temporary_root() as root:
-        server = Postgres(root, "a", make_template(root)).start()
-        server.query("create table t (id int primary key, note text)")
-        server.query("create schema other; create table other.t (id text, more int)")
+    with one_postgres("create table t (id int primary key, note text)",
+                      "create schema other; create table other.t (id text, more int)") as server:
         yield server
-        server.stop("immediate")
 
 
 @pytest.fixture

@@ -5,15 +5,13 @@ import pytest
 import proxy_wire as pw
 from proxy_wire import FLUSH, SYNC, bind, close, codes, connect, describe, execute, parse, query
 from proxy_test import resident_kb
-from proxy_support import Postgres, Proxy, make_template, proxies, temporary_root, wait_for
+from proxy_support import Proxy, one_postgres, proxies, wait_for
 
 
 @pytest.fixture(scope="module")
 def server():
-    with temporary_root() as root:
-        server = Postgres(root, "a", make_template(root)).start()
+    with one_postgres() as server:
         yield server
-        server.stop("immediate")
 
 
 @pytest.fixture

@@ -240,3 +240,14 @@ def temporary_root():
         yield root
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def one_postgres(*statements):
+    """A server of its own in a directory of its own, that has run `statements`."""
+    with temporary_root() as root:
+        server = Postgres(root, "a", make_template(root)).start()
+        for sql in statements:
+            server.query(sql)
+        yield server
+        server.stop("immediate")

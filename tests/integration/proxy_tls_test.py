@@ -1,10 +1,6 @@
 """TLS of the proxy to clients and to servers, with libpq, openssl's library and PostgreSQL."""
 
-import contextlib
-import os
 import ssl
-import struct
-import subprocess
 import time
 
 import psycopg2

@@ -1,7 +1,6 @@
 """A new process takes over from a running proxy: nobody is refused, nobody is cut off."""
 
 import os
-import pathlib
 import signal
 import socket
 import subprocess
@@ -10,8 +9,7 @@ import time
 
 import psycopg2
 import pytest
-from proxy_support import (PASSWORD, PG_BIN, Postgres, free_port, initialize_pgbench, make_template, run,
-                           temporary_root, wait_for)
+from proxy_support import PASSWORD, PG_BIN, free_port, initialize_pgbench, one_postgres, run, wait_for
 
 BASCULE = os.environ.get("BASCULE", "build/dev/bascule")
 
@@ -77,11 +75,9 @@ proxy:
 
 @pytest.fixture(scope="module")
 def server():
-    with temporary_root() as root:
-        server = Postgres(root, "a", make_template(root)).start()
+    with one_postgres() as server:
         initialize_pgbench(server)
-        yield root, server
-        server.stop("immediate")
+        yield server.root, server
 
 
 @pytest.fixture
