@@ -284,8 +284,7 @@ void Agent::Impl::run(Op op) {
   const OpId id = next_id_++;
   if (std::holds_alternative<op::Kill>(op)) {
     kill_ = id;
-    replaced_data_ = op_ && (std::holds_alternative<op::Rewind>(op_->op) ||
-                             std::holds_alternative<op::Clone>(op_->op));
+    replaced_data_ = op_ && replaces_data(op_->op);
     op_.reset();  // it ends in an error that nobody waits for
   } else {
     op_ = RunningOp{id, op, now_};
@@ -308,8 +307,7 @@ void Agent::Impl::on(event::Observed& e) {
   have_pg_ = true;
   // What is replayed is whole records on disk; what is received may end within one.
   const Position replayed{pg_.timeline, pg_.replay_lsn};
-  const bool given_up = op_ && (std::holds_alternative<op::Rewind>(op_->op) ||
-                                std::holds_alternative<op::Clone>(op_->op));
+  const bool given_up = op_ && replaces_data(op_->op);
   if (pg_.run == PgRun::kStandby && replayed.known() && !given_up &&
       (replayed.timeline > local_.high_water.timeline ||
        (replayed.timeline == local_.high_water.timeline && replayed.lsn > local_.high_water.lsn))) {
@@ -406,9 +404,7 @@ void Agent::Impl::op_error(const Op& op, const Error& error) {
     const auto* copy = std::get_if<op::Clone>(&op);
     if (copy != nullptr && copy->from_replica) copies_avoided_until_ = now_ + kCopiesAvoided;
     // The incarnation is a new one already; a receiver that still runs has the old name.
-    if (std::holds_alternative<op::Rewind>(op) || std::holds_alternative<op::Clone>(op)) {
-      renamed_ = true;
-    }
+    if (replaces_data(op)) renamed_ = true;
     return;
   }
   if (leads_standbys()) {

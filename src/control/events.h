@@ -142,6 +142,10 @@ using Op = std::variant<op::InitDb, op::StartPrimary, op::StartStandby, op::SetU
                         op::VerifyReceived, op::SetSync, op::EnsureSlots, op::TerminateSenders,
                         op::Rewind, op::Clone, op::Reload>;
 std::string_view op_name(const Op& op);
+// The WAL that the data directory held before is given up with it.
+inline bool replaces_data(const Op& op) {
+  return std::holds_alternative<op::Rewind>(op) || std::holds_alternative<op::Clone>(op);
+}
 
 struct OpData {
   Position position{};     // as the operation's comment says
