@@ -29,6 +29,18 @@ bool Truth::lawful(Endpoint host, uint32_t timeline) const {
          leader->value.holder == members[static_cast<size_t>(host)]->name();
 }
 
+bool Truth::forced(uint32_t timeline) const {
+  return std::ranges::any_of(view().history, [&](const auto& epoch) {
+    return epoch.second.timeline.value == timeline && epoch.second.trigger == "forced";
+  });
+}
+
+bool Truth::forced_since(uint32_t timeline) const {
+  return std::ranges::any_of(view().history, [&](const auto& epoch) {
+    return epoch.second.timeline.value > timeline && epoch.second.trigger == "forced";
+  });
+}
+
 bool Truth::bound_until(Member& leader, MonoTime deadline) const {
   const auto bound = [&](const NodeName& name) {
     for (const auto& m : members) {

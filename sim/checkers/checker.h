@@ -65,6 +65,9 @@ struct Truth {
   bool parted = false;
   // The store says that this member leads, on this timeline.
   bool lawful(Endpoint host, uint32_t timeline) const;
+  // Somebody forced the take-over that began this timeline: what it lacks was given up.
+  bool forced(uint32_t timeline) const;
+  bool forced_since(uint32_t timeline) const;  // that of a later timeline
   // Of the cluster that the store knows; 0: none has been declared. An initdb that was given up
   // before it was is another cluster: nobody is told of it, though it accepts connections.
   uint64_t system_id() const;

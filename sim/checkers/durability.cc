@@ -37,12 +37,16 @@ class Durability : public Checker {
     world().count(release.by == Release::By::kStandby ? "commits.released_by_standby"
                                                       : "commits.released_alone");
     if (release.by == Release::By::kStandby && promised(host) && r.timeline < newest_timeline_ &&
-        !in_newest_.contains(r.commit) && !truth_.excused(host)) {
+        !in_newest_.contains(r.commit) && !truth_.forced_since(r.timeline) &&
+        !truth_.excused(host)) {
       return lost(Released{r, host, release, world().now()}, newest_timeline_);
     }
     // Too late, of a line that is over: whether it may be is for one_writer to say (a frozen
     // guest's direct clients). Nobody was promised that the new line has it.
-    if (release.by != Release::By::kStandby && r.timeline < newest_timeline_) return;
+    if (r.timeline < newest_timeline_ &&
+        (release.by != Release::By::kStandby || truth_.forced_since(r.timeline))) {
+      return;
+    }
     const uint64_t system = member(host).pg().data().system_id;
     released_.push_back(
         Released{r, host, release, world().now(), system, system == truth_.system_id()});
@@ -92,7 +96,7 @@ class Durability : public Checker {
       released_.clear();
       return;
     }
-    if (forced(timeline)) {
+    if (truth_.forced(timeline)) {
       world().count("promotions.forced");
       released_.clear();
       return;
@@ -192,12 +196,6 @@ class Durability : public Checker {
       if (d.timeline == timeline && !d.ancestors.empty()) return d.ancestors.back().timeline;
     }
     return 0;
-  }
-
-  bool forced(uint32_t timeline) const {
-    return std::ranges::any_of(truth_.view().history, [&](const auto& epoch) {
-      return epoch.second.timeline.value == timeline && epoch.second.trigger == "forced";
-    });
   }
 
   void lost(const Released& r, uint32_t timeline) {

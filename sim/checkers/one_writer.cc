@@ -33,7 +33,8 @@ class OneWriter : public Checker {
       world().count("exception.late_but_true");
       return;
     }
-    if (!synchronous) {
+    // What somebody forced gave up is promised to nobody, whatever a standby had of it.
+    if (!synchronous || truth_.forced_since(r.timeline)) {
       // Proxies answer for their own clients: they check the permit. A direct client of a guest
       // that was frozen is the documented exception (control-plane.md, Timing).
       if (!is_direct(r.commit)) return;

@@ -39,7 +39,7 @@ class WalIdentity : public Checker {
 
   void promoted(Endpoint host, uint32_t timeline, uint64_t) override {
     if (truth_.runs_by_hand(host)) return;
-    if (truth_.lawful(host, timeline)) look_for_what_is_by_hand(host, forced(timeline));
+    if (truth_.lawful(host, timeline)) look_for_what_is_by_hand(host, truth_.forced(timeline));
     const auto [it, added] = owner_.try_emplace(timeline, host);
     if (!added && !truth_.excused(host)) {
       world().violation("wal_identity",
@@ -105,12 +105,6 @@ class WalIdentity : public Checker {
     });
     if (is) world().count("exception.promoted_by_hand_to_what_nobody_had_recorded");
     return is;
-  }
-
-  bool forced(uint32_t timeline) const {
-    return std::ranges::any_of(truth_.view().history, [&](const auto& epoch) {
-      return epoch.second.timeline.value == timeline && epoch.second.trigger == "forced";
-    });
   }
 
   struct Content {
