@@ -7,6 +7,7 @@
 // nor with anybody who follows in the end, and nothing of the cluster's is appended to it.
 #include <algorithm>
 #include <map>
+#include <set>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -30,7 +31,9 @@ class WalIdentity : public Checker {
     if (it->second.id != r.id) {
       world().violation("wal_identity", fmt::format("hosts {} and {} hold different WAL at {}/{:X}",
                                                     it->second.host, host, r.timeline, r.start));
-    } else if (it->second.previous != previous && !streams_from_a_stray(host, r)) {
+    } else if (it->second.previous != previous && streams_from_a_stray(host, r)) {
+      if (member(host).agent() == nullptr) pass_over(host, r);
+    } else if (it->second.previous != previous) {
       world().violation("wal_identity",
                         fmt::format("host {} appended {}/{:X} to WAL that has diverged", host,
                                     r.timeline, r.start));
@@ -51,6 +54,7 @@ class WalIdentity : public Checker {
   void finish() override {
     const Member* leader = truth_.leading();
     if (leader == nullptr || truth_.parted) return;
+    adopted_.insert(passed_over_.begin(), passed_over_.end());
     for (const auto& m : truth_.members) {
       if (m.get() != leader && !m->pg().receiver_streaming()) continue;  // not compared yet
       look_for_what_is_by_hand(m->host(), false);
@@ -69,11 +73,23 @@ class WalIdentity : public Checker {
     return i > 0 && d.wal[i - 1].by_hand && (!leader || upstream != leader->value.holder);
   }
 
+  // While no agent was there its upstream was promoted by hand, and then joined the cluster again.
+  // PostgreSQL does not replay beyond that ("incorrect prev-link"); this model does. Nobody may be
+  // elected with it.
+  void pass_over(Endpoint host, const WalRecord& r) {
+    world().count("exception.streamed_on_after_wal_by_hand");
+    const DataDirectory& d = member(host).pg().data();
+    for (size_t i = d.index_at(r.start); i > 0 && d.wal[i - 1].by_hand; --i) {
+      passed_over_.insert(d.wal[i - 1].id);
+    }
+  }
+
   void compare(const Member& m, const Member& leader) {
     const DataDirectory& theirs = leader.pg().data();
     for (const WalRecord& r : m.pg().data().wal) {
       const size_t i = theirs.index_at(r.start);
       if (i == theirs.wal.size() || theirs.wal[i].id == r.id) continue;
+      if (passed_over_.contains(r.id) || passed_over_.contains(theirs.wal[i].id)) continue;
       return world().violation(
           "wal_identity", fmt::format("{} follows, and holds {}/{:X} that {} does not",
                                       m.name().str(), r.timeline, r.start, leader.name().str()));
@@ -114,6 +130,7 @@ class WalIdentity : public Checker {
   };
   std::unordered_map<uint64_t, Content> content_;
   std::unordered_set<uint64_t> adopted_;  // by hand, and then by force
+  std::set<uint64_t> passed_over_;        // by hand, see pass_over()
   std::map<uint32_t, Endpoint> owner_{{1, -1}};
 };
 

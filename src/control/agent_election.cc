@@ -364,6 +364,7 @@ void Agent::Impl::op_done(const op::StopReceiver&, const OpData& data) {
     return;
   }
   located_ = data.position;
+  located_at_ = now_;
   located_origin_ = data.origin;
 }
 

@@ -365,8 +365,10 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
     reason_ = fmt::format("{} has not published its address yet", source.str());
     return;
   }
-  // The same holder may have come back on another line: what streams has been let in by it.
-  const bool checked = (direct && pg_.receiver_streaming) || followed_epoch_ == leader.epoch;
+  // The same holder may have come back on another line: what streams has been let in by it. Not so
+  // by somebody who was promoted by hand: before there is more behind it, it is looked at.
+  const bool streams_on = (direct && pg_.receiver_streaming) || followed_epoch_ == leader.epoch;
+  const bool checked = streams_on && !is_beyond(pg_.timeline, leader);
   if (pg_.upstream == source && checked && !renamed_) {
     if (pg_.receiver_streaming) {
       rewinds_tried_ = 0;
@@ -415,6 +417,12 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
     run(op::SetUpstream{upstream});
     return;
   }
+  if (is_beyond(located_->timeline, leader) && leader_written_after_ < located_at_) {
+    // A later epoch's, by a view that is old, or that of a leader who was promoted by hand.
+    return set_phase(Phase::kIsolated,
+                     fmt::format("timeline {} is of no epoch yet: waiting for {} to renew",
+                                 located_->timeline.value, leader.holder.str()));
+  }
   const auto namesake = std::ranges::find(line, located_->timeline, &Segment::timeline);
   const HistoryRecord& oldest = view_->history.at(line.front().epoch);
   if (namesake == line.end() && oldest.parent_epoch == Epoch{} && oldest.fork.known()) {
@@ -430,6 +438,12 @@ void Agent::Impl::rejoin_running(const LeaderRecord& leader) {
   }
   resync(leader, fmt::format("diverged: {} is beyond the fork of epoch {}", located_->to_string(),
                              leader.epoch.value));
+}
+
+// On a timeline that by what is known here nobody has begun yet.
+bool Agent::Impl::is_beyond(Timeline timeline, const LeaderRecord& leader) const {
+  return leader.timeline != Timeline{} && timeline > leader.timeline &&
+         !following_epoch(leader.epoch);
 }
 
 void Agent::Impl::locate(std::string why) {

@@ -248,6 +248,7 @@ class Agent::Impl {
   bool follows_another() const { return config().standby_cluster.has_value(); }
   bool leads_standbys() const { return held_ && held_for_ == HeldFor::kFollowing; }
   bool following_epoch(Epoch epoch) const;
+  bool is_beyond(Timeline timeline, const LeaderRecord& leader) const;
   Upstream followed() const;
   void lead_following();
   void start_following();
@@ -397,7 +398,8 @@ class Agent::Impl {
   int rewinds_tried_ = 0;  // since it streamed; "no rewind required" is no success
   Millis sampling_{0};
   std::optional<Position> located_;  // end of WAL on disk; valid while the receiver stays stopped
-  Origin located_origin_;            // of its timeline
+  MonoTime located_at_{};
+  Origin located_origin_;  // of its timeline
   MonoTime not_streaming_since_{};
   MonoTime observed_at_{};
   MonoTime hung_since_{};

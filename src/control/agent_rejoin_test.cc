@@ -115,6 +115,24 @@ TEST_F(AgentTest, AMemberIsClonedWhenRewindsSucceedAndLeaveItDiverged) {
   EXPECT_TRUE(noted(n3, "cloned")) << dump(n3);
 }
 
+// Its agent knows nothing new of the store, and its upstream was promoted by hand. Streaming on, it
+// would come to the real line by its upstream's rejoin, with what it has from there in the middle.
+TEST_F(AgentTest, AStandbyLedBeyondEveryEpochIsTakenOffAndWaitsForALeaderThatRenews) {
+  start_three();
+  Member& n2 = world.at("n2");
+  world.store_answers = false;
+  n2.served = false;
+  n2.pg.timeline = Timeline{2};
+  const long rewinds = times(n2, "rewind");
+  world.pass(2s);
+  EXPECT_EQ(n2.agent->phase(), Phase::kIsolated) << dump(n2);
+  EXPECT_EQ(times(n2, "rewind"), rewinds);
+  world.store_answers = n2.served = true;
+  world.pass(3s);
+  EXPECT_EQ(times(n2, "rewind"), rewinds + 1) << dump(n2);
+  EXPECT_EQ(n2.agent->phase(), Phase::kFollowing) << dump(n2);
+}
+
 // Whether it has been served shows at the next look.
 TEST_F(AgentTest, AReceiverThatIsNewIsNotGivenUpForACopy) {
   start_three();
