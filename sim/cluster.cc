@@ -231,6 +231,10 @@ Cluster::Cluster(const Plan& plan, bool tracing)
   };
   if (plan.follows) followed_ = std::make_unique<Followed>(fabric_);
   clients_ = std::make_unique<Clients>(truth_, observers_, plan.workload, plan.unsafe);
+  if (!plan.consumer.on) return;
+  observers_.checkers.push_back(make_consumers(truth_));
+  consumer_ = std::make_unique<FailoverSlot>(truth_, observers_, plan.consumer);
+  fabric_.consumer = consumer_.get();
 }
 
 Cluster::~Cluster() = default;
@@ -241,6 +245,7 @@ void Cluster::boot() {
     world_.after(random_ms(r, 0, 800), ProcessId::kWorld, [member = m.get()] { member->boot(); });
   }
   clients_->start();
+  if (consumer_) consumer_->start();
   if (!followed_) return;
   std::vector<NodeName> names;
   for (const auto& m : members_) names.push_back(m->name());

@@ -8,6 +8,7 @@
 
 #include "sim/checkers/checker.h"
 #include "sim/clients.h"
+#include "sim/failover_slot.h"
 #include "sim/followed.h"
 
 namespace bascule::sim {
@@ -37,8 +38,9 @@ struct Plan {
   std::string may_not_lead{};        // nofailover; its name
   double clock_error = 0;            // each host's rate is 1 +- this at most
   bool damage_store = false;
-  bool by_hand = false;  // somebody promotes a member's directory behind its agent's back
-  bool follows = false;  // it begins as a standby cluster, and is promoted at some time
+  bool by_hand = false;     // somebody promotes a member's directory behind its agent's back
+  ConsumerPlan consumer{};  // of a failover slot
+  bool follows = false;     // it begins as a standby cluster, and is promoted at some time
   control::UnsafeMutations unsafe;
   std::vector<std::string> only_checkers;  // empty: all
 };
@@ -88,6 +90,7 @@ class Cluster {
   Fabric& fabric() { return fabric_; }
   Truth& truth() { return truth_; }
   Clients& clients() { return *clients_; }
+  FailoverSlot* consumer() { return consumer_.get(); }
   const Plan& plan() const { return plan_; }
   const control::Keys& keys() const { return keys_; }
   std::vector<std::unique_ptr<Member>>& members() { return members_; }
@@ -112,6 +115,7 @@ class Cluster {
   std::vector<std::unique_ptr<Member>> members_;
   Truth truth_;
   std::unique_ptr<Followed> followed_;
+  std::unique_ptr<FailoverSlot> consumer_;
   std::unique_ptr<Clients> clients_;
   int requests_ = 0;
 };

@@ -15,6 +15,11 @@ class Observer : public PostgresObserver {
 
   virtual void store_applied(const store::Txn&, store::Revision, Endpoint /*by*/) {}
   virtual void proxy_forwarded(Endpoint /*proxy*/, const WalRecord&, Epoch /*of the route*/) {}
+  // The consumer of a failover slot: everything that ends beyond `from`; each commit that reached
+  // it.
+  virtual void consumer_asked(Endpoint, uint64_t /*from*/) {}
+  virtual void consumer_slot_made(Endpoint, uint64_t /*what ends beyond is kept*/) {}
+  virtual void consumer_sent(Endpoint, const WalRecord&) {}
   virtual void operation_begun(Member&, const control::Op&) {}
   virtual void operation_done(Member&, const control::Op&, const Result<control::OpData>&) {}
   virtual void guard_armed(Member&, MonoTime /*deadline*/) {}

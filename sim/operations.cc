@@ -1,6 +1,7 @@
 // The shell's operations on PostgreSQL, as control/events.h promises them.
 #include <algorithm>
 
+#include "sim/failover_slot.h"
 #include "sim/member.h"
 
 namespace bascule::sim {
@@ -286,6 +287,7 @@ void Member::begin(const op::EnsureSlots& op) {
   step(random_ms(random_, 2, 30), [this, op] {
     if (!pg_.any_process() || pg_.hung()) return fail_op("no connection");
     pg_.ensure_slots(op.slots, op.drop);
+    if (fabric_.consumer != nullptr) fabric_.consumer->ensured(host_, op);
     finish_at({});
   });
 }

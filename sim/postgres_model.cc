@@ -48,6 +48,8 @@ void PostgresModel::begin_process(Run run) {
   receiver_ = Receiver{};
   data_.clean = false;
   max_connections_ = max_connections_set_;
+  data_.drop_temporary_slots();
+  if (data_.logical) data_.logical->confirmed = data_.logical->saved;
   // Recovery reads, and syncs, what the page cache kept.
   make_durable(data_.wal.size());
   fabric_.observer.started(host_, data_);
@@ -309,7 +311,10 @@ void PostgresModel::ensure_slots(const std::vector<std::string>& slots,
                                  const std::vector<std::string>& drop) {
   // Created with immediately_reserve = true: from the oldest WAL that is certainly there.
   for (const std::string& s : slots) data_.slots.try_emplace(s, data_.oldest);
-  for (const std::string& s : drop) data_.slots.erase(s);
+  for (const std::string& s : drop) {
+    data_.slots.erase(s);
+    data_.confirmed_by.erase(s);
+  }
 }
 
 void PostgresModel::promote(const control::op::Promote& op,
@@ -329,6 +334,7 @@ void PostgresModel::promote(const control::op::Promote& op,
     make_durable(data_.wal.size());
     replayed_ = data_.wal.size();
     ensure_slots(op.slots, {});
+    data_.drop_temporary_slots();  // ShutDownSlotSync
     setting_ = op.sync_standbys;
     count_ = op.sync_count;
     sync_defined_ = !setting_.empty();

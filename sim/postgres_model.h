@@ -17,6 +17,7 @@
 
 namespace bascule::sim {
 
+class FailoverSlot;
 class PostgresModel;
 
 // As synchronous_standby_names matches (pg_strcasecmp).
@@ -63,6 +64,7 @@ struct Fabric {
   uint64_t wal_keep_bytes = 1 << 20;    // wal_keep_size
   double slow_reloads = 0.03;           // probability that one takes 0.1 to 2.5 s to take effect
   Nanos stream_timeout = millis(5000);  // wal_sender_timeout, wal_receiver_timeout
+  FailoverSlot* consumer = nullptr;     // of a logical slot, in runs that have one
   bool calm = false;  // a receiver does not tell every second what its upstream knows
 };
 
@@ -128,6 +130,7 @@ class PostgresModel {
   std::string describe() const;  // for traces
   const std::vector<std::string>& sync_setting() const { return setting_; }
   size_t sync_count() const { return count_; }
+  uint64_t set_at() const { return set_at_; }  // where the WAL ended when the setting was changed
   int max_connections() const { return max_connections_; }
 
   // ---- faults -----------------------------------------------------------------------------------

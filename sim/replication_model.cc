@@ -256,7 +256,10 @@ void PostgresModel::handle_reply(uint64_t session, uint64_t flush, uint64_t repl
   s->replay = std::max(s->replay, replayed);
   const auto slot =
       data_.slots.find(control::slot_name(fabric_.servers[static_cast<size_t>(s->standby)]->name_));
-  if (slot != data_.slots.end()) slot->second = std::max(slot->second, flush);
+  if (slot != data_.slots.end()) {
+    slot->second = std::max(slot->second, flush);
+    if (fabric_.consumer != nullptr) data_.confirmed_by[slot->first] = flush;
+  }
   if (!std::exchange(s->started, true)) pump(*s);
   // WalSndLoop looks for a reload before it reads replies. The signal was pending when this WAL was
   // written, and at the latest its handler ran when the walsender had read it.

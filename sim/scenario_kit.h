@@ -26,6 +26,7 @@ std::span<const Scenario> fault_scenarios();    // processes, hosts, network, st
 std::span<const Scenario> data_scenarios();     // durability, rejoin, operations, adversarial
 std::span<const Scenario> policy_scenarios();   // members that may not lead, full disks
 std::span<const Scenario> server_scenarios();   // load, ports, names, parameters
+std::span<const Scenario> slot_scenarios();     // consumers of failover slots
 std::span<const Scenario> outside_scenarios();  // what others do to data directories
 
 }  // namespace bascule::sim

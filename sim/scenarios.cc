@@ -10,7 +10,7 @@ const std::vector<Scenario>& scenarios() {
   static const std::vector<Scenario> all = [] {
     std::vector<Scenario> list;
     for (const auto group : {fault_scenarios(), data_scenarios(), policy_scenarios(),
-                             server_scenarios(), outside_scenarios()}) {
+                             server_scenarios(), slot_scenarios(), outside_scenarios()}) {
       list.insert(list.end(), group.begin(), group.end());
     }
     std::ranges::stable_sort(list, {},

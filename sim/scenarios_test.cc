@@ -59,5 +59,39 @@ TEST(Scenarios, NoticeABrokenAgent) {
   EXPECT_FALSE(run_scenario(broken, 1).run.violations.empty());
 }
 
+// Nor one of consumers: where nobody waits for the standbys, where copies are moved on too far, and
+// where there are none.
+testing::AssertionResult consumer_notices(const char* id, void (*plan)(Plan&),
+                                          std::string_view checker) {
+  static void (*mutate)(Plan&);
+  static void (*as_planned)(Plan&);
+  Scenario broken = *find_scenario(id);
+  mutate = plan;
+  as_planned = broken.plan;
+  broken.plan = [](Plan& p) {
+    as_planned(p);
+    mutate(p);
+  };
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    const auto& violations = run_scenario(broken, seed).run.violations;
+    if (!violations.empty() && violations[0].checker == checker) return testing::AssertionSuccess();
+  }
+  return testing::AssertionFailure() << "not noticed";
+}
+
+TEST(Consumers, AreSeenToBeShownWhatAFailoverLoses) {
+  EXPECT_TRUE(consumer_notices("55", [](Plan& p) { p.consumer.version = 16; }, "consumers"));
+}
+
+TEST(Consumers, AreSeenToMissWhatACopyOfTheirSlotHasPassed) {
+  EXPECT_TRUE(
+      consumer_notices("55", [](Plan& p) { p.consumer.copies_too_far = true; }, "consumers"));
+}
+
+TEST(Consumers, AreSeenToHaveNoCopyOfTheirSlot) {
+  EXPECT_TRUE(consumer_notices(
+      "55", [](Plan& p) { p.config.parameters.erase("sync_replication_slots"); }, "scenario"));
+}
+
 }  // namespace
 }  // namespace bascule::sim

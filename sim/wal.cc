@@ -84,6 +84,8 @@ RewindOutcome pg_rewind(DataDirectory& target, const DataDirectory& source) {
     return RewindOutcome::kNotRequired;
   }
   copy_content(target, source);
+  target.logical.reset();  // pg_replslot is emptied
+  target.confirmed_by.clear();
   return RewindOutcome::kRewound;
 }
 

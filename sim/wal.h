@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,15 @@ struct Fork {
 inline constexpr uint64_t kSegmentBytes = 16 << 20;
 inline constexpr uint64_t kFirstLsn = 0x1000000;
 
+// A logical replication slot with `failover`: see sim/failover_slot.h.
+struct LogicalSlot {
+  uint64_t confirmed = 0;   // confirmed_flush_lsn
+  uint64_t saved = 0;       // ... as a crash leaves it
+  bool synced = false;      // a copy of the primary's; means nothing on a primary
+  bool temporary = false;   // a copy that is not sound yet: gone with the worker
+  uint64_t sound_from = 0;  // ... until the primary's has come so far
+};
+
 struct DataDirectory {
   control::DataDir state = control::DataDir::kEmpty;
   uint64_t system_id = 0;
@@ -44,10 +54,16 @@ struct DataDirectory {
   uint32_t max_timeline = 0;              // highest id of any history file seen
   uint64_t oldest = kFirstLsn;            // WAL before this has been recycled
   std::map<std::string, uint64_t> slots;  // physical slots with their restart position
+  // In runs with a consumer of a failover slot.
+  std::optional<LogicalSlot> logical;
+  std::map<std::string, uint64_t> confirmed_by;  // physical slots, as their users have moved them
 
   uint64_t end() const { return wal.empty() ? kFirstLsn : wal.back().end; }
   uint64_t flushed_end() const { return flushed == 0 ? kFirstLsn : wal[flushed - 1].end; }
   control::Origin origin() const;  // of the current timeline
+  void drop_temporary_slots() {
+    if (logical && logical->temporary) logical.reset();
+  }
   // Only the first `count` records are left.
   void keep(size_t count);
   // Index of the first record that begins at `lsn` or later.

@@ -100,6 +100,7 @@ std::unique_ptr<Checker> make_fencing(Truth& truth);
 std::unique_ptr<Checker> make_requests(Truth& truth);
 std::unique_ptr<Checker> make_stability(Truth& truth);
 std::unique_ptr<Checker> make_reasons(Truth& truth);
+std::unique_ptr<Checker> make_consumers(Truth& truth);  // in runs that have one
 
 // Hands every event to every checker.
 class Observers : public Observer {
@@ -126,6 +127,15 @@ class Observers : public Observer {
   }
   void proxy_forwarded(Endpoint p, const WalRecord& r, Epoch e) override {
     for (auto& c : checkers) c->proxy_forwarded(p, r, e);
+  }
+  void consumer_asked(Endpoint h, uint64_t from) override {
+    for (auto& c : checkers) c->consumer_asked(h, from);
+  }
+  void consumer_slot_made(Endpoint h, uint64_t at) override {
+    for (auto& c : checkers) c->consumer_slot_made(h, at);
+  }
+  void consumer_sent(Endpoint h, const WalRecord& r) override {
+    for (auto& c : checkers) c->consumer_sent(h, r);
   }
   void operation_begun(Member& m, const control::Op& op) override {
     for (auto& c : checkers) c->operation_begun(m, op);
