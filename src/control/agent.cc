@@ -404,7 +404,10 @@ void Agent::Impl::op_error(const Op& op, const Error& error) {
     const auto* copy = std::get_if<op::Clone>(&op);
     if (copy != nullptr && copy->from_replica) copies_avoided_until_ = now_ + kCopiesAvoided;
     // The incarnation is a new one already; a receiver that still runs has the old name.
-    if (replaces_data(op)) renamed_ = true;
+    if (replaces_data(op)) {
+      renamed_ = copy_failed_ = true;
+      copied_from_ = {};
+    }
     return;
   }
   if (leads_standbys()) {

@@ -344,7 +344,8 @@ void Agent::Impl::start_from_stopped(const LeaderRecord* leader) {
   // its upstream: that may be what is missing where one that nobody has seen running does not start
   // alone. Any other might be on a line of its own, and stream by an id that only looks the same.
   const bool never_ran = !local_.high_water.known() && local_.led_epoch == Epoch{};
-  const bool incomplete = never_ran && starts_failed_ % 2 == 1 && rewinds_tried_ == 0;
+  const bool incomplete =
+      never_ran && !copy_failed_ && starts_failed_ % 2 == 1 && rewinds_tried_ == 0;
   const bool with_leader =
       leader && (copied_ || incomplete) && !upstream_of(leader->holder).host.empty();
   set_phase(Phase::kIsolated, with_leader ? "starting as a standby of the leader"
@@ -569,6 +570,7 @@ void Agent::Impl::op_done(const op::Clone&, const OpData& data) {
   if (!held_ && std::exchange(local_.bootstrapping, false)) persist({});
   if (turn_ == TurnStage::kCopy) turn_ = TurnStage::kStart;
   rewinds_tried_ = 0;
+  copy_failed_ = false;
   pg_.run = PgRun::kStopped;
   pg_.data = DataDir::kReady;
   copied_ = true;

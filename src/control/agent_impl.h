@@ -390,6 +390,7 @@ class Agent::Impl {
   Epoch followed_epoch_;        // whose line was checked before the upstream was set
   bool copied_ = false;         // just rewound or cloned: not consistent without its upstream
   Epoch copied_from_;           // whose leader the copy was made of
+  bool copy_failed_ = false;    // what is here may be what was to be given up
   std::optional<std::pair<NodeName, MonoTime>> source_answered_;  // before a copy, and when
   MonoTime ask_source_at_{};                                      // not before: it did not answer
   int starts_failed_ = 0;                                         // of the standby, in a row
