@@ -4,12 +4,12 @@
 
 #include <functional>
 
-#include "sim/checkers/checker.h"
+#include "sim/member.h"
 
 namespace bascule::sim {
 
 // The host is down, its data directory complete. `records` of WAL are written on the new timeline.
 // `done`: it has been promoted, and shut down again. Never, if the server is killed before.
-void promote_by_hand(Truth& truth, Member& m, int records, std::function<void()> done);
+void promote_by_hand(Member& m, int records, std::function<void()> done);
 
 }  // namespace bascule::sim

@@ -435,7 +435,7 @@ void Nemesis::promote(Member& m) {
   const auto records = static_cast<int>(by_hand_.between(1, by_hand_.chance(0.5) ? 20 : 5000));
   world().count("fault.by_hand");
   world().trace("fault: {} is promoted by hand", m.name().str());
-  promote_by_hand(truth_, m, records, [] {});
+  promote_by_hand(m, records, [] {});
 }
 
 void Nemesis::configuration(Nanos) {

@@ -113,7 +113,9 @@ class PostgresModel {
   bool isolated() const;
   // `enforced`: what the shell does to get that timeline; PostgreSQL itself takes the next unknown.
   void promote(const control::op::Promote& op, std::function<void(uint32_t timeline)> done);
-  void is_run_by_hand() { by_hand_ = true; }  // until its end
+  // Somebody starts it to promote it: until its end, or until its agent promotes it.
+  void is_run_by_hand() { by_hand_ = true; }
+  bool runs_by_hand() const { return by_hand_; }
   void set_sync(std::vector<std::string> names, size_t count);
   void checkpoint(Done done);
   uint64_t write_marker(Done flushed);  // returns its end

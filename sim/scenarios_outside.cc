@@ -48,7 +48,7 @@ void started_by_somebody_else(Script& s) {
 void promote_by_hand(Script& s, Member& m, int records) {
   s.cut(m, kClients);
   bool done = false;
-  promote_by_hand(s.cluster().truth(), m, records, [&done] { done = true; });
+  promote_by_hand(m, records, [&done] { done = true; });
   s.expect(s.cluster().run_until([&] { return done; }, millis(5000)), "it was not promoted");
   s.expect(m.pg().data().timeline == s.leader()->pg().data().timeline, "the ids differ");
   s.heal(m, kClients);

@@ -33,11 +33,9 @@ struct Truth {
   int disturbances = 0;       // faults and requests so far
   SimTime last_sync_off{-1};  // synchronous mode was last seen off by the store's truth
 
-  // Servers that somebody promotes by hand: their WAL is nobody's history.
-  std::array<ProcessId, kHostsMax> by_hand{};
+  // Somebody promotes it by hand: its WAL is nobody's history.
   bool runs_by_hand(Endpoint host) const {
-    const auto i = static_cast<size_t>(host);
-    return by_hand[i] != ProcessId::kWorld && members[i]->pg().process() == by_hand[i];
+    return members[static_cast<size_t>(host)]->pg().runs_by_hand();
   }
 
   struct Pledge {
