@@ -1,7 +1,7 @@
 """How long writes stop, Bascule beside Debian's Patroni + HAProxy: both on the same etcd of three, each with
 three PostgreSQL hosts and a proxy host of their own (network namespaces), synchronous mode, the same clients.
 Faults are interleaved: every system gets the same one before the next fault; a system's cluster serves all runs, whole again
-before each. Needs root. A run of all systems takes about ten minutes, most of it spent waiting for Patroni's time-outs and for
+before each. Needs root. A run of all systems takes about four minutes, most of it spent waiting for Patroni's time-outs and for
 what was killed to rejoin; of Bascule's two (--systems bascule) less than one."""
 
 import argparse

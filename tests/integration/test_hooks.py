@@ -190,8 +190,9 @@ def test_a_cluster_runs_its_hooks_at_a_failover_and_waits_for_none_of_them():
         cluster.kill(cluster.postmaster(old))
         new = cluster.wait_primary(timeout=20, other_than=old)  # with a stop hook that hangs
         wait_for(lambda: dns.query("primary.db.test") == [address[new]], 20, "the name follows")
-        events = (cluster.home(new) / "run" / "events.jsonl").read_text()
-        assert "primary.db.test. is " + address[new] in events
-        wait_for(lambda: "stop of " + old in (cluster.home(old) / "run" / "events.jsonl").read_text(), 20,
-                 "the hook that hung was ended and its output noted")
+
+        def told(member, text):
+            return text in (cluster.home(member) / "run" / "events.jsonl").read_text()
+        wait_for(lambda: told(new, "primary.db.test. is " + address[new]), 20, "the hook's output is noted")
+        wait_for(lambda: told(old, "stop of " + old), 20, "the hook that hung was ended and its output noted")
         cluster.wait_healthy()
