@@ -162,6 +162,10 @@ class PostgresModel {
     uint64_t replay = 0;
     SimTime last_contact{};
   };
+  struct Streamed {
+    std::vector<WalRecord> records;
+    std::vector<Fork> ancestors;  // history files, as they were when this was sent
+  };
   struct Receiver {
     enum class State { kNone, kConnecting, kStreaming };
     State state = State::kNone;
@@ -204,7 +208,7 @@ class PostgresModel {
   void launch_receiver();
   void drop_receiver(bool tell_upstream);
   void connected(uint64_t attempt, uint64_t session, Endpoint host);
-  void receive(uint64_t session, const std::vector<WalRecord>& records, uint64_t upstream_end);
+  void receive(uint64_t session, const Streamed& streamed, uint64_t upstream_end);
   void replay();
   void send_reply();
   bool reply_is_known(const PostgresModel& upstream) const;

@@ -124,18 +124,16 @@ void PostgresModel::drop_receiver(bool tell_upstream) {
                [upstream, session = old.session] { upstream->drop_sender(session, false); });
 }
 
-void PostgresModel::receive(uint64_t session, const std::vector<WalRecord>& records,
-                            uint64_t upstream_end) {
+void PostgresModel::receive(uint64_t session, const Streamed& streamed, uint64_t upstream_end) {
   if (receiver_.state != Receiver::State::kStreaming || receiver_.session != session) return;
   receiver_.last_contact = world().now();
   upstream_end_ = upstream_end;
-  const DataDirectory& up = fabric_.servers[static_cast<size_t>(receiver_.host)]->data();
-  for (const WalRecord& r : records) {
+  for (const WalRecord& r : streamed.records) {
     if (r.start < data_.end()) continue;
     if (r.timeline != data_.timeline) {
       data_.timeline = r.timeline;
       data_.ancestors.clear();
-      for (const Fork& f : up.ancestors) {
+      for (const Fork& f : streamed.ancestors) {
         if (f.end <= r.start) data_.ancestors.push_back(f);
       }
       data_.max_timeline = std::max(data_.max_timeline, r.timeline);
@@ -223,17 +221,18 @@ void PostgresModel::pump(Sender& sender) {
     sender.streaming = true;
     return;
   }
-  auto records = std::make_shared<std::vector<WalRecord>>(
-      data_.wal.begin() + static_cast<long>(sender.next),
-      data_.wal.begin() + static_cast<long>(data_.flushed));
+  auto streamed = std::make_shared<Streamed>();
+  streamed->records.assign(data_.wal.begin() + static_cast<long>(sender.next),
+                           data_.wal.begin() + static_cast<long>(data_.flushed));
+  streamed->ancestors = data_.ancestors;
   sender.in_flight = true;
   PostgresModel* standby = fabric_.servers[static_cast<size_t>(sender.standby)];
   // The bytes wait for the link (TCP sends again) until the connection is given up.
-  const auto transmit = [this, standby, records, session = sender.session, next = data_.flushed,
+  const auto transmit = [this, standby, streamed, session = sender.session, next = data_.flushed,
                          end = data_.flushed_end()] {
     world().send_stream(host_, standby->host_, standby->process_,
-                        [this, standby, records, session, next, end] {
-                          standby->receive(session, *records, end);
+                        [this, standby, streamed, session, next, end] {
+                          standby->receive(session, *streamed, end);
                           Sender* s = find_sender(session);
                           if (s == nullptr) return;
                           s->in_flight = false;
