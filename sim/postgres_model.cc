@@ -319,10 +319,10 @@ void PostgresModel::ensure_slots(const std::vector<std::string>& slots,
 
 void PostgresModel::promote(const control::op::Promote& op,
                             std::function<void(uint32_t timeline)> done) {
-  if (op.timeline != Timeline{}) by_hand_ = false;  // its agent was faster than somebody
   world().after(random_ms(random_, 30, 500), process_, [this, op, done = std::move(done)] {
     if (run_ != Run::kStandby) return;
     if (disk_.full == control::DiskFull::kWal) return exited("signal 6: no space left on device");
+    if (op.timeline != Timeline{}) by_hand_ = false;  // its agent was faster than somebody
     drop_receiver(true);
     conninfo_.reset();
     startup_conninfo_.reset();
