@@ -294,6 +294,8 @@ bool Cluster::settled() {
         !m->pg().receiver_streaming()) {
       return false;
     }
+    // One whose disk hangs has not heard of the leader yet.
+    if (m->pg().data().timeline != l->pg().data().timeline) return false;
   }
   const ClusterView& view = truth_.view();
   if (view.request && view.request->value.outcome.empty()) return false;
