@@ -194,10 +194,14 @@ class Count {
     if (goes_on_following()) return "";
     const uint64_t limit = config().maximum_lag_bytes;
     uint64_t behind = v.ballot->receiver_lag_bytes;
-    // What the lost primary had at its last renewal; a member that was away knows nothing newer
-    // itself.
-    if (record_.flush_lsn > v.ballot->position.lsn) {
-      behind = std::max(behind, record_.flush_lsn.value - v.ballot->position.lsn.value);
+    // What the lost primary had at its last renewal, and what a ballot says that somebody has of
+    // its WAL; a member that was away knows nothing newer itself.
+    Lsn newest = record_.flush_lsn;
+    for (const Voter& other : voters_) {
+      if (other.place > v.place) newest = std::max(newest, other.ballot->position.lsn);
+    }
+    if (newest > v.ballot->position.lsn) {
+      behind = std::max(behind, newest.value - v.ballot->position.lsn.value);
     }
     if (behind <= limit) return "";
     return fmt::format("is {} bytes behind the lost primary, more than maximum_lag {}", behind,

@@ -349,6 +349,21 @@ TEST_F(ElectionTest, WalOfAMemberThatMayNotLeadIsToBeFetchedFirst) {
   }
 }
 
+// The record is older than the last WAL of a primary whose disk hung; its own ballot is not.
+TEST_F(ElectionTest, AsynchronousLagIsMeasuredAgainstBallotsToo) {
+  view.config->value.maximum_lag_bytes = 50;
+  view.leader->value.flush_lsn = Lsn{250};
+  ballot("b", at(1, 210));
+  EXPECT_TRUE(safe("b"));
+  ballot("a", at(1, 261));
+  EXPECT_FALSE(safe("b"));
+  EXPECT_TRUE(safe("a"));
+  ballot("a", at(1, 260));
+  EXPECT_TRUE(safe("b"));
+  ballot("a", at(7, 900));
+  EXPECT_TRUE(safe("b")) << "who has diverged has nothing that could be kept";
+}
+
 TEST_F(ElectionTest, NothingIsFetchedFromWhoMayLeadOrWhereCommitsWereWaitedFor) {
   ballot("a", at(1, 200));
   ballot("b", at(1, 300));

@@ -215,7 +215,7 @@ GuardClient::Handlers Shell::guard_handlers() {
   return {[this](const env::GuardReport& report) { guard_attached(report); },
           [this](const env::GuardReport&) {
             shared_->sampler.forget_stopped();
-            slots_prepared_.clear();
+            slots_prepared_.reset();
           },
           [this](const env::GuardReport&) {
             remark("fenced by the guard", "the agent did not renew its deadline in time");
@@ -572,6 +572,8 @@ void Shell::maybe_prepare_slots(const control::PgStatus& status) {
   const bool streaming = status.run == control::PgRun::kStandby && status.receiver_streaming;
   if (!streaming) {
     streaming_since_ = {};
+    // A primary makes others than a standby needs.
+    if (status.run == control::PgRun::kPrimary) slots_prepared_.reset();
     return;
   }
   if (streaming_since_ == MonoTime{}) streaming_since_ = status.sampled_at;

@@ -149,7 +149,8 @@ class Shell {
   std::deque<control::effect::Persist> persists_;  // the first is being written
   env::TimerId persist_timer_ = env::TimerId::kNone;
 
-  std::vector<std::string> slots_wanted_, slots_prepared_;
+  std::vector<std::string> slots_wanted_;
+  std::optional<std::vector<std::string>> slots_prepared_;  // none: not since the last promotion
   std::map<std::string, control::PermanentSlot> slots_of_others_;
   MonoTime slots_prepared_at_{};
   MonoTime streaming_since_{};  // zero: it does not
