@@ -298,6 +298,17 @@ class Cluster:
             return senders[0][0] >= want and (sync[0][0] != "" or want == 0 or not self.synchronous())
         wait_for(healthy, timeout, f"a primary with {want} streaming replicas", poll_s=0.1)
 
+    def wait_shown_healthy(self, timeout=60):
+        """Healthy, and the members' records say so: commands go by those."""
+        self.wait_healthy(timeout)
+        wait_for(lambda: sum(m["state"] == "streaming" for m in self.status()["members"]) == len(self.members) - 1,
+                 30, "records of streaming members")
+
+    def switch_over(self, candidate):
+        self.wait_shown_healthy()
+        self.run_cli("switchover", "--candidate", candidate)
+        wait_for(lambda: self.primary() == candidate, 20, f"{candidate} leads")
+
     def synchronous(self):
         return (self.record("config") or {}).get("syncMode", "on") != "off"
 

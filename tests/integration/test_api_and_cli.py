@@ -108,8 +108,7 @@ def test_status_and_history_say_who_leads_and_why():
     with Cluster() as cluster:
         old = cluster.primary()
         target = next(m for m in cluster.members if m != old)
-        cluster.run_cli("switchover", "--candidate", target)
-        assert cluster.wait_primary(timeout=20, other_than=old) == target
+        cluster.switch_over(target)
         cluster.wait_healthy()
         status = cluster.status()
         assert (status["leader"], status["epoch"]) == (target, cluster.epoch())

@@ -313,7 +313,7 @@ def test_57_hosts_a_lost_region_is_replaced_and_fenced_when_it_returns():
     places = {"n1": {"region": "eu"}, "n2": {"region": "eu"}, "n3": {"region": "us", "priority": 50}}
     with HostCluster(places=places, defaults={"sync": "off"}) as cluster:
         if cluster.primary() == "n3":
-            cluster.run_cli("switchover", "--candidate", "n1")
+            cluster.switch_over("n1")
             cluster.wait_healthy()
         with cluster.ledger() as ledger:
             ledger.wait_acks(50)
@@ -340,8 +340,7 @@ def test_58_hosts_planned_swap_of_regions_loses_nothing():
     with HostCluster(places=places) as cluster, cluster.ledger() as ledger:
         for candidate in (["n3", "n1"] if cluster.primary() != "n3" else ["n1", "n3"]):
             ledger.wait_acks(50)
-            cluster.run_cli("switchover", "--candidate", candidate)
-            wait_for(lambda to=candidate: cluster.primary() == to, 20, f"{candidate} leads")
+            cluster.switch_over(candidate)
             ledger.wait_acks(50)
             cluster.wait_healthy(timeout=60)
         cluster.whole_again(ledger, "58", max_gap_ms=4000, errors_by_client_max=0)

@@ -200,13 +200,6 @@ def test_tags_decide_who_is_waited_for_read_from_and_streamed_from():
         assert copied["fields"]["source"] == relay, copied
 
 
-def wait_shown_healthy(cluster):
-    """Healthy, and the members' records say so: commands go by those."""
-    cluster.wait_healthy()
-    wait_for(lambda: sum(m["state"] == "streaming" for m in cluster.status()["members"]) == len(cluster.members) - 1,
-             30, "records of streaming members")
-
-
 def test_swap_of_regions_moves_the_primary_and_the_preference():
     with Cluster() as cluster:
         old = cluster.primary()
@@ -216,12 +209,12 @@ def test_swap_of_regions_moves_the_primary_and_the_preference():
             config.write_text(config.read_text().replace("  superuser:\n", f"  region: {region}\n  superuser:\n", 1))
             cluster.kill(int((cluster.home(member) / "agent.pid").read_text()))
         wait_for(lambda: sorted(m["region"] for m in cluster.status()["members"]) == ["eu", "us", "us"], 30, "regions")
-        wait_shown_healthy(cluster)
+        cluster.wait_shown_healthy()
         assert cluster.run_cli("switchover", "--to-region", "asia", check=False).returncode == 3
         cluster.run_cli("switchover", "--to-region", "us")
         assert cluster.primary() != old
         assert "primary_region: \"us\"" in cluster.run_cli("config", "show").stdout
-        wait_shown_healthy(cluster)
+        cluster.wait_shown_healthy()
         cluster.run_cli("switchover", "--to-region", "eu")
         assert cluster.primary() == old
 
