@@ -24,34 +24,37 @@ std::vector<std::string> member_names(const ClusterView& view) {
   return out;
 }
 
-Status check_candidate(const ClusterView& view, const RequestRecord& request) {
-  if (request.candidate.empty()) return {};
-  const control::MemberRecord* member = view.member(request.candidate);
-  if (member == nullptr) {
-    const auto names = member_names(view);
-    const std::string near = nearest(request.candidate.str(), names);
-    return refuse(fmt::format("there is no member \"{}\"", request.candidate.str()),
-                  near.empty() ? fmt::format("Members: {}", fmt::join(names, ", "))
-                               : fmt::format("Did you mean \"{}\"?", near));
-  }
-  if (view.leader && view.leader->value.holder == request.candidate) {
-    return refuse(fmt::format("{} is the leader already", request.candidate.str()),
-                  "Name another member or none");
-  }
-  if (member->nofailover && !request.force) {
-    return refuse(fmt::format("{} is configured as nofailover", request.candidate.str()),
-                  "Name another member or change its configuration");
-  }
-  if (request.kind == RequestKind::kSwitchover && member->state != "streaming") {
-    return refuse(fmt::format("{} is not streaming from the leader: {}{}", request.candidate.str(),
-                              member->state.empty() ? "state unknown" : member->state,
-                              member->reason.empty() ? "" : " (" + member->reason + ")"),
-                  "Wait until `bascule status` shows it streaming");
-  }
-  return {};
+Status check_streaming(const ClusterView& view, const NodeName& candidate) {
+  const control::MemberRecord* member = view.member(candidate);
+  if (member == nullptr || member->state == "streaming") return {};
+  return refuse(fmt::format("{} is not streaming from the leader: {}{}", candidate.str(),
+                            member->state.empty() ? "state unknown" : member->state,
+                            member->reason.empty() ? "" : " (" + member->reason + ")"),
+                "Wait until `bascule status` shows it streaming");
 }
 
 }  // namespace
+
+Status check_candidate(const ClusterView& view, const NodeName& candidate, Accept accept) {
+  if (candidate.empty()) return {};
+  const control::MemberRecord* member = view.member(candidate);
+  if (member == nullptr) {
+    const auto names = member_names(view);
+    const std::string near = nearest(candidate.str(), names);
+    return refuse(fmt::format("there is no member \"{}\"", candidate.str()),
+                  near.empty() ? fmt::format("Members: {}", fmt::join(names, ", "))
+                               : fmt::format("Did you mean \"{}\"?", near));
+  }
+  if (view.leader && view.leader->value.holder == candidate) {
+    return refuse(fmt::format("{} is the leader already", candidate.str()),
+                  "Name another member or none");
+  }
+  if (member->nofailover && accept == Accept::kEligible) {
+    return refuse(fmt::format("{} is configured as nofailover", candidate.str()),
+                  "Name another member or change its configuration");
+  }
+  return {};
+}
 
 Result<store::Txn> open_request(const ClusterView& view, const control::Keys& keys,
                                 const RequestRecord& request) {
@@ -76,8 +79,13 @@ Result<store::Txn> open_request(const ClusterView& view, const control::Keys& ke
             : fmt::format("the leader {} is {}", leader.holder.str(), to_string(leader.phase)),
         "A switchover needs a running primary; `bascule failover` does not");
   }
-  if (const auto good = check_candidate(view, request); !good) {
+  const Accept accept = request.force ? Accept::kAnyMember : Accept::kEligible;
+  if (const auto good = check_candidate(view, request.candidate, accept); !good) {
     return std::unexpected(good.error());
+  }
+  if (request.kind == RequestKind::kSwitchover) {
+    const auto good = check_streaming(view, request.candidate);
+    if (!good) return std::unexpected(good.error());
   }
   store::Txn txn;
   txn.compares.push_back({keys.request(), view.request ? view.request->revision : 0});

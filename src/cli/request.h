@@ -15,6 +15,11 @@ namespace bascule::cli {
 Result<store::Txn> open_request(const control::ClusterView& view, const control::Keys& keys,
                                 const control::RequestRecord& request);
 
+// What is known of a candidate beforehand, also of one whose time is yet to come: it is a member,
+// does not lead already and may lead. An empty name is good: the best one then. kConflict: refused.
+enum class Accept { kEligible, kAnyMember };  // the latter: also one that is nofailover
+Status check_candidate(const control::ClusterView& view, const NodeName& candidate, Accept accept);
+
 enum class PauseChange { kPause, kResume };
 Result<store::Txn> change_pause(const control::ClusterView& view, const control::Keys& keys,
                                 PauseChange change, const std::string& by);

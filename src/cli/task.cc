@@ -1,10 +1,12 @@
 #include "cli/task.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
 #include "base/time_text.h"
+#include "cli/request.h"
 #include "cli/units.h"
 #include "control/removal.h"
 
@@ -73,6 +75,38 @@ Status check_members(const ClusterView& view, const TaskRecord& task) {
   return {};
 }
 
+// The regions that members have, for people.
+std::string regions_of(const ClusterView& view) {
+  std::vector<std::string> out;
+  for (const auto& [name, member] : view.members) {
+    if (!member.region.empty()) out.push_back(member.region);
+  }
+  std::ranges::sort(out);
+  const auto repeated = std::ranges::unique(out);
+  out.erase(repeated.begin(), repeated.end());
+  return out.empty() ? "No member has a region" : fmt::format("Regions: {}", fmt::join(out, ", "));
+}
+
+// Who streams is known only when the hour has come; who may lead, and that the name exists, now.
+Status check_later_target(const ClusterView& view, const TaskRecord& task) {
+  if (task.kind != TaskKind::kSwitchover) return {};
+  if (auto good = check_candidate(view, task.candidate, Accept::kEligible); !good) return good;
+  if (task.region.empty()) return {};
+  if (view.leader) {
+    const auto* leader = view.member(view.leader->value.holder);
+    if (leader != nullptr && leader->region == task.region) {
+      return refuse(
+          fmt::format("{} leads, and is of region {} already", leader->name.str(), task.region),
+          "");
+    }
+  }
+  const bool anybody = std::ranges::any_of(view.members, [&](const auto& entry) {
+    return entry.second.region == task.region && !entry.second.nofailover;
+  });
+  if (anybody) return {};
+  return refuse(fmt::format("nobody of region \"{}\" may lead", task.region), regions_of(view));
+}
+
 // Ended ones beyond those that are kept, the oldest first.
 void drop_old(const ClusterView& view, const control::Keys& keys, store::Txn& txn) {
   std::vector<const TaskRecord*> ended;
@@ -106,6 +140,13 @@ Result<store::Txn> open_task(const ClusterView& view, const control::Keys& keys,
   task.region = command.region;
   task.by = command.by;
   task.asked_at = now;
+  if (view.monitor) {
+    return refuse(fmt::format("a monitor leads this cluster: nobody would carry out a {}{}",
+                              task.at == WallTime{} ? "" : "scheduled ", to_string(task.kind)),
+                  task.kind == TaskKind::kSwitchover
+                      ? "Without --at (scheduled_at) it is carried out at once"
+                      : "Without an agent beside the database it is to be done on its host");
+  }
   if (task.kind != TaskKind::kSwitchover) {
     for (const NodeName& name : command.members) task.steps.push_back({name, {}, ""});
     if (command.members.empty()) {
@@ -121,6 +162,7 @@ Result<store::Txn> open_task(const ClusterView& view, const control::Keys& keys,
   }
   if (auto good = check_time(task.at, now); !good) return std::unexpected(good.error());
   if (auto good = check_members(view, task); !good) return std::unexpected(good.error());
+  if (auto good = check_later_target(view, task); !good) return std::unexpected(good.error());
   store::Txn txn;
   txn.compares = {{keys.task(id), 0}, {keys.pause(), 0}};
   txn.writes = {{keys.task(id), encode(task)}};

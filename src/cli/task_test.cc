@@ -72,6 +72,45 @@ TEST(OpenTask, RefusesStrangersTheLeadersDataThePastAndAPausedCluster) {
   EXPECT_THAT(refusal(command(Command::Kind::kRestart)), HasSubstr("paused"));
 }
 
+TEST(OpenTask, AScheduledSwitchoverNeedsATargetThatMayLead) {
+  auto view = three();
+  const auto refusal = [&](const std::string& candidate, const std::string& region) {
+    Command c = command(Command::Kind::kSwitchover);
+    c.at = kNoon + 1h;
+    if (!candidate.empty()) c.candidate = name(candidate);
+    c.region = region;
+    const auto txn = open_task(view, kKeys, c, "a", kNoon);
+    return txn ? std::string() : txn.error().to_string();
+  };
+  EXPECT_EQ(refusal("", ""), "");
+  EXPECT_EQ(refusal("n2", ""), "");
+  EXPECT_EQ(refusal("", "us"), "");
+  EXPECT_THAT(refusal("n22", ""), HasSubstr("no member \"n22\""));
+  EXPECT_THAT(refusal("n1", ""), HasSubstr("the leader already"));
+  EXPECT_THAT(refusal("", "asia"), HasSubstr("Regions: eu, us"));
+  EXPECT_THAT(refusal("", "eu"), HasSubstr("is of region eu already"));
+  view.members.at(name("n2")).state = "stopped";
+  EXPECT_EQ(refusal("n2", ""), "") << "it may stream again by then";
+  view.members.at(name("n2")).nofailover = true;
+  EXPECT_THAT(refusal("n2", ""), HasSubstr("nofailover"));
+  view.members.at(name("n3")).nofailover = true;
+  EXPECT_THAT(refusal("", "us"), HasSubstr("nobody of region \"us\" may lead"));
+}
+
+TEST(OpenTask, NobodyCarriesTasksOutWhereAMonitorLeads) {
+  auto view = three();
+  view.monitor.emplace();
+  using Kind = Command::Kind;
+  for (const Kind kind :
+       {Kind::kRestart, Kind::kReload, Kind::kReinit, Kind::kRemove, Kind::kSwitchover}) {
+    Command c = command(kind, {name("n2")});
+    if (kind == Kind::kSwitchover) c.at = kNoon + 1h;
+    const auto txn = open_task(view, kKeys, c, "a", kNoon);
+    ASSERT_FALSE(txn);
+    EXPECT_THAT(txn.error().to_string(), HasSubstr("a monitor leads this cluster"));
+  }
+}
+
 TEST(OpenTask, OnlyTheNewestThatEndedAreKept) {
   auto view = three();
   for (int i = 0; i < 25; ++i) {
