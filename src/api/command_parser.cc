@@ -6,6 +6,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "api/config_changes.h"
 #include "base/time_text.h"
 
 namespace bascule::api {
@@ -15,7 +16,6 @@ using Kind = Command::Kind;
 using nlohmann::json;
 
 constexpr size_t kReasonBytesMax = 500;
-constexpr size_t kChangesMax = 500;
 constexpr size_t kMembersMax = 100;
 constexpr int64_t kTimeoutSecondsMax = 24 * 3600;
 
@@ -159,36 +159,6 @@ Status check_fields(const json& body, Kind kind) {
   return {};
 }
 
-std::string plain(const json& value) {
-  return value.is_string() ? value.get<std::string>() : value.dump();
-}
-
-// {"ttl": "10s", "parameters": {"work_mem": "64MB", "jit": null}}: the keys and values of `bascule
-// config set`; null takes one away.
-Result<ParsedCommand> parse_changes(const json& body, ParsedCommand parsed) {
-  auto& changes = parsed.command.changes;
-  for (const auto& [name, value] : body.items()) {
-    if (value.is_object() && !value.empty()) {
-      for (const auto& [inner, v] : value.items()) {
-        if (!v.is_primitive() || v.is_binary()) {
-          return invalid(fmt::format("{}.{}: not a text, number or true/false", name, inner));
-        }
-        changes[name + "." + inner] = v.is_null() ? "" : plain(v);
-      }
-    } else if (value.is_null()) {
-      changes[name] = "";
-    } else if (!value.is_primitive() || value.is_binary()) {
-      return invalid(fmt::format("{}: not a text, number or true/false", name));
-    } else {
-      changes[name] = plain(value);
-    }
-  }
-  if (changes.empty() || changes.size() > kChangesMax) {
-    return invalid(fmt::format("expected 1 to {} settings", kChangesMax));
-  }
-  return parsed;
-}
-
 Status parse_fields(const json& body, const NodeName& local, ParsedCommand& parsed) {
   Command& c = parsed.command;
   if (auto ok = check_fields(body, c.kind); !ok) return ok;
@@ -271,7 +241,10 @@ Result<ParsedCommand> parse_command(const Request& request, Kind kind, const Cal
   if (!body.is_object()) return invalid("The body is not a JSON object");
   if (config) {
     command.replace = request.method == "PUT";
-    return parse_changes(body, std::move(parsed));
+    auto changes = config_changes(body);
+    if (!changes) return std::unexpected(changes.error());
+    command.changes = std::move(*changes);
+    return parsed;
   }
   if (auto ok = parse_fields(body, local, parsed); !ok) return std::unexpected(ok.error());
   if (request.path.starts_with(kRegionReconnect)) {

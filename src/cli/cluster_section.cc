@@ -105,8 +105,9 @@ void read_standby_cluster(MapReader& reader, control::ClusterConfig& config) {
   MapReader map = reader.map("standby_cluster");  // of what is said, the rest stays
   map.text("host", follow.host);
   map.integer("port", follow.port, {.min = 1, .max = 65535});
-  map.text("primary_slot_name", follow.primary_slot_name);
-  map.text("restore_command", follow.restore_command);
+  map.text("primary_slot_name", follow.primary_slot_name, Need::kOptional,
+           MapReader::Empty::kAllowed);
+  map.text("restore_command", follow.restore_command, Need::kOptional, MapReader::Empty::kAllowed);
   map.finish();
   if (follow.host.empty()) map.problem("host", "is missing: the primary to follow");
   config.standby_cluster = std::move(follow);
@@ -140,7 +141,7 @@ void read_cluster_config(MapReader& reader, control::ClusterConfig& config) {
   reader.duration("drain_timeout", config.drain_timeout, {.min = 0ms, .max = 1h});
   reader.duration("promote_timeout", config.promote_timeout, {.min = 1s, .max = 1h});
   reader.duration("rejoin_timeout", config.rejoin_timeout, {.min = 1s, .max = 24h});
-  reader.text("primary_region", config.primary_region);
+  reader.text("primary_region", config.primary_region, Need::kOptional, MapReader::Empty::kAllowed);
   std::map<std::string, std::string> parameters;
   if (reader.text_map("parameters", parameters)) set_parameters(reader, parameters, config);
   std::map<std::string, std::string> slots;

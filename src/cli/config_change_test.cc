@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "api/command_parser.h"
 
 namespace bascule::cli {
 namespace {
@@ -68,6 +71,104 @@ TEST(ConfigChange, OldRecordsAreDroppedSoThatTheirNumberIsBounded) {
   EXPECT_EQ(dropped, 4);
   EXPECT_EQ(txn->writes.back().key, kept[3].key);
   EXPECT_LE(txn->writes.size() + txn->compares.size(), store::kTxnItemsMax);
+}
+
+// Every key other than its default, so that nothing is equal by chance.
+control::ClusterConfig unusual() {
+  control::ClusterConfig c;
+  c.ttl = 7s;
+  c.sync_mode = control::SyncMode::kQuorum;
+  c.sync_count = 2;
+  c.sync_strict = true;
+  c.sync_degrade_after = 1234ms;
+  c.on_crash = control::OnCrash::kRestartThenFailover;
+  c.on_disk_full = control::OnDiskFull::kStay;
+  c.failover_limit = 3;
+  c.failover_window = 5min;
+  c.sync_region = control::SyncRegion::kOther;
+  c.maximum_lag_bytes = (3 << 20) + 1;
+  c.ballot_window = 250ms;
+  c.drain_timeout = 1s;
+  c.promote_timeout = 12s;
+  c.rejoin_timeout = 45s;
+  c.parameters = {{"work_mem", "8MB"}, {"log_line_prefix", "%m \"q\": "}};
+  c.slots = {{"cdc", {"pgoutput", "app"}}, {"arch", {}}};
+  c.primary_region = "eu";
+  c.failsafe = false;
+  c.early_takeover = true;
+  c.blip_tolerance = 1500ms;
+  c.region_relays = true;
+  return c;
+}
+
+Result<control::ClusterConfig> sent(const control::ClusterConfig& before, const std::string& method,
+                                    const std::string& body) {
+  api::Request request;
+  request.method = method;
+  request.path = "/config";
+  request.body = body;
+  const auto parsed = api::parse_command(request, api::Command::Kind::kConfig, {}, NodeName());
+  if (!parsed) return std::unexpected(parsed.error());
+  control::ClusterView view;
+  view.config = {before, 41};
+  const auto txn = change_config(
+      view,
+      {"main", parsed->command.changes, "ops@host", WallTime{Millis{0}}, parsed->command.replace},
+      {});
+  if (!txn) return std::unexpected(txn.error());
+  return control::decode_config(*txn->writes[0].value);
+}
+
+TEST(ConfigChange, WhatTheApiAnswersCanBeSentBack) {
+  const control::ClusterConfig usual;
+  control::ClusterConfig follows = unusual();
+  follows.standby_cluster = control::StandbyCluster{"db9", 5433, "them", ""};
+  for (const char* method : {"PUT", "PATCH"}) {
+    const auto there = sent(usual, method, control::encode(unusual()));
+    ASSERT_TRUE(there) << there.error().to_string();
+    EXPECT_EQ(*there, unusual());
+    control::ClusterConfig before = follows;
+    before.ttl = 9s;
+    const auto follower = sent(before, method, control::encode(follows));
+    ASSERT_TRUE(follower) << follower.error().to_string();
+    EXPECT_EQ(*follower, follows);
+  }
+  const auto back = sent(unusual(), "PUT", control::encode(usual));
+  ASSERT_TRUE(back) << back.error().to_string();
+  EXPECT_EQ(*back, usual) << "what is not named gets its default";
+}
+
+TEST(ConfigChange, WhatTheApiAnswersCanBeEdited) {
+  auto document = nlohmann::json::parse(control::encode(unusual()));
+  document["ttlMs"] = 11'000;
+  document["parameters"].erase("work_mem");
+  document["slots"]["more"] = "logical:app:pgoutput";
+  control::ClusterConfig wanted = unusual();
+  wanted.ttl = 11s;
+  wanted.parameters.erase("work_mem");
+  wanted.slots["more"] = {"pgoutput", "app"};
+  const auto after = sent(unusual(), "PUT", document.dump());
+  ASSERT_TRUE(after) << after.error().to_string();
+  EXPECT_EQ(*after, wanted);
+}
+
+TEST(ConfigChange, WhatNoBodyMayBeIsRefused) {
+  const auto why = [](const char* body) {
+    const auto after = sent({}, "PATCH", body);
+    return after ? std::string("accepted") : after.error().to_string();
+  };
+  EXPECT_THAT(why(R"({"ttl": "10s", "ttlMs": 10000})"), HasSubstr("ttl: is there twice"));
+  EXPECT_THAT(why(R"({"ttlMs": true})"), HasSubstr("ttl"));
+  EXPECT_THAT(why(R"({"ttl": null})"), HasSubstr("ttl")) << "it can't be taken away";
+  EXPECT_THAT(why(R"({"slots": {"x": {"plugin": "p"}}})"), HasSubstr("slots"));
+  EXPECT_THAT(why(R"({"slots": {"x": {"kind": "p"}}})"), HasSubstr("slots.x"));
+  EXPECT_THAT(why(R"({"slots": {"x": {"plugin": ["p"]}}})"), HasSubstr("slots.x"));
+  EXPECT_THAT(why(R"({"parameters": {"x": {"a": 1}}})"), HasSubstr("parameters.x"));
+  EXPECT_THAT(why(R"({"parameters": {}})"), HasSubstr("expected 1 to"));
+  EXPECT_THAT(why(R"({"tllMs": 5})"), HasSubstr("tll"));
+  control::ClusterConfig preferring;
+  preferring.primary_region = "eu";
+  EXPECT_EQ(sent(preferring, "PATCH", R"({"primary_region": null})")->primary_region, "");
 }
 
 TEST(ConfigChange, HostileRecordsAreLeftOut) {
