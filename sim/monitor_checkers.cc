@@ -40,6 +40,9 @@ void MonitorCluster::on_applied(const store::Txn& txn, Endpoint by) {
         record.holder != old_record.holder) {
       world_.violation("epochs", fmt::format("epoch {} has two holders", record.epoch.value));
     }
+    if (record.phase == LeaderPhase::kPreparing && record.epoch != old_record.epoch) {
+      fenced_old_ = answered_its_fence(before_, by) ? record.epoch.value : 0;
+    }
     const bool opened =
         record.phase == LeaderPhase::kRunning && old_record.phase != LeaderPhase::kRunning;
     if (opened && record.why.empty()) world_.violation("reasons", "opened without a reason");
@@ -70,6 +73,26 @@ void MonitorCluster::check_automatic_begin(const control::FailoverOperation& op,
   }
 }
 
+// By what a monitor was told, not by what it records.
+void MonitorCluster::note_fence(int index, const monitor::event::ActionDone& done) {
+  const auto& [id, from] = monitors_[static_cast<size_t>(index)]->fencing;
+  const auto view = truth();
+  if (!done.result || id == 0 || id != done.id || !view.monitor || !view.monitor->lease) return;
+  if (!view.monitor->operation || view.monitor->operation->value.from != from) return;
+  fenced_ = {index, view.monitor->lease->value.term, view.monitor->operation->value.epoch.value,
+             from};
+}
+
+// Whoever begins the promotion had learnt, in this operation and term, where the old primary's WAL
+// ends. Of the operation's first candidate: the next ones are a matter of maximum_lag.
+bool MonitorCluster::answered_its_fence(const control::ClusterView& view, Endpoint by) const {
+  if (!view.monitor || !view.monitor->operation || !view.monitor->lease) return false;
+  const auto& op = view.monitor->operation->value;
+  return fenced_.monitor == by - kFirstMonitor && fenced_.from == op.from &&
+         fenced_.epoch == op.epoch.value && view.leader->value.epoch == op.epoch &&
+         fenced_.term == view.monitor->lease->value.term;
+}
+
 // The new primary is open: what has it got of what was acknowledged?
 void MonitorCluster::check_opened(const control::ClusterView& view) {
   const auto& record = view.leader->value;
@@ -86,9 +109,16 @@ void MonitorCluster::check_opened(const control::ClusterView& view) {
   }
   world_.count("opened." + history->second.trigger);
   world_.count("lost." + history->second.trigger, lost);
+  if (history->second.trigger == "manual" && fenced_old_ == record.epoch.value) {
+    world_.count("opened.manual of a living primary");
+  }
   if (lost == 0) return;
   if (history->second.trigger == "switchover") {
     world_.violation("durability", fmt::format("a switchover lost {} commits", lost));
+  }
+  if (history->second.trigger == "manual" && fenced_old_ == record.epoch.value) {
+    world_.violation("durability",
+                     fmt::format("a failover of a living primary lost {} commits", lost));
   }
   // What the limit allows, and what was written since the last check: two proxies, at most 50
   // statements a second each, for as long as checks were failing or not due.

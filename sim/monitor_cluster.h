@@ -89,6 +89,8 @@ class MonitorCluster {
   void on_applied(const store::Txn& txn, Endpoint by);
   void check_automatic_begin(const control::FailoverOperation& op, Endpoint by);
   void check_opened(const control::ClusterView& view);
+  void note_fence(int index, const monitor::event::ActionDone& done);
+  bool answered_its_fence(const control::ClusterView& view, Endpoint by) const;
   void check_lease(int index);
   void check_promotion(int database);
   void check_fence(int database);
@@ -110,6 +112,13 @@ class MonitorCluster {
   control::ClusterView before_;                // as of the last transaction
   std::map<uint64_t, uint64_t> acknowledged_;  // commit -> epoch
   uint64_t highest_epoch_ = 0;                 // that acknowledged anything
+  struct Fenced {
+    int monitor = -1;  // who was told
+    uint64_t term = 0, epoch = 0;
+    NodeName from;
+  };
+  Fenced fenced_;            // the newest fence of an operation's old primary that was confirmed
+  uint64_t fenced_old_ = 0;  // the epoch whose promotion began by the one who knew that
 };
 
 // The databases' names, by host.

@@ -56,6 +56,7 @@ void MonitorCluster::step(int index, const monitor::Event& event) {
     int& failed = m.failed[host_of(probed->endpoint)];
     failed = probed->answer == monitor::Answer::kDown ? failed + 1 : 0;
   }
+  if (const auto* done = std::get_if<monitor::event::ActionDone>(&event)) note_fence(index, *done);
   m.monitor->set_wall_time(WallTime(Millis(to_ms(world_.now()))));
   carry_out(index, m.monitor->step(event, world_.local(kFirstMonitor + index)));
 }
@@ -92,6 +93,7 @@ void MonitorCluster::carry_out(int index, monitor::Effects effects) {
     } else if (const auto* p = std::get_if<monitor::effect::Probe>(&effect)) {
       probe(index, *p);
     } else if (const auto* a = std::get_if<monitor::effect::Act>(&effect)) {
+      m.fencing = {a->kind == monitor::ActionKind::kFence ? a->id : 0, a->endpoint};
       act(index, *a);
     } else if (const auto* note = std::get_if<monitor::effect::Note>(&effect)) {
       world_.count("note." + note->what);

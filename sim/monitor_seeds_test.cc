@@ -40,8 +40,9 @@ TEST(MonitorSeeds, NoPromiseIsBroken) {
   // The seeds must reach what they are to test.
   for (const char* reached :
        {"begun.automatic", "begun.manual", "begun.switchover", "opened.automatic", "opened.manual",
-        "opened.switchover", "note.failover given up", "note.lease taken", "note.lease lost",
-        "cloud.rebuilt", "note.fence done", "note.unfence done", "note.another candidate"}) {
+        "opened.switchover", "opened.manual of a living primary", "note.failover given up",
+        "note.lease taken", "note.lease lost", "cloud.rebuilt", "note.fence done",
+        "note.unfence done", "note.another candidate"}) {
     EXPECT_GT(counts[reached], 0u) << reached;
   }
 }
@@ -72,14 +73,13 @@ TEST_P(MonitorMutations, IsCaught) {
   FAIL() << GetParam().name << " was not noticed";
 }
 
-// Not skip_catch_up: until proxies have stopped and the fence is confirmed, the last WAL has long
-// arrived here. MonitorTest.ASwitchoverFencesWaitsForTheLastWalAndPromotes stands for it.
 INSTANTIATE_TEST_SUITE_P(
     All, MonitorMutations,
     testing::Values(Mutation{"skip_permit_wait", &monitor::UnsafeMutations::skip_permit_wait},
                     Mutation{"ignore_threshold", &monitor::UnsafeMutations::ignore_threshold},
                     Mutation{"act_without_lease", &monitor::UnsafeMutations::act_without_lease},
-                    Mutation{"ignore_lag", &monitor::UnsafeMutations::ignore_lag}),
+                    Mutation{"ignore_lag", &monitor::UnsafeMutations::ignore_lag},
+                    Mutation{"skip_catch_up", &monitor::UnsafeMutations::skip_catch_up}),
     [](const auto& param) { return param.param.name; });
 
 }  // namespace

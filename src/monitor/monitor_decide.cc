@@ -121,8 +121,24 @@ void Monitor::Impl::begin_requested(const RequestRecord& request) {
   if (!judged.eligible && !(accepts_writes && request.force && !planned)) {
     return refuse(request, fmt::format("{} {}", to.str(), judged.why_not));
   }
+  // Before anything is closed: it would stay closed until the operation is given up.
+  const bool lets_us_in = primary != nullptr && primary->answer != Answer::kRefused;
+  if (!request.force && !holder().empty() && !lets_us_in) {
+    return refuse(request, cant_be_fenced(holder()));
+  }
   begin(planned ? FailoverTrigger::kSwitchover : FailoverTrigger::kManual, to,
         "asked for by " + request.by, &request);
+}
+
+std::string Monitor::Impl::cant_be_fenced(const NodeName& primary) const {
+  const Endpoint* from = endpoint(primary);
+  if (from == nullptr) {
+    return primary.str() + " can't be fenced: it is not configured here; force goes on without";
+  }
+  return fmt::format(
+      "{} lives but refuses the monitor ({}), and can't be fenced; force goes on "
+      "without",
+      primary.str(), from->error);
 }
 
 NodeName Monitor::Impl::choose(Lag lag, const std::vector<NodeName>& except) const {

@@ -113,6 +113,10 @@ class Monitor::Impl {
   // Empty: the old primary is out of the way. Else why not (yet).
   std::string obstacle() const;
   bool answers_again() const;
+  // Why a request without force does not go on. The primary lives and does not let us in.
+  std::string cant_be_fenced(const NodeName& primary) const;
+  bool awaits_last_wal() const;
+  bool has_last_wal(const Endpoint& to) const;
   void catch_up();
   void begin_promotion();
   void promote();

@@ -2,7 +2,7 @@
 // goes on where one stopped:
 //
 //   draining -> closing -> catching up -> promoting -> none (the record is open)
-//      planned  |   planned ^                |
+//      planned  |   old primary fenced ^     |
 //               |                            +--> closing (another candidate)
 //               +--> none (given up: the old primary's record is open again, same epoch)
 #include <fmt/format.h>
@@ -139,13 +139,18 @@ void Monitor::Impl::close() {
     fence_old_primary();
     if (pending_ != 0) return;
   }
-  const bool insists = op.force && (fence_failures_ > 0 || (from != nullptr && !from->ok()));
+  const bool insists = op.force && (fence_failures_ > 0 || from == nullptr || !from->ok());
   if (!why.empty() && !insists) {
+    const bool refuses = from != nullptr && from->answer == Answer::kRefused;
+    if (op.trigger == FailoverTrigger::kManual && epoch_is_old && refuses) {
+      return give_up(cant_be_fenced(op.from));
+    }
     if (fence_failures_ < kFenceAttempts) return;
     return give_up(fmt::format("{}: {}", why, action_error_));
   }
-  if (op.trigger != FailoverTrigger::kSwitchover) return begin_promotion();
-  if (!fenced_at_) return give_up(op.from.str() + " went away during the switchover");
+  const bool planned = op.trigger == FailoverTrigger::kSwitchover;
+  if (planned && !fenced_at_) return give_up(op.from.str() + " went away during the switchover");
+  if (!planned && !awaits_last_wal()) return begin_promotion();
   Change change;
   change.operation = op;
   change.operation->step = FailoverStep::kCatchingUp;
@@ -153,19 +158,40 @@ void Monitor::Impl::close() {
   write(std::move(change));
 }
 
+// On request: the old primary was alive enough to be fenced, and its last position is known. What
+// accepts writes already has parted from it: nothing more arrives there.
+bool Monitor::Impl::awaits_last_wal() const {
+  const Endpoint* to = endpoint(operation().to);
+  return operation().trigger == FailoverTrigger::kManual && fenced_at_ && fenced_lsn_.valid() &&
+         (to == nullptr || !to->writable());
+}
+
+bool Monitor::Impl::has_last_wal(const Endpoint& to) const {
+  const Lsn last = operation().final_lsn;
+  return to.standby() && to.checked_since(step_since_) && last.valid() &&
+         to.sample->replayed >= last;
+}
+
 void Monitor::Impl::catch_up() {
   const FailoverOperation& op = operation();
   const Endpoint* to = endpoint(op.to);
-  if (to == nullptr || !to->up()) return give_up(op.to.str() + " went down during the switchover");
-  const bool has_all = to->standby() && to->checked_since(step_since_) &&
-                       to->sample->replayed >= op.final_lsn && op.final_lsn.valid();
-  if (has_all || unsafe_.skip_catch_up) return begin_promotion();
-  const MonoTime limit = step_since_ + config_.catch_up_timeout;
-  if (now_ >= limit) {
-    return give_up(fmt::format("{} has not replayed up to {} within {} ms", op.to.str(),
-                               op.final_lsn.to_string(), config_.catch_up_timeout.count()));
+  // A request may go on without: a person insists, or an epoch is given away already and the old
+  // primary doesn't come back.
+  const bool planned = op.trigger == FailoverTrigger::kSwitchover;
+  const bool goes_on = !planned && (op.force || leader()->epoch != op.epoch);
+  if (to == nullptr || !to->up()) {
+    const std::string why =
+        fmt::format("{} went down while it caught up with {}", op.to.str(), op.from.str());
+    return leader()->epoch == op.epoch ? give_up(why) : next_candidate(why);
   }
-  wake_at(limit);
+  if (has_last_wal(*to) || unsafe_.skip_catch_up || (!planned && to->writable())) {
+    return begin_promotion();
+  }
+  const MonoTime limit = step_since_ + config_.catch_up_timeout;
+  if (now_ < limit) return wake_at(limit);
+  if (goes_on) return begin_promotion();
+  give_up(fmt::format("{} has not replayed up to {} within {} ms", op.to.str(),
+                      op.final_lsn.to_string(), config_.catch_up_timeout.count()));
 }
 
 // ---- promoting
@@ -179,7 +205,8 @@ std::string Monitor::Impl::target_problem() const {
   if (to == nullptr) return op.to.str() + " is not configured here";
   if (to->up() && to->writable()) return "";  // promoted already, by whomever
   const bool all_is_there =
-      op.trigger == FailoverTrigger::kSwitchover && op.step == FailoverStep::kCatchingUp;
+      op.step == FailoverStep::kCatchingUp &&
+      (op.trigger == FailoverTrigger::kSwitchover || (to->sample && has_last_wal(*to)));
   const Lag lag = op.force || all_is_there ? Lag::kAccepted : Lag::kLimited;
   Choice wanted = choice(op.from);
   if (op.to == op.from) return op.to.str() + " does not accept writes";
