@@ -29,15 +29,10 @@ bool Truth::lawful(Endpoint host, uint32_t timeline) const {
          leader->value.holder == members[static_cast<size_t>(host)]->name();
 }
 
-bool Truth::forced(uint32_t timeline) const {
+bool Truth::forced_since(uint32_t timeline, uint32_t up_to) const {
   return std::ranges::any_of(view().history, [&](const auto& epoch) {
-    return epoch.second.timeline.value == timeline && epoch.second.trigger == "forced";
-  });
-}
-
-bool Truth::forced_since(uint32_t timeline) const {
-  return std::ranges::any_of(view().history, [&](const auto& epoch) {
-    return epoch.second.timeline.value > timeline && epoch.second.trigger == "forced";
+    const uint32_t its = epoch.second.timeline.value;
+    return its > timeline && its <= up_to && epoch.second.trigger == "forced";
   });
 }
 

@@ -63,9 +63,9 @@ struct Truth {
   bool parted = false;
   // The store says that this member leads, on this timeline.
   bool lawful(Endpoint host, uint32_t timeline) const;
-  // Somebody forced the take-over that began this timeline: what it lacks was given up.
-  bool forced(uint32_t timeline) const;
-  bool forced_since(uint32_t timeline) const;  // that of a later timeline
+  // Somebody forced a take-over after this timeline was promoted to: what that lacked was given up,
+  // also where it came to nothing and another one followed.
+  bool forced_since(uint32_t timeline, uint32_t up_to = UINT32_MAX) const;
   // Of the cluster that the store knows; 0: none has been declared. An initdb that was given up
   // before it was is another cluster: nobody is told of it, though it accepts connections.
   uint64_t system_id() const;

@@ -4,6 +4,7 @@
 // the setting that released each, is kept for the message.
 #include <algorithm>
 #include <unordered_set>
+#include <utility>
 
 #include "sim/checkers/checker.h"
 
@@ -91,12 +92,12 @@ class Durability : public Checker {
     for (const WalRecord& r : d.wal) {
       if (r.commit != 0) in_newest_.insert(r.commit);
     }
-    newest_timeline_ = timeline;
+    const uint32_t before = std::min(std::exchange(newest_timeline_, timeline), timeline - 1);
     if (truth_.excused(host)) {
       released_.clear();
       return;
     }
-    if (truth_.forced(timeline)) {
+    if (truth_.forced_since(before, timeline)) {
       world().count("promotions.forced");
       released_.clear();
       return;

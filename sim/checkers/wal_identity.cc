@@ -10,6 +10,7 @@
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "sim/checkers/checker.h"
 
@@ -42,7 +43,10 @@ class WalIdentity : public Checker {
 
   void promoted(Endpoint host, uint32_t timeline, uint64_t) override {
     if (truth_.runs_by_hand(host)) return;
-    if (truth_.lawful(host, timeline)) look_for_what_is_by_hand(host, truth_.forced(timeline));
+    if (truth_.lawful(host, timeline)) {
+      const uint32_t before = std::min(std::exchange(newest_lawful_, timeline), timeline - 1);
+      look_for_what_is_by_hand(host, truth_.forced_since(before, timeline));
+    }
     const auto [it, added] = owner_.try_emplace(timeline, host);
     if (!added && !truth_.excused(host)) {
       world().violation("wal_identity",
@@ -132,6 +136,7 @@ class WalIdentity : public Checker {
   std::unordered_set<uint64_t> adopted_;  // by hand, and then by force
   std::set<uint64_t> passed_over_;        // by hand, see pass_over()
   std::map<uint32_t, Endpoint> owner_{{1, -1}};
+  uint32_t newest_lawful_ = 0;  // timeline
 };
 
 // Invariant 4.

@@ -384,6 +384,7 @@ Json failover_preview_json(const Snapshot& snapshot) {
                        {"acknowledgedLost", bound.none ? Json(false) : Json(true)},
                        {"lostBytesKnown", bound.bytes ? Json(*bound.bytes) : Json(nullptr)},
                        {"unknownMs", bound.unknown.count()},
+                       {"longerByPledges", bound.longer_by_pledges},
                        {"text", bound.text}});
   }
   return {{"leader", snapshot.view.leader ? snapshot.view.leader->value.holder.str() : ""},

@@ -195,9 +195,8 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
   const Epoch epoch = last.epoch.next();
   const Lineage line = lineage(view_->history, last.epoch);
   const auto here = located_on(line);
-  const RequestRecord* request = view_->request ? &view_->request->value : nullptr;
-  const bool forced = request && request->kind == RequestKind::kFailover && request->force &&
-                      request->outcome.empty();
+  const auto own = std::ranges::find(election.ranking, config_.name, &Candidate::name);
+  const bool forced = own != election.ranking.end() && own->by_force;
   const bool following = follows_another() && following_epoch(last.epoch);
   Timeline timeline =
       following ? located_->timeline : next_timeline(view_->history, located_->timeline);

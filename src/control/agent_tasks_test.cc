@@ -349,6 +349,29 @@ TEST_F(TasksTest, TheLossOfAForcedFailoverIsKnownBeforehand) {
   EXPECT_FALSE(bounds[1].none);
   EXPECT_TRUE(bounds[1].bytes);
   EXPECT_EQ(bounds[1].unknown, 3000ms);
+  EXPECT_TRUE(bounds[1].longer_by_pledges);
+}
+
+TEST_F(TasksTest, TheLossAfterACrashCountsWhatTheRecordDoesNotKnow) {
+  start_three();
+  ClusterView view = world.view();
+  LeaderRecord& leader = view.leader->value;
+  const NodeName other = loss_bounds(view)[1].member;
+  MemberRecord& behind = view.members.at(other);
+  leader.flush_lsn = Lsn{5000};
+  behind.flush_lsn = Lsn{4000};
+  leader.phase = LeaderPhase::kVacant;
+  const auto of_other = [&] {
+    const auto bounds = loss_bounds(view);
+    return *std::ranges::find(bounds, other, &LossBound::member);
+  };
+  EXPECT_EQ(of_other().bytes, 1000u);
+  EXPECT_EQ(of_other().unknown, 3000ms) << "it may have written after its last renewal";
+  EXPECT_FALSE(of_other().longer_by_pledges) << "the store was there when it was released";
+  leader.final_position = {behind.timeline, Lsn{5600}};
+  EXPECT_EQ(of_other().bytes, 1600u) << "its clean stop says how far";
+  EXPECT_EQ(of_other().unknown, 0ms);
+  EXPECT_FALSE(of_other().none);
 }
 
 TEST(TaskRecords, RoundTrip) {

@@ -43,14 +43,16 @@ class Count {
     for (const Voter& v : voters_) {
       e.counted.push_back(v.ballot->member);
       std::string obstacle = obstacle_of(v);
-      e.ranking.push_back({v.ballot->member, v.ballot->position, obstacle.empty(), obstacle});
+      const bool by_force = !obstacle.empty() && is_forced(v);
+      if (by_force) obstacle = force_obstacle();
+      e.ranking.push_back(
+          {v.ballot->member, v.ballot->position, obstacle.empty(), obstacle, by_force});
     }
     for (Candidate& c : e.ranking) c.fetch_from = fetch_for(voter(c.name));
     std::ranges::stable_sort(e.ranking, [&](const Candidate& a, const Candidate& b) {
       return key_of(a) > key_of(b) || (key_of(a) == key_of(b) && a.name < b.name);
     });
-    const auto last = view_.history.find(record_.epoch);
-    const NodeName leader = last == view_.history.end() ? record_.holder : last->second.leader;
+    const NodeName leader = last_leader();
     const auto roster = view_.roster ? view_.roster->value.members : std::vector<NodeName>{};
     for (const NodeName& name : roster) {
       if (name != leader && std::ranges::find(e.counted, name) == e.counted.end()) {
@@ -65,11 +67,12 @@ class Count {
   }
 
  private:
-  // Empty: may take over.
+  bool is_forced(const Voter& v) const {
+    return forced_ && (forced_->candidate.empty() || forced_->candidate == v.ballot->member);
+  }
+
+  // Empty: may take over, and nobody has to force it.
   std::string obstacle_of(const Voter& v) const {
-    if (forced_ && (forced_->candidate.empty() || forced_->candidate == v.ballot->member)) {
-      return force_obstacle();
-    }
     if (unsafe_.ignore_ballots) return "";
     if (std::string why = bar_of(v); !why.empty()) return why;
     if (!promised()) return lag_obstacle(v);
@@ -252,21 +255,33 @@ class Count {
   }
 
   // Larger is better.
-  using Key = std::tuple<bool, bool, bool, bool, bool, size_t, Timeline, Lsn, bool, int>;
+  using Key = std::tuple<bool, bool, bool, bool, bool, bool, size_t, Timeline, Lsn, bool, int>;
   Key key_of(const Candidate& c) const {
     const Voter* v = &voter(c.name);
-    const MemberRecord* last = record_.holder.empty() ? nullptr : view_.member(record_.holder);
+    const MemberRecord* last = view_.member(last_leader());
     const bool same_region = last && v->member && v->member->region == last->region;
     const Place at = v->place.value_or(Place{});
     // Whoever is safe in synchronous mode loses nothing: the region counts more than the position.
     const std::string& wanted = config().primary_region;
     const bool in_region =
         promised() && !wanted.empty() && v->member && v->member->region == wanted;
-    return {c.safe,         preferred() == c.name,
-            !is_tagged(*v), has_room(*v),
-            in_region,      at.segment,
-            at.timeline,    at.lsn,
-            same_region,    v->member ? v->member->priority : 0};
+    return {c.safe,
+            preferred() == c.name,
+            !c.by_force,
+            !is_tagged(*v),
+            has_room(*v),
+            in_region,
+            at.segment,
+            at.timeline,
+            at.lsn,
+            same_region,
+            v->member ? v->member->priority : 0};
+  }
+
+  // Also where it has released the record.
+  NodeName last_leader() const {
+    const auto last = view_.history.find(record_.epoch);
+    return last == view_.history.end() ? record_.holder : last->second.leader;
   }
 
   static bool has_room(const Voter& v) { return !v.member || v.member->disk_full == DiskFull::kNo; }

@@ -28,8 +28,9 @@ namespace bascule::control {
 struct Candidate {
   NodeName name;
   Position position;
-  bool safe = false;     // may take over
-  std::string obstacle;  // why not, when not safe
+  bool safe = false;      // may take over
+  std::string obstacle;   // why not, when not safe
+  bool by_force = false;  // not without force: acknowledged commits may be missing
   // A member that may not lead has more than this one, which may, and no promise covers it: to be
   // fetched before the take-over. Empty: nobody.
   NodeName fetch_from{};

@@ -318,6 +318,25 @@ TEST_F(ForcedTest, GoesOnWhenTheOldLeaderHasReleasedTheRecord) {
   EXPECT_TRUE(safe("c"));
 }
 
+// What the force gives up is given up only where it is needed: the promises stay.
+TEST_F(ForcedTest, WhoIsSafeAnywayIsNotForcedAndGoesFirst) {
+  generation(1, "a", {"b_1"});
+  view.leader->value.phase = LeaderPhase::kVacant;
+  view.request->value.candidate = {};
+  ballot("c", at(1, 80));
+  ballot("b", at(1, 90));
+  const Election e = elect(view);
+  ASSERT_EQ(e.ranking.size(), 2u);
+  EXPECT_EQ(e.ranking[0].name, name("b"));
+  EXPECT_FALSE(e.ranking[0].by_force);
+  EXPECT_TRUE(e.ranking[1].safe && e.ranking[1].by_force);
+  view.request->value.candidate = name("c");
+  const Election named = elect(view);
+  EXPECT_EQ(named.ranking[0].name, name("c"));
+  EXPECT_TRUE(named.ranking[0].by_force);
+  EXPECT_FALSE(named.ranking[1].by_force);
+}
+
 TEST_F(ForcedTest, AsynchronousOneBallotOfTheRosterIsEnough) {
   view.config->value.maximum_lag_bytes = 0;
   view.leader->value.flush_lsn = Lsn{1000};
@@ -362,6 +381,46 @@ TEST_F(ElectionTest, AsynchronousLagIsMeasuredAgainstBallotsToo) {
   EXPECT_TRUE(safe("b"));
   ballot("a", at(7, 900));
   EXPECT_TRUE(safe("b")) << "who has diverged has nothing that could be kept";
+}
+
+// ---- preferences: nothing is lost by them
+// --------------------------------------------------------
+
+TEST_F(ElectionTest, OfEqualsPriorityDecidesThenTheName) {
+  ballot("a", at(1, 100));
+  ballot("b", at(1, 100));
+  ballot("c", at(1, 99));
+  EXPECT_EQ(elect(view).ranking.front().name, name("a"));
+  view.members.at(name("b")).priority = 107;
+  view.members.at(name("c")).priority = 109;
+  EXPECT_EQ(elect(view).ranking.front().name, name("b")) << "and more WAL goes before priority";
+}
+
+TEST_F(ElectionTest, TheRegionOfTheLastLeaderGoesBeforePriorityAlsoWhenItHasReleasedTheRecord) {
+  ballot("a", at(1, 100));
+  ballot("b", at(1, 100));
+  ballot("c", at(1, 100));
+  view.history.at(Epoch{1}).leader = name("c");
+  view.ballots.erase(name("c"));
+  view.members.at(name("c")).region = "east";
+  view.members.at(name("b")).region = "east";
+  view.members.at(name("a")).region = "west";
+  view.members.at(name("a")).priority = 109;
+  view.leader->value.phase = LeaderPhase::kVacant;
+  EXPECT_EQ(elect(view).ranking.front().name, name("b"));
+}
+
+TEST_F(ElectionTest, ThePrimaryRegionGoesBeforeWalOnlyWhereCommitsWereWaitedFor) {
+  ballot("a", at(1, 200));
+  ballot("b", at(1, 150));
+  view.members.at(name("b")).region = "home";
+  view.config->value.primary_region = "home";
+  EXPECT_EQ(elect(view).ranking.front().name, name("a"));
+  generation(1, "c", {"b_1"});
+  EXPECT_EQ(elect(view).ranking.front().name, name("b"));
+  view.sync->value.generations[0].voters = {"a_1", "b_1"};
+  view.sync->value.generations[0].quorum = 1;
+  EXPECT_FALSE(safe("b")) << "a voter has more";
 }
 
 TEST_F(ElectionTest, NothingIsFetchedFromWhoMayLeadOrWhereCommitsWereWaitedFor) {

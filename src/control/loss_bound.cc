@@ -22,28 +22,34 @@ bool has_everything(const ClusterView& view, const MemberRecord& member) {
 
 LossBound bound_of(const ClusterView& view, const MemberRecord& member) {
   const LeaderRecord& leader = view.leader->value;
+  const bool stopped_cleanly = leader.vacant() && leader.final_position.known();
+  const Lsn newest = stopped_cleanly ? leader.final_position.lsn : leader.flush_lsn;
   LossBound out;
   out.member = member.name;
-  if (leader.vacant() && leader.final_position.known()) {
+  if (stopped_cleanly) {
     out.none = member.timeline == leader.final_position.timeline &&
                member.flush_lsn >= leader.final_position.lsn;
   }
   out.none = out.none || has_everything(view, member);
   if (member.timeline == leader.timeline && member.flush_lsn.valid()) {
-    out.bytes =
-        leader.flush_lsn > member.flush_lsn ? leader.flush_lsn.value - member.flush_lsn.value : 0;
+    out.bytes = newest > member.flush_lsn ? newest.value - member.flush_lsn.value : 0;
   }
-  if (!leader.vacant()) out.unknown = leader.ttl * 6 / 10;  // it acknowledges nothing after that
+  if (!stopped_cleanly) {
+    out.unknown = leader.ttl * 6 / 10;  // it acknowledges nothing after that
+    out.longer_by_pledges = !leader.vacant() && (!view.config || view.config->value.failsafe);
+  }
   if (out.none) {
     out.text = "nothing acknowledged is lost: it is the synchronous standby";
     if (leader.vacant()) out.text = "nothing is lost: it has everything";
   } else if (!out.bytes) {
     out.text = "unknown: it is not on the leader's timeline, or has not told its position";
   } else {
-    out.text = fmt::format("{} that the leader had at its last renewal", amount(*out.bytes));
+    out.text = fmt::format("{} that the leader had {}", amount(*out.bytes),
+                           stopped_cleanly ? "when it stopped" : "at its last renewal");
     if (out.unknown > Millis(0)) {
       out.text +=
           fmt::format(", and what it wrote in the at most {} ms after that", out.unknown.count());
+      if (out.longer_by_pledges) out.text += " (longer, if the store was away: failsafe is on)";
     }
   }
   return out;

@@ -13,9 +13,11 @@ namespace bascule::control {
 struct LossBound {
   NodeName member;
   bool none = false;              // every acknowledged commit is there
-  std::optional<uint64_t> bytes;  // of WAL that the leader had at its last renewal; none: diverged
+  std::optional<uint64_t> bytes;  // of WAL that the leader is known to have had; none: diverged
   Millis unknown{0};              // for so long it may have written more after that
-  std::string text;               // for people
+  bool longer_by_pledges =
+      false;         // and as long as the store was away before it was lost (ADR 0025)
+  std::string text;  // for people
 };
 
 // Of every member but the leader, the one that loses least first.
