@@ -118,7 +118,7 @@ void read_standby_cluster(MapReader& reader, control::ClusterConfig& config) {
 void read_cluster_config(MapReader& reader, control::ClusterConfig& config) {
   int timing = 1;
   if (reader.choice("timing", timing, kTimingPresets)) apply_timing(kTimingPresets[timing], config);
-  reader.duration("ttl", config.ttl, {.min = 500ms, .max = 10min});
+  reader.duration("ttl", config.ttl, {.min = 1s, .max = 10min});
   int sync = static_cast<int>(config.sync_mode);
   using enum control::SyncMode;
   constexpr control::SyncMode kMeant[] = {kOff, kOn, kQuorum, kOff, kOn};
@@ -138,7 +138,7 @@ void read_cluster_config(MapReader& reader, control::ClusterConfig& config) {
   read_word(reader, "sync_region", kSyncRegions, config.sync_region);
   reader.size("maximum_lag", config.maximum_lag_bytes, 0);
   reader.duration("ballot_window", config.ballot_window, {.min = 10ms, .max = 1min});
-  reader.duration("drain_timeout", config.drain_timeout, {.min = 0ms, .max = 1h});
+  reader.duration("drain_timeout", config.drain_timeout, {.min = 0ms, .max = 10min});
   reader.duration("promote_timeout", config.promote_timeout, {.min = 1s, .max = 1h});
   reader.duration("rejoin_timeout", config.rejoin_timeout, {.min = 1s, .max = 24h});
   reader.text("primary_region", config.primary_region, Need::kOptional, MapReader::Empty::kAllowed);

@@ -22,7 +22,7 @@ TEST(ConfigSchema, SaysWhatTheReadersAccept) {
   EXPECT_EQ(port["default"], 5432);
   EXPECT_EQ(schema["properties"]["proxy"]["properties"]["pool_mode"]["enum"],
             (Json{"session", "transaction", "statement"}));
-  EXPECT_EQ(schema["properties"]["defaults"]["properties"]["ttl"]["x-minimum"], "500ms");
+  EXPECT_EQ(schema["properties"]["defaults"]["properties"]["ttl"]["x-minimum"], "1s");
 }
 
 TEST(ConfigSchema, EntriesOfAListHaveTheirOwnKeys) {

@@ -72,21 +72,37 @@ struct Hooks::Shared {
   const env::Clock& clock;
   Say say;
   std::mutex mutex;
-  std::deque<Job> waiting;  // guarded by mutex
-  bool running = false;     // likewise
+  std::deque<Job> waiting;     // guarded by mutex
+  bool running = false;        // likewise
+  std::function<void()> idle;  // likewise
 };
 
 Hooks::Hooks(HookConfig config, env::BlockingPool& pool, env::Process& process,
              const env::Clock& clock, Say say)
-    : shared_(new Shared{std::move(config), pool, process, clock, std::move(say), {}, {}, false}) {}
+    : shared_(
+          new Shared{std::move(config), pool, process, clock, std::move(say), {}, {}, false, {}}) {}
 
 Hooks::~Hooks() {
   const std::lock_guard lock(shared_->mutex);
   shared_->waiting.clear();
+  shared_->idle = {};
   shared_->say = [](const NoteRecord&) {};
 }
 
 void Hooks::configure(HookConfig config) { shared_->config = std::move(config); }
+
+Millis Hooks::timeout() const { return shared_->config.timeout; }
+
+void Hooks::when_idle(std::function<void()> done) {
+  {
+    const std::lock_guard lock(shared_->mutex);
+    if (shared_->running) {
+      shared_->idle = std::move(done);
+      return;
+    }
+  }
+  done();
+}
 
 void Hooks::fire(const std::string& event, HookFacts facts) {
   const HookConfig& c = shared_->config;
@@ -108,14 +124,20 @@ void Hooks::fire(const std::string& event, HookFacts facts) {
 void Hooks::run_next(const std::shared_ptr<Shared>& shared) {
   for (;;) {
     Job job;
+    std::function<void()> idle;
     {
       const std::lock_guard lock(shared->mutex);
       if (shared->waiting.empty()) {
         shared->running = false;
-        return;
+        idle = std::exchange(shared->idle, {});
+      } else {
+        job = std::move(shared->waiting.front());
+        shared->waiting.pop_front();
       }
-      job = std::move(shared->waiting.front());
-      shared->waiting.pop_front();
+    }
+    if (job.argv.empty()) {
+      if (idle) idle();
+      return;
     }
     env::Command command;
     command.argv = job.argv;

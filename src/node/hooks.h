@@ -56,6 +56,10 @@ class Hooks {
   // Loop's thread. What waits goes by the old ones.
   void configure(HookConfig config);
 
+  // `done` once nothing runs and nothing waits any more: at once, or in a thread of the pool.
+  void when_idle(std::function<void()> done);
+  Millis timeout() const;  // loop's thread
+
   // Loop's thread; returns at once.
   void fire(const std::string& event, HookFacts facts);
 

@@ -78,6 +78,29 @@ TEST_F(HooksTest, ACommandThatHangsIsKilledAtItsLimitAndTheNextOneRuns) {
   EXPECT_EQ(notes_[1].fields.back().second, "begun") << "what it said before";
 }
 
+TEST_F(HooksTest, IdleIsSaidOnceEverythingThatWaitsHasRun) {
+  HookConfig config;
+  config.on_stop = {"/bin/sh", "-c", "exit 0"};
+  size_t ended = 0;
+  bool idle = false;
+  Hooks hooks(config, pool_, process_, clock_, [&](const NoteRecord&) {
+    const std::lock_guard lock(mutex_);
+    ++ended;
+  });
+  bool at_once = false;
+  hooks.when_idle([&] { at_once = true; });
+  EXPECT_TRUE(at_once) << "nothing runs";
+  for (int i = 0; i < 3; ++i) hooks.fire("stop", {});
+  hooks.when_idle([&] {
+    const std::lock_guard lock(mutex_);
+    EXPECT_EQ(ended, 3);
+    idle = true;
+    changed_.notify_all();
+  });
+  std::unique_lock lock(mutex_);
+  ASSERT_TRUE(changed_.wait_for(lock, 20s, [&] { return idle; }));
+}
+
 TEST_F(HooksTest, ACommandThatFailsOrIsNotThereIsSaidSo) {
   run({"/nonexistent/hook"}, 1s, 1);
   EXPECT_EQ(notes_[0].level, LogLevel::kWarn);

@@ -32,6 +32,7 @@ class Node::Impl {
   ~Impl() {
     deps_.loop.cancel(wake_timer_);
     deps_.loop.cancel(leave_timer_);
+    deps_.loop.cancel(hooks_timer_);
     if (watch_ != 0) deps_.store.unwatch(watch_);
     *alive_ = false;
   }
@@ -44,7 +45,7 @@ class Node::Impl {
                                         deps_.store, deps_.entropy, deps_.http});
     if (!opened) return std::unexpected(opened.error());
     shell_ = std::move(opened->shell);
-    shell_->on_exit([this] { finish({}); });
+    shell_->on_exit([this] { finish_after_hooks(); });
     hooks_.emplace(config_.hooks, deps_.pool, deps_.process, deps_.loop,
                    [this, a = alive_](NoteRecord note) {
                      deps_.loop.post([this, a, note = std::move(note)]() mutable {
@@ -128,8 +129,11 @@ class Node::Impl {
       const auto* start = std::get_if<control::effect::StartOp>(&effect);
       if (start && std::holds_alternative<control::op::Reload>(start->op)) reload_ = start->id;
     }
-    shell_->perform(std::move(effects));
     const bool news = cluster_is_new();
+    if (const auto& seen = agent_->cluster().config; news && seen) {
+      shell_->want_parameters(seen->value.parameters);
+    }
+    shell_->perform(std::move(effects));
     if (news) {
       prepare_slots();
       if (const auto& seen = agent_->cluster().config) watch_for(seen->value.ttl);
@@ -259,6 +263,25 @@ class Node::Impl {
     });
   }
 
+  // What an orderly stop has fired still runs, for so long as one command may.
+  void finish_after_hooks() {
+    hooks_timer_ = deps_.loop.call_after(hooks_->timeout(), [this] {
+      NoteRecord note;
+      note.level = LogLevel::kWarn;
+      note.what = "hook";
+      note.why = "the daemon ends: what still waits is left out";
+      shell_->note(std::move(note));
+      finish({});
+    });
+    hooks_->when_idle([this, a = alive_] {
+      deps_.loop.post([this, a] {
+        if (!*a) return;
+        deps_.loop.cancel(hooks_timer_);
+        finish({});
+      });
+    });
+  }
+
   void finish(Status status) {
     if (on_exit_) std::exchange(on_exit_, {})(std::move(status));
   }
@@ -290,6 +313,7 @@ class Node::Impl {
   bool shutdown_requested_ = false;
   env::TimerId wake_timer_ = env::TimerId::kNone;
   env::TimerId leave_timer_ = env::TimerId::kNone;
+  env::TimerId hooks_timer_ = env::TimerId::kNone;
   std::function<void(Result<MonoTime>)> leave_;  // asked for
   uint64_t watch_ = 0;
   // Callbacks that are under way when we go find it false; shared with them, hence shared_ptr.

@@ -27,6 +27,8 @@ struct OpContext {
   std::function<void(std::string)> progress;             // for PgStatus::progress; any thread
   std::function<void(std::string, std::string)> remark;  // (what, why) for the notes; any thread
   SlotKeeper* slots = nullptr;                           // none: there are no copies of slots
+  // Of EnsureSlots on a primary: permanent slots that are not as configured, and why.
+  std::vector<std::string> slot_troubles{};
 
   std::function<bool()> cancelled() const {
     return [this_control = &control] { return this_control->cancelled.load(); };
@@ -62,6 +64,10 @@ Result<PgConnection> reconfigure(OpContext& context, const ServerSettings& setti
 enum class Reserve { kNow, kAtFirstUse };  // kNow: WAL is kept for the slot from now on
 Status create_slots(PgConnection& session, const std::vector<std::string>& slots, Reserve reserve,
                     const Bound& bound);
+// The file of dynamic parameters by the newest record that the node has seen, so that a value which
+// PostgreSQL can't start with is gone once it was set right, though nothing runs that could read
+// it. Whether it was written anew; else it stays as it is, and a remark says why.
+bool refresh_dynamic(OpContext& context);
 // Of the parameters that a standby needs as high as its primary: those that are configured lower,
 // with what it needs (ops_reload.cc).
 std::map<std::string, std::string> standby_floors(OpContext& context);

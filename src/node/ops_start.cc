@@ -95,6 +95,7 @@ Status start_as_primary(OpContext& context, const control::op::StartPrimary& o, 
   if (!guard) return std::unexpected(guard.error());
   if (auto done = write_conf(context, {{}, o.sync_standbys, false, o.sync_count}); !done)
     return done;
+  refresh_dynamic(context);
   if (auto done = server.remove_standby_signal(); !done) return done;
   if (auto done = server.start_postmaster(*guard, context.control.begun); !done) return done;
   auto session = await_session(context, *guard);
@@ -142,6 +143,10 @@ Status start_in_recovery(OpContext& context, const ServerSettings& settings) {
   ServerSettings with_floors = settings;
   with_floors.floors = standby_floors(context);
   if (auto done = write_conf(context, with_floors); !done) return done;
+  if (refresh_dynamic(context)) {
+    with_floors.floors = standby_floors(context);
+    if (auto done = write_conf(context, with_floors); !done) return done;
+  }
   if (auto done = server.set_standby_signal(); !done) return done;
   if (auto done = server.start_postmaster(*guard, context.control.begun); !done) return done;
   auto session = await_session(context, *guard);

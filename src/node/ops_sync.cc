@@ -62,15 +62,41 @@ Status release_slots(PgConnection& session, const control::op::EnsureSlots& o, c
   return {};
 }
 
+// Of one that is there, by a row of (logical, database, plugin, is being made); empty: nothing.
+std::string wrong_with(const std::string& name, const control::PermanentSlot& wanted,
+                       const Row& row) {
+  const bool logical = row[0] == "t";
+  const std::string database = row[1].value_or(""), plugin = row[2].value_or("");
+  if (row[3] == "t") return name + ": it waits for the transactions that run now";
+  if (logical == wanted.logical() &&
+      (!logical || (database == wanted.database && plugin == wanted.plugin))) {
+    return {};
+  }
+  return fmt::format(
+      "{}: the slot that is there is {}; drop it (SELECT pg_drop_replication_slot({})), and it is "
+      "made as configured",
+      name, logical ? fmt::format("logical:{}:{}", database, plugin) : "physical",
+      quote_conf(name));
+}
+
 // Those of others, by the cluster's configuration. One that was taken out of it is left alone: its
-// owner may still read it.
+// owner may still read it. What can't be had is the operation's trouble, no failure.
 Status keep_permanent(OpContext& context, PgConnection& session, const control::op::EnsureSlots& o,
                       const Bound& bound) {
   for (const auto& [name, slot] : o.permanent) {
     auto rows = session.query(
-        "SELECT FROM pg_replication_slots WHERE slot_name = " + session.quote(name), bound);
+        "SELECT slot_type = 'logical', coalesce(database, ''), coalesce(plugin, ''),"
+        " slot_type = 'logical' AND active AND confirmed_flush_lsn IS NULL"
+        " FROM pg_replication_slots WHERE slot_name = " +
+            session.quote(name),
+        bound);
     if (!rows) return std::unexpected(rows.error());
-    if (!rows->empty()) continue;
+    if (!rows->empty()) {
+      if (auto trouble = wrong_with(name, slot, rows->front()); !trouble.empty()) {
+        context.slot_troubles.push_back(std::move(trouble));
+      }
+      continue;
+    }
     if (!slot.logical()) {
       if (auto done = create_slots(session, {name}, Reserve::kNow, bound); !done) return done;
       continue;
@@ -78,7 +104,7 @@ Status keep_permanent(OpContext& context, PgConnection& session, const control::
     // Of the database that it decodes.
     auto there = context.server.session(bound, slot.database);
     if (!there) {
-      context.remark("permanent slot missing", name + ": " + there.error().message);
+      context.slot_troubles.push_back(name + ": " + there.error().message);
       continue;
     }
     // From 17 on standbys with sync_replication_slots keep it, and go on from it when promoted.
@@ -87,7 +113,7 @@ Status keep_permanent(OpContext& context, PgConnection& session, const control::
                                          there->quote(name), there->quote(slot.plugin), kept),
                              bound);
     if (!made) {
-      context.remark("permanent slot missing", name + ": " + made.error().message);
+      context.slot_troubles.push_back(name + ": " + made.error().message);
     } else {
       context.remark("permanent slot", name + " created: changes from now on are kept for it");
     }

@@ -52,6 +52,7 @@ std::string setting(std::string_view name, std::string_view value) {
   return fmt::format("{} = {}\n", name, quote_conf(value));
 }
 
+constexpr std::string_view kFirstOfOperations = "wal_retrieve_retry_interval";
 constexpr std::string_view kMarkName = "bascule.parameters";
 
 struct Minimum {
@@ -138,10 +139,11 @@ std::vector<std::pair<std::string, std::string>> owned(const ConfInputs& in,
       {"full_page_writes", "on"},
       // After a crash of a backend the agent decides, not the postmaster.
       {"restart_after_crash", "off"},
+      {"recovery_target_timeline", "latest"},
+      // From here on what operations set: see with_operations_of().
       // Counted from the last attempt: with a restore_command that takes longer PostgreSQL would
       // never wait, by which it is known to have read everything. It is woken from longer waits.
-      {"wal_retrieve_retry_interval", settings.cancel_conflicts ? "30s" : "100ms"},
-      {"recovery_target_timeline", "latest"},
+      {std::string(kFirstOfOperations), settings.cancel_conflicts ? "30s" : "100ms"},
       {"synchronous_standby_names",
        render_sync_standbys(settings.sync_standbys, settings.sync_count)},
       {"primary_conninfo",
@@ -287,6 +289,14 @@ std::string render_conf(const ConfInputs& in, const ServerSettings& settings) {
   for (const auto& [name, value] : settings.floors) out += setting(name, value);
   for (const auto& [name, value] : owned(in, settings)) out += setting(name, value);
   return out;
+}
+
+std::string with_operations_of(std::string_view rendered, std::string_view present) {
+  const std::string first = fmt::format("\n{} = ", kFirstOfOperations);
+  const size_t own = rendered.find(first), theirs = present.find(first);
+  if (own == std::string_view::npos || theirs == std::string_view::npos)
+    return std::string(present);
+  return std::string(rendered.substr(0, own)).append(present.substr(theirs));
 }
 
 DynamicConf render_dynamic(const std::map<std::string, std::string>& parameters) {

@@ -44,6 +44,9 @@ struct ConfInputs {
 
 // bascule.conf in full. Parameters of the user first: the last one wins.
 std::string render_conf(const ConfInputs& inputs, const ServerSettings& settings);
+// `rendered`, with what operations set (ServerSettings but floors) as it is in `present`, a
+// bascule.conf. `present` as it is where that can't be told apart.
+std::string with_operations_of(std::string_view rendered, std::string_view present);
 std::string render_hba(const NodeConfig& config);
 std::string render_ident(const NodeConfig& config, std::string_view os_user);
 std::string render_passfile(const NodeConfig& config);

@@ -81,6 +81,27 @@ TEST(Conf, WhileABallotIsOutConflictsNeverHoldReplayUp) {
   EXPECT_EQ(render_conf({config, 15, "", ""}, {}).find("max_standby"), std::string::npos);
 }
 
+// A member's own settings are renewed on a running server; what its operations have set stays.
+TEST(RenderConf, OwnSettingsAreRenewedAndThoseOfOperationsAreKept) {
+  NodeConfig old_config, config;
+  old_config.parameters = {{"work_mem", "1MB"}, {"restore_command", "old"}};
+  config.parameters = {{"work_mem", "2MB"}};
+  control::Upstream upstream{NodeName::parse("n1").value(), "10.0.0.1", 5432};
+  upstream.restore_command = "cp %f %p";
+  const ServerSettings none;
+  const ServerSettings settings[] = {none, {upstream, {"n2_a", "n3_b"}, true, 2}};
+  for (const ServerSettings& in_force : settings) {
+    for (const ServerSettings& others : settings) {
+      const ConfInputs before{old_config, 17, "n1_c", "/p"}, now{config, 17, "n1_c", "/p"};
+      EXPECT_EQ(with_operations_of(render_conf(now, others), render_conf(before, in_force)),
+                render_conf(now, in_force));
+    }
+  }
+  EXPECT_EQ(with_operations_of(render_conf({config, 17, "", ""}, none), "port = '1'\n"),
+            "port = '1'\n")
+      << "not of ours: as it is";
+}
+
 TEST(DynamicConf, ReadsBackAsItWasAndEveryChangeHasAnotherMark) {
   const std::map<std::string, std::string> parameters = {
       {"search_path", "\"$user\", public"}, {"log_line_prefix", "it's \\ %m = '"}, {"jit", "off"}};

@@ -49,6 +49,26 @@ std::string Server::sync_name() const {
   return config().agent.name.str() + "_" + incarnation_;
 }
 
+void Server::want_parameters(std::map<std::string, std::string> parameters) {
+  const std::lock_guard lock(mutex_);
+  parameters_ = std::move(parameters);
+}
+
+std::optional<std::map<std::string, std::string>> Server::wanted_parameters() const {
+  const std::lock_guard lock(mutex_);
+  return parameters_;
+}
+
+void Server::started_with(std::optional<std::map<std::string, std::string>> parameters) {
+  const std::lock_guard lock(mutex_);
+  started_with_ = std::move(parameters);
+}
+
+bool Server::started_with_others() const {
+  const std::lock_guard lock(mutex_);
+  return started_with_ && started_with_ != parameters_;
+}
+
 ConfInputs Server::conf_inputs() const {
   return {config(), version_major_, sync_name(), run("pgpass")};
 }
@@ -124,6 +144,18 @@ Status Server::write_configuration(const ServerSettings& wanted,
   if (removed.empty()) return {};
   if (overridden != nullptr) *overridden = removed;
   return put(data("postgresql.auto.conf"), cleaned);
+}
+
+Status Server::refresh_configuration() {
+  env::Disk& disk = deps_.disk;
+  auto present = disk.read(data(kConfName), kFileBytesMax);
+  if (!present) return std::unexpected(present.error());
+  const std::string text = with_operations_of(rendered({}), *present);
+  if (text != *present) {
+    if (auto done = disk.write(data(kConfName), text, env::Durability::kNone); !done) return done;
+  }
+  return disk.write(data("pg_ident.conf"), render_ident(config(), deps_.process.user()),
+                    env::Durability::kNone);
 }
 
 std::string Server::rendered(const ServerSettings& settings) const {

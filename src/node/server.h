@@ -52,6 +52,13 @@ class Server {
   void set_identity(std::string incarnation, bool ballot_intent);
   bool ballot_intent() const;
   std::string sync_name() const;  // name + "_" + incarnation
+  // The cluster's dynamic parameters by the newest record that was seen; none: none was yet.
+  // Thread-safe.
+  void want_parameters(std::map<std::string, std::string> parameters);
+  std::optional<std::map<std::string, std::string>> wanted_parameters() const;
+  // What a start has written of them, until the next Reload; none: nothing. Thread-safe.
+  void started_with(std::optional<std::map<std::string, std::string>> parameters);
+  bool started_with_others() const;  // than are wanted now
 
   // -- files
   std::string binary(const std::string& name) const { return deps_.config.bin_dir + "/" + name; }
@@ -68,8 +75,11 @@ class Server {
   // postgresql.auto.conf and removed from it.
   Status write_configuration(const ServerSettings& settings, std::vector<std::string>* overridden);
   std::string rendered(const ServerSettings& settings) const;  // bascule.conf
-  Status set_standby_signal();                                 // durable
-  Status remove_standby_signal();                              // durable
+  // bascule.conf and pg_ident.conf by this member's configuration; upstream, synchronous set and
+  // what else operations have set stay as they are. Nothing is reloaded.
+  Status refresh_configuration();
+  Status set_standby_signal();     // durable
+  Status remove_standby_signal();  // durable
   Result<ControlData> control_data(const Bound& bound);
   Result<env::Finished> run_tool(const std::string& name, std::vector<std::string> arguments,
                                  const Bound& bound,
@@ -116,8 +126,10 @@ class Server {
   int version_major_ = 0;
   std::optional<PgConnection> parked_;  // operations only
   mutable std::mutex mutex_;
-  std::string incarnation_;     // guarded by mutex_
-  bool ballot_intent_ = false;  // guarded by mutex_
+  std::string incarnation_;                                         // guarded by mutex_
+  bool ballot_intent_ = false;                                      // guarded by mutex_
+  std::optional<std::map<std::string, std::string>> parameters_;    // guarded by mutex_
+  std::optional<std::map<std::string, std::string>> started_with_;  // likewise
 };
 
 // Timeline and end of WAL: of a primary what is flushed, of a standby what is received or replayed,

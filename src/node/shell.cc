@@ -1,14 +1,13 @@
 #include "node/shell.h"
 
-#include "node/slot_keeper.h"
-#include "node/write_probe.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstring>
 #include <utility>
 #include <variant>
+
+#include "node/shell_shared.h"
 
 namespace bascule::node {
 namespace {
@@ -23,40 +22,8 @@ constexpr Nanos kGuardRetry = 200ms;
 constexpr Nanos kGuardStable = 10s;
 constexpr Nanos kPersistRetry = 200ms;
 constexpr Millis kSamplingMin = 5ms;
-constexpr control::OpId kOwnOp = ~control::OpId{0};  // one of ours: nobody waits for it
-constexpr Nanos kSlotsAgain = 300s;
-constexpr Nanos kQuietAfter = 3s;  // of streaming
 
 }  // namespace
-
-struct Shell::Shared {
-  NodeConfig config;
-  ShellDeps deps;
-  Server server;
-  Sampler sampler;
-  WriteProbe write_probe;
-  Notes notes;
-  SlotKeeper slots;
-  Shell* shell = nullptr;  // loop's thread only; nullptr once it is gone
-
-  Shared(NodeConfig c, ShellDeps d)
-      : config(std::move(c)),
-        deps(d),
-        server({config, deps.process, deps.disk, deps.loop}),
-        sampler(server),
-        write_probe(server),
-        notes(deps.disk, config.run_dir + "/events.jsonl"),
-        slots(server, [this](LogLevel level, std::string what, std::string why) {
-          remark(level, std::move(what), std::move(why));
-        }) {}
-
-  // From any thread.
-  void remark(LogLevel level, std::string what, std::string why) {
-    deps.loop.post([this, level, what = std::move(what), why = std::move(why)] {
-      if (shell != nullptr) shell->remark(what, why, level);
-    });
-  }
-};
 
 Result<Shell::Opened> Shell::open(NodeConfig config, ShellDeps deps) {
   if (auto done = complete(config, deps.process, deps.disk); !done) {
@@ -329,6 +296,8 @@ void Shell::perform_one(effect::DisarmGuard&&) { guard_->disarm(); }
 
 void Shell::perform_one(effect::StartOp&& e) {
   if (std::holds_alternative<op::Kill>(e.op)) return begin_kill(e.id);
+  // What the agent wants does not wait for a slot of somebody else's.
+  if (running_.id == kOwnOp && !slot_troubles_.empty()) running_.control->cancelled = true;
   ops_.push_back(std::move(e));
   next_op();
 }
@@ -383,8 +352,12 @@ void Shell::run_in_pool() {
         },
         &shared->slots};
     Result<OpData> result = run_op(context, e.op);
-    shared->deps.loop.post([shared, id = e.id, name, result = std::move(result)]() mutable {
-      if (shared->shell != nullptr) shared->shell->op_done(id, name, std::move(result));
+    const bool looked = result && std::holds_alternative<op::EnsureSlots>(e.op);
+    shared->deps.loop.post([shared, id = e.id, name, looked, result = std::move(result),
+                            troubles = std::move(context.slot_troubles)]() mutable {
+      if (shared->shell == nullptr) return;
+      if (looked) shared->shell->permanent_slots_looked_at(std::move(troubles));
+      shared->shell->op_done(id, name, std::move(result));
     });
   });
   ops_.pop_front();
@@ -533,6 +506,8 @@ void Shell::sample_now() {
 void Shell::sampled(control::PgStatus status) {
   sampling_ = false;
   maybe_prepare_slots(status);
+  maybe_retry_permanent_slots(status);
+  maybe_reload(status);
   maybe_probe_writes(status);
   maybe_keep_slots(status);
   status.write_waits = shared_->write_probe.waits();
@@ -544,50 +519,25 @@ void Shell::sampled(control::PgStatus status) {
   });
 }
 
+void Shell::want_parameters(std::map<std::string, std::string> parameters) {
+  shared_->server.want_parameters(std::move(parameters));
+}
+
+// The agent has parameters read when they are others than it had read. A start may have written
+// some in between, of which it does not know.
+void Shell::maybe_reload(const control::PgStatus& status) {
+  const bool serves = status.run == control::PgRun::kPrimary ||
+                      (status.run == control::PgRun::kStandby && status.receiver_streaming);
+  if (!serves || leaving_ || running_.id != 0 || !ops_.empty()) return;
+  if (!shared_->server.started_with_others()) return;
+  ops_.push_back({kOwnOp, op::Reload{*shared_->server.wanted_parameters()}});
+  next_op();
+}
+
 void Shell::maybe_probe_writes(const control::PgStatus& status) {
   const bool primary = status.run == control::PgRun::kPrimary;
   if (!shared_->write_probe.due(primary && running_.id == 0)) return;
   deps_.pool.submit([shared = shared_] { shared->write_probe.run(); });
-}
-
-// Not beside an operation, which may be about to promote or to stop this server.
-void Shell::maybe_keep_slots(control::PgStatus& status) {
-  if (!leaving_ && running_.id == 0 && ops_.empty() && shared_->slots.due(status)) {
-    deps_.pool.submit([shared = shared_] { shared->slots.look(); });
-  }
-  SlotKeeper::Report report = shared_->slots.report();
-  status.slots = std::move(report.slots);
-  status.pending_restart |= report.restart;
-}
-
-void Shell::prepare_slots(std::vector<std::string> slots,
-                          std::map<std::string, control::PermanentSlot> permanent,
-                          std::optional<control::Upstream> leader) {
-  shared_->slots.want(permanent, std::move(leader));
-  slots_wanted_ = std::move(slots);
-  slots_of_others_ = std::move(permanent);
-}
-
-void Shell::maybe_prepare_slots(const control::PgStatus& status) {
-  const bool streaming = status.run == control::PgRun::kStandby && status.receiver_streaming;
-  if (!streaming) {
-    streaming_since_ = {};
-    // A primary makes others than a standby needs.
-    if (status.run == control::PgRun::kPrimary) slots_prepared_.reset();
-    return;
-  }
-  if (streaming_since_ == MonoTime{}) streaming_since_ = status.sampled_at;
-  // Again from time to time: one that a cascaded standby has left would hold WAL for ever.
-  const bool prepared =
-      slots_prepared_ == slots_wanted_ && status.sampled_at - slots_prepared_at_ < kSlotsAgain;
-  if (status.sampled_at - streaming_since_ < kQuietAfter || prepared || leaving_ ||
-      running_.id != 0 || !ops_.empty()) {
-    return;
-  }
-  slots_prepared_at_ = status.sampled_at;
-  slots_prepared_ = slots_wanted_;  // also should it fail: the promotion creates what is missing
-  ops_.push_back({kOwnOp, op::EnsureSlots{slots_wanted_, {}, slots_of_others_}});
-  next_op();
 }
 
 }  // namespace bascule::node

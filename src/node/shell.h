@@ -70,6 +70,8 @@ class Shell {
   void prepare_slots(std::vector<std::string> slots,
                      std::map<std::string, control::PermanentSlot> permanent,
                      std::optional<control::Upstream> leader);
+  // The cluster's dynamic parameters: every start of PostgreSQL from now on is with them.
+  void want_parameters(std::map<std::string, std::string> parameters);
   void peer_asks(const std::string& sealed, std::function<void(Result<std::string>)> done);
   // Nothing is begun any more that nobody asked for, until stay().
   void leave();
@@ -119,6 +121,7 @@ class Shell {
   void next_op();
   void run_in_pool();
   void op_done(control::OpId id, const std::string& name, Result<control::OpData> result);
+  void permanent_slots_looked_at(std::vector<std::string> troubles);
   void apply_identity();
   void next_persist();
   void persisted(const Status& status);
@@ -126,6 +129,8 @@ class Shell {
   void sampled(control::PgStatus status);
   void maybe_probe_writes(const control::PgStatus& status);
   void maybe_prepare_slots(const control::PgStatus& status);
+  void maybe_reload(const control::PgStatus& status);
+  void maybe_retry_permanent_slots(const control::PgStatus& status);
   void maybe_keep_slots(control::PgStatus& status);
 
   std::shared_ptr<Shared> shared_;
@@ -154,6 +159,10 @@ class Shell {
   std::map<std::string, control::PermanentSlot> slots_of_others_;
   MonoTime slots_prepared_at_{};
   MonoTime streaming_since_{};  // zero: it does not
+  // Of a primary: what is wrong with them, when they are looked at again, and after how long.
+  std::vector<std::string> slot_troubles_;
+  MonoTime slots_retry_at_ = MonoTime::max();
+  Nanos slots_retry_after_{};
 
   Peers peers_;
   struct Question {

@@ -196,3 +196,63 @@ def test_a_cluster_runs_its_hooks_at_a_failover_and_waits_for_none_of_them():
         wait_for(lambda: told(new, "primary.db.test. is " + address[new]), 20, "the hook's output is noted")
         wait_for(lambda: told(old, "stop of " + old), 20, "the hook that hung was ended and its output noted")
         cluster.wait_healthy()
+
+
+def test_every_hook_runs_with_what_it_is_told_and_an_orderly_stop_waits_for_them():
+    with Cluster() as cluster:
+        for member in cluster.members:
+            script = cluster.base / f"told-{member}"
+            told = cluster.base / f"told-by-{member}"
+            told.mkdir()
+            told.chmod(0o777)
+            script.write_text(f'#!/bin/sh\n[ "$1" = slow ] && sleep 1\nenv > "{told}/$BASCULE_EVENT"\n')
+            script.chmod(0o755)
+            config = cluster.home(member) / "bascule.yaml"
+            config.write_text(config.read_text().replace(
+                "  superuser:\n", f"  hooks:\n    on_role_change: [{script}, slow]\n    on_start: {script}\n"
+                                  f"    on_stop: {script}\n    on_restart: {script}\n    on_reload: {script}\n"
+                                  f"  superuser:\n", 1))
+
+        def facts(member, event):
+            path = cluster.base / f"told-by-{member}" / event
+            lines = path.read_text().splitlines() if path.exists() else []
+            return {k[8:].lower(): v for k, v in (line.split("=", 1) for line in lines) if k.startswith("BASCULE_")}
+
+        def forget():
+            for member in cluster.members:
+                for path in (cluster.base / f"told-by-{member}").iterdir():
+                    path.unlink()
+        cluster.run_cli("down")
+        cluster.run_cli("up", timeout=90)
+        cluster.wait_healthy()
+        primary = cluster.primary()
+        node = next(n for n in cluster.info["nodes"] if n["name"] == primary)
+        wait_for(lambda: facts(primary, "role_change").get("role") == "primary", 20, "the primary's change of role")
+        want = {"cluster": cluster.info["cluster"], "member": primary, "role": "primary", "leader": primary,
+                "host": "127.0.0.1", "port": str(node["port"]), "data_dir": str(cluster.data(primary)),
+                "timeline": str(cluster.timeline(primary)), "epoch": str(cluster.epoch())}
+        for event in ("start", "role_change"):
+            wait_for(lambda e=event: facts(primary, e).get("event") == e, 20, f"{event} of the primary")
+            shown = facts(primary, event)
+            assert {k: shown.get(k) for k in want} == want, shown
+            assert set(shown) == set(want) | {"event", "old_role", "reason"}, shown
+        replica = cluster.others(primary)[0]
+        wait_for(lambda: facts(replica, "role_change").get("role") == "replica", 20, "the replica's change of role")
+        forget()
+        cluster.run_cli("restart", replica, timeout=120)
+        for event in ("stop", "start", "restart", "role_change"):
+            wait_for(lambda e=event: facts(replica, e), 20, f"{event} of the replica")
+        wait_for(lambda: facts(replica, "role_change")["role"] == "replica", 20, "a replica again")
+        assert facts(replica, "role_change")["old_role"] == "none" and facts(replica, "restart")["role"] == "replica"
+        assert (facts(replica, "stop")["role"], facts(replica, "stop")["old_role"]) == ("none", "replica")
+        forget()
+        cluster.run_cli("switchover", "--candidate", replica, timeout=60)
+        wait_for(lambda: facts(replica, "role_change").get("old_role") == "replica", 20, "the new primary's change of role")
+        assert facts(replica, "role_change")["leader"] == replica
+        cluster.wait_healthy()
+        wait_for(lambda: facts(primary, "role_change").get("role") == "replica", 20, "the former one has ended its hooks")
+        forget()
+        cluster.run_cli("down")
+        for member in cluster.members:
+            assert facts(member, "role_change").get("role") == "none", "slow, and waited for"
+            assert facts(member, "stop").get("old_role") in ("primary", "replica"), "queued behind it"

@@ -97,6 +97,73 @@ def test_a_parameter_that_postgresql_would_refuse_is_shown_and_does_not_harm():
         wait_for(lambda: not any(m["configProblem"] for m in cluster.status()["members"]), 10, "no member shows the refusal")
 
 
+def test_a_value_that_postgresql_can_not_start_with_locks_nobody_out_for_good():
+    with Cluster() as cluster:
+        cluster.run_cli("config", "set", "parameters.shared_preload_libraries=nosuch")  # `postgres -C` takes it
+        wait_for(lambda: all(m["pendingRestart"] for m in cluster.status()["members"]), 15, "pending restart shown")
+        primary = cluster.primary()
+        failed = cluster.run_cli("restart", "--pending", "--timeout", "5s", timeout=120, check=False)
+        assert failed.returncode != 0, "the first replica does not come back"
+        assert cluster.primary() == primary, "and nobody else was restarted"
+        cluster.run_cli("config", "set", "parameters.shared_preload_libraries=")
+        cluster.wait_healthy()
+        for member in cluster.members:
+            assert setting(cluster, member, "shared_preload_libraries") == ""
+        # Without power before it was set right: no member starts, and what is set then reaches all.
+        cluster.run_cli("config", "set", "parameters.shared_preload_libraries=nosuch")
+        wait_for(lambda: all(m["pendingRestart"] for m in cluster.status()["members"]), 15, "pending restart shown")
+        for member in cluster.members:
+            cluster.kill_host(member)
+        for member in cluster.members:
+            cluster.release(member)
+
+        def could_not_start(member):
+            log = cluster.home(member) / "run" / "postgresql.log"
+            return 'could not access file "nosuch"' in log.read_text().rsplit("shut down at", 1)[-1][-20000:]
+        wait_for(lambda: all(map(could_not_start, cluster.members)), 60, "nobody starts")
+        assert cluster.primary() == ""
+        cluster.run_cli("config", "set", "parameters.shared_preload_libraries=")
+        cluster.wait_healthy()
+
+
+def test_rules_and_own_parameters_of_a_member_reach_a_running_server():
+    with Cluster() as cluster:
+        primary, replica = cluster.primary(), replicas(cluster)[0]
+        before = {m: (started(cluster, m), setting(cluster, m, "synchronous_standby_names"),
+                      setting(cluster, m, "primary_conninfo")) for m in (primary, replica)}
+
+        def rewrite(member, old, new):
+            config = cluster.home(member) / "bascule.yaml"
+            assert old in config.read_text(), config.read_text()
+            config.write_text(config.read_text().replace(old, new, 1))
+            agent = cluster.agent(member)
+            cluster.kill(agent)
+            wait_for(lambda: cluster.agent(member) != agent, 20, "the agent is started again")
+
+        def rules(member):
+            return [row[0] for row in cluster.query(member, "SELECT error FROM pg_hba_file_rules WHERE user_name = '{intern}'")]
+        for member in (primary, replica):
+            rewrite(member, "  postgresql:\n", "  postgresql:\n    hba: [host all intern 192.0.2.0/24 reject, "
+                    "host all all all scram-sha-256]\n    parameters: {work_mem: 6MB, max_connections: 130}\n")
+        for member in (primary, replica):
+            wait_for(lambda m=member: setting(cluster, m, "work_mem") == "6MB", 30, f"{member} has read its settings")
+            assert rules(member) == [None]
+            shown = (started(cluster, member), setting(cluster, member, "synchronous_standby_names"),
+                     setting(cluster, member, "primary_conninfo"))
+            assert shown == before[member], "not restarted, and what operations have set is as it was"
+        wait_for(lambda: {m["name"] for m in cluster.status()["members"] if m["pendingRestart"]} == {primary, replica}, 15,
+                 "max_connections waits for a restart")
+        for member in (primary, replica):
+            rewrite(member, "reject, ", "refuse, ")
+        wait_for(lambda: sum("pg_hba.conf, line" in m["configProblem"] for m in cluster.status()["members"]) == 2, 30,
+                 "rules that PostgreSQL does not understand are shown")
+        for member in (primary, replica):
+            rewrite(member, "refuse, ", "reject, ")
+        wait_for(lambda: not any(m["configProblem"] for m in cluster.status()["members"]), 30, "set right")
+        cluster.wait_healthy()
+        assert started(cluster, primary) == before[primary][0]
+
+
 def test_put_replaces_the_configuration_and_history_shows_it():
     with Cluster() as cluster:
         cluster.run_cli("config", "set", "drain_timeout=2s", "parameters.work_mem=9MB")
@@ -236,6 +303,31 @@ def test_permanent_slots_are_kept_by_every_leader():
         assert cluster.primary() != old
         wait_for(slots, 15, "both slots at the new primary")
         assert cluster.run_cli("config", "set", "slots.bascule_n1=physical", check=False).returncode == 2
+
+
+def test_a_permanent_slot_is_made_once_its_database_is_there():
+    with Cluster() as cluster:
+        cluster.run_cli("config", "set", "parameters.wal_level=logical", "slots.cdc=physical")
+        wait_for(lambda: all(m["pendingRestart"] for m in cluster.status()["members"]), 15, "wal_level waits")
+        cluster.run_cli("restart", timeout=120)
+        primary = cluster.primary()
+
+        def slot(name):
+            return cluster.query(primary, "SELECT slot_type, database, plugin FROM pg_replication_slots WHERE slot_name = %s",
+                                 name)
+
+        def said(text):
+            return [n for n in cluster.noted(primary, "permanent slot missing") if text in n["why"]]
+        wait_for(lambda: slot("cdc") == [("physical", None, None)], 15, "the physical one")
+        cluster.run_cli("config", "set", "slots.early=logical:later:test_decoding",
+                        f"slots.cdc=logical:{cluster.info['database']}:test_decoding")
+        wait_for(lambda: said('"later" does not exist'), 15, "it is said that there is no such database")
+        wait_for(lambda: said("pg_drop_replication_slot('cdc')"), 15, "and what to do about a slot of another kind")
+        cluster.query(primary, "CREATE DATABASE later")
+        wait_for(lambda: slot("early") == [("logical", "later", "test_decoding")], 90, "it is tried again")
+        cluster.query(primary, "SELECT pg_drop_replication_slot('cdc')")
+        wait_for(lambda: slot("cdc") == [("logical", cluster.info["database"], "test_decoding")], 90, "made as configured")
+        assert len(said("early")) == 1, "a trouble is said once"
 
 
 def test_what_was_asked_for_is_kept_and_what_goes_wrong_is_an_alert():
