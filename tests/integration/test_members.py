@@ -1,11 +1,15 @@
 """Members that come, go and change while the cluster runs; what clients' commits wait for. Real servers."""
 import contextlib
+import os
+import re
+import shutil
 import signal
+import subprocess
 import threading
 import time
 
 import psycopg2
-from harness import Cluster, wait_for
+from harness import BASCULE, Cluster, wait_for
 from test_operations import call, replicas, setting, started
 
 
@@ -46,6 +50,48 @@ def test_a_removed_member_is_gone_for_good_and_clients_notice_nothing():
         assert refused.returncode == 3 and "switch over first" in refused.stderr, refused
         status, answer = call(cluster, "DELETE", "/members/nobody")
         assert status == 409, answer
+
+
+@contextlib.contextmanager
+def another_member(cluster, like, name):
+    """A daemon with a file of its own, as an operator would add it."""
+    home, port = cluster.dir / "nodes" / name, cluster.find_port_base()
+    home.mkdir()
+    text = (cluster.home(like) / "bascule.yaml").read_text()
+    for old, new in ((rf"/nodes/{like}/", f"/nodes/{name}/"), (rf"  name: {like}\n", f"  name: {name}\n"),
+                     (r"  port: \d+\n", f"  port: {port}\n"), (r"  listen: .*\n", f"  listen: 127.0.0.1:{port + 1}\n")):
+        text, found = re.subn(old, new, text)
+        assert found, old
+    (home / "bascule.yaml").write_text(text)
+    if os.geteuid() == 0:
+        shutil.chown(home, cluster.info["user"], cluster.info["user"])
+    with (home / "agent.log").open("w") as log:
+        daemon = subprocess.Popen([BASCULE, "run", "--config", str(home / "bascule.yaml")], stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        daemon.wait(timeout=60)
+
+
+def test_a_new_member_joins_is_waited_for_and_leads_and_clients_notice_nothing():
+    with Cluster(nodes=2) as cluster, cluster.ledger() as ledger:
+        leader, only = cluster.primary(), replicas(cluster)[0]
+        ledger.wait_acks(50)
+        with another_member(cluster, only, "n9"):
+            wait_for(lambda: (cluster.record("members/n9") or {}).get("state") == "streaming", 60, "n9 streams")
+            ledger.wait_acks(50)
+            assert (cluster.primary(), cluster.epoch()) == (leader, 1)
+            cluster.run_cli("remove", only, "--yes", timeout=60)
+            wait_for(lambda: cluster.voters() == ["n9"], 20, "commits wait for n9")
+            ledger.wait_acks(50)
+            cluster.run_cli("switchover", "--candidate", "n9")
+            wait_for(lambda: cluster.primary() == "n9", 20, "n9 leads")
+            ledger.wait_acks(50)
+            wait_for(lambda: cluster.record(f"members/{leader}")["state"] == "streaming", 20, f"{leader} follows")
+            cluster.run_cli("switchover", "--candidate", leader)
+            wait_for(lambda: cluster.primary() == leader, 20, f"{leader} leads again")
+            cluster.finish(ledger, "a new member", errors_by_client_max=0)
 
 
 def test_a_limit_is_raised_at_the_replicas_first_and_lowered_at_the_primary_first():
