@@ -335,6 +335,41 @@ def test_54_hosts_a_cascade_whose_relay_dies_is_hung_on_the_leader():
         cluster.assert_same_rows_everywhere()
 
 
+def test_hosts_one_stream_goes_to_a_region_and_another_member_relays_when_the_relay_dies():
+    west = ["n2", "n3", "n4"]
+    places = {"n1": {"region": "east"}, **{name: {"region": "west"} for name in west}}
+    with HostCluster(nodes=4, defaults={"region_relays": True}, places=places, relayed=2) as cluster:
+        if cluster.primary() != "n1":
+            cluster.switch_over("n1")
+
+        def fed_by(upstream):
+            try:
+                return {name.split("_")[0] for name, in cluster.query(
+                    upstream, "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'")} & set(west)
+            except psycopg2.Error:
+                return set()
+
+        def relay_of(members):
+            """Whoever alone streams from the leader, and feeds the others."""
+            direct = fed_by("n1") & set(members)
+            only = direct.pop() if len(direct) == 1 else None
+            return only if only and fed_by(only) == set(members) - {only} else None
+        with cluster.ledger() as ledger:
+            relay = wait_for(lambda: relay_of(west), 60, "one stream to the west")
+            ledger.wait_acks(50)
+            epoch = cluster.epoch()
+            cluster.host(relay).power_off()
+            left = [name for name in west if name != relay]
+            wait_for(lambda: relay_of(left), 60, "another one relays")
+            ledger.wait_acks(50)
+            assert (cluster.primary(), cluster.epoch()) == ("n1", epoch)
+            cluster.boot(relay)
+            wait_for(lambda: relay_of(west), 90, "one stream again")
+            ledger.wait_acks(50)
+        cluster.finish(ledger, "region relays")
+        cluster.assert_same_rows_everywhere()
+
+
 class RestoredCluster(HostCluster):
     """Beside another one, made from a backup of it."""
 
