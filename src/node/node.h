@@ -61,8 +61,8 @@ class Node {
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
 
-  // Called once, on the loop's thread, when the agent has left the cluster in order, or when it
-  // can't go on (error set).
+  // Called once, on the loop's thread, when the agent has left the cluster in order and its hooks
+  // have ended (after their limit without them), or when it can't go on (error set).
   void on_exit(std::function<void(Status)> callback);
 
   Status start();           // loop's thread

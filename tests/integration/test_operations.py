@@ -242,8 +242,9 @@ def test_tags_decide_who_is_waited_for_read_from_and_streamed_from():
             except psycopg2.Error:
                 return []
         wait_for(lambda: any(n.startswith(last) for n in upstream()), 30, f"{last} streams from {relay}")
-        status = {m["name"]: m for m in cluster.status()["members"]}
-        assert status[last]["upstream"] == relay and f"replicatefrom {relay}" in status[last]["tags"]
+        # PostgreSQL is seen before the record of it.
+        wait_for(lambda: [m for m in cluster.status()["members"] if m["name"] == last and m["upstream"] == relay
+                          and f"replicatefrom {relay}" in m["tags"]], 10, "its record says so")
         wait_for(lambda: relay in setting(cluster, leader, "synchronous_standby_names"), 20, "the other one is waited for")
         wait_for(lambda: (f"bascule_{last}",) not in cluster.query(leader, "SELECT slot_name FROM pg_replication_slots"), 20,
                  "no slot at the leader that would hold WAL for ever")
