@@ -102,7 +102,7 @@ TEST_F(AlertBookTests, AFailoverIsNotedOnceAndAPlannedOneIsLow) {
 
 TEST(TallySamples, OneEveryTenSecondsAndNoMoreThanAnHour) {
   Tally tally;
-  const auto snapshot = snapshot_of(std::nullopt);
+  auto snapshot = snapshot_of(std::nullopt);
   TallyCounts counts;
   for (int s = 0; s < 5000; ++s) counts = tally.observe(snapshot, kNow + std::chrono::seconds(s));
   EXPECT_EQ(counts.samples.at(name("n2")).size(), 360u);

@@ -261,7 +261,7 @@ Json failover_status_json(const Snapshot& snapshot, MonoTime now) {
               {"failoverCount", failovers},
               {"epoch", view.leader ? view.leader->value.epoch.value : 0},
               {"reason", health.reason}};
-  add_health_checks(snapshot, out);
+  add_health_checks(snapshot, out, now);
   return out;
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <tuple>
 
 namespace bascule::api {
 namespace {
@@ -203,9 +204,19 @@ bool standby_is_healthy(const Snapshot& snapshot, const MemberRecord& member) {
   return member.state == "streaming";
 }
 
+bool rather_leads(const MemberRecord& a, const MemberRecord& b) {
+  return std::tie(a.priority, a.flush_lsn) > std::tie(b.priority, b.flush_lsn);
+}
+
 ClusterHealth cluster_health(const Snapshot& snapshot, MonoTime now) {
   const auto& view = snapshot.view;
   if (!store_is_fresh(snapshot, now)) {
+    if (is_primary(snapshot, now)) {
+      return {FailoverState::kDegraded,
+              fmt::format("{} leads on; the store has not answered for longer than the ttl",
+                          snapshot.local->name.str()),
+              true};
+    }
     return {FailoverState::kUnknown, "the store has not answered for longer than the ttl", false};
   }
   if (view.leader_unreadable)

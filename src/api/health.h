@@ -62,6 +62,9 @@ bool standby_is_healthy(const Snapshot& snapshot, const control::MemberRecord& m
 bool quorum_mode(const control::ClusterView& view);
 // In the newest generation of the synchronous set.
 bool is_sync_voter(const control::ClusterView& view, const control::MemberRecord& member);
+// Of two members of a region that is asked to take over, `a` is preferred to `b`: by priority, then
+// by WAL (as published). Otherwise the first by name is taken.
+bool rather_leads(const control::MemberRecord& a, const control::MemberRecord& b);
 // The leader record when somebody holds it.
 const control::LeaderRecord* leader_of(const control::ClusterView& view);
 

@@ -177,7 +177,7 @@ Result<int> HttpServer::start() {
   const auto with_body = [this](const httplib::Request& request, httplib::Response& response) {
     serve(request, response);
   };
-  server.Post("/[a-z0-9/_-]{1,80}", with_body);
+  server.Post("/.{1,200}", with_body);  // may end in a region's name, which is free text
   server.Patch("/[a-z/]{1,32}", with_body);
   server.Put("/[a-z/]{1,32}", with_body);
   server.set_error_handler(explain);
@@ -201,7 +201,7 @@ Result<int> HttpServer::start() {
 
 void HttpServer::publish(Snapshot snapshot) {
   const std::lock_guard lock(mutex_);
-  snapshot.tally = tally_.observe(snapshot, snapshot.taken_at);
+  tally_.observe(snapshot, snapshot.taken_at);
   snapshot_ = std::make_shared<const Snapshot>(std::move(snapshot));
 }
 

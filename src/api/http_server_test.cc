@@ -97,6 +97,17 @@ TEST_F(HttpServerTest, AnswersFromTheNewestSnapshot) {
   EXPECT_THAT(get(port, "/primary"), StartsWith("HTTP/1.1 503"));
 }
 
+TEST_F(HttpServerTest, ARegionsNameIsFreeTextInAPath) {
+  auto server = make();
+  const int port = server.start().value();
+  auto snapshot = live();
+  snapshot.view.members.at(name("n2")).region = "EU-West.1 b";
+  server.publish(snapshot);
+  EXPECT_THAT(post(port, "/api/database/failover/EU-West.1%20b", ""), StartsWith("HTTP/1.1 202"));
+  EXPECT_THAT(post(port, "/api/database/reconnect/EU-West.1%20b", ""), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(post(port, "/api/database/failover/EU-East", ""), HasSubstr("is in that region"));
+}
+
 env::HttpAnswer ask_over_tls(env::HttpTls tls, int port, const std::string& token) {
   posix::Reactor loop;
   posix::CurlHttp http(loop, std::move(tls));

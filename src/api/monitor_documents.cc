@@ -28,7 +28,9 @@ std::string_view role_of(const Snapshot& snapshot, const MemberRecord& member) {
 }
 
 bool is_healthy(const Snapshot& snapshot, const MemberRecord& member, MonoTime now) {
-  if (const auto* check = check_of(snapshot, member.name)) return check->healthy;
+  if (const auto* check = check_of(snapshot, member.name)) {
+    return check->healthy && !monitors_are_silent(snapshot, now);
+  }
   if (role_of(snapshot, member) == "primary") return cluster_health(snapshot, now).primary_healthy;
   return standby_is_healthy(snapshot, member);
 }
@@ -75,6 +77,16 @@ std::string primary_region(const Snapshot& snapshot) {
   return member ? member->region : "";
 }
 
+Json alert_json(const Alert& alert) {
+  return {{"id", alert.id},
+          {"type", alert.type},
+          {"severity", alert.severity},
+          {"endpoint", alert.endpoint.empty() ? Json(nullptr) : Json(alert.endpoint)},
+          {"message", alert.message},
+          {"since", to_iso8601(alert.since)},
+          {"resolvedAt", alert.resolved_at ? Json(to_iso8601(*alert.resolved_at)) : Json(nullptr)}};
+}
+
 Json count_of(const Snapshot& snapshot, const char* name) {
   for (const MetricPoint& point : snapshot.metrics) {
     if (point.name == name) return point.value;
@@ -91,12 +103,17 @@ const EndpointHealth* check_of(const Snapshot& snapshot, const NodeName& name) {
   return found == monitor->endpoints.end() ? nullptr : &*found;
 }
 
+bool monitors_are_silent(const Snapshot& snapshot, MonoTime now) {
+  if (monitor_of(snapshot) == nullptr) return false;
+  const auto& lease = snapshot.view.monitor->lease;
+  const Millis ttl = lease ? lease->value.ttl : Millis{5000};
+  return snapshot.tally.monitor_seen_at && now - *snapshot.tally.monitor_seen_at > 3 * ttl;
+}
+
 std::optional<ClusterHealth> monitored_health(const Snapshot& snapshot, MonoTime now) {
   const auto* monitor = monitor_of(snapshot);
   if (monitor == nullptr) return std::nullopt;
-  const auto& lease = snapshot.view.monitor->lease;
-  const Millis ttl = lease ? lease->value.ttl : Millis{5000};
-  if (snapshot.tally.monitor_seen_at && now - *snapshot.tally.monitor_seen_at > 3 * ttl) {
+  if (monitors_are_silent(snapshot, now)) {
     return ClusterHealth{FailoverState::kUnknown, "no monitor has been heard of for a while",
                          false};
   }
@@ -106,8 +123,9 @@ std::optional<ClusterHealth> monitored_health(const Snapshot& snapshot, MonoTime
                        primary && primary->healthy};
 }
 
-void add_health_checks(const Snapshot& snapshot, Json& status) {
+void add_health_checks(const Snapshot& snapshot, Json& status, MonoTime now) {
   if (monitor_of(snapshot) == nullptr) return;
+  const bool silent = monitors_are_silent(snapshot, now);
   const auto add = [&](const EndpointHealth& check, Json& to) {
     to["lastHealthCheck"] = time_or_null(check.last_check);
     to["failureCount"] = check.failures;
@@ -116,14 +134,14 @@ void add_health_checks(const Snapshot& snapshot, Json& status) {
   const auto* leader = leader_of(snapshot.view);
   if (const auto* check = leader ? check_of(snapshot, leader->holder) : nullptr) {
     add(*check, status["primary"]);
-    status["primary"]["downSince"] = time_or_null(check->down_since);
+    if (!silent) status["primary"]["downSince"] = time_or_null(check->down_since);
   }
   for (Json& standby : status["standbys"]) {
     const auto name = NodeName::parse(standby["name"].get<std::string>());
     const auto* check = name ? check_of(snapshot, *name) : nullptr;
     if (check == nullptr) continue;
     add(*check, standby);
-    standby["healthy"] = check->healthy;
+    standby["healthy"] = check->healthy && !silent;
     standby["promotionEligible"] = check->eligible;
     standby["lagBytes"] = number_or_null(check->lag_bytes);
     standby["lagMs"] = number_or_null(check->lag_ms);
@@ -185,21 +203,8 @@ Json database_status_json(const Snapshot& snapshot, MonoTime now) {
 Json database_health_json(const Snapshot& snapshot, MonoTime now) {
   const auto health = cluster_health(snapshot, now);
   Json alerts = Json::array();
-  for (const auto& [name, member] : snapshot.view.members) {
-    if (is_healthy(snapshot, member, now)) continue;
-    const bool primary = role_of(snapshot, member) == "primary";
-    const bool lagging = member.state == "lagging";
-    const auto* check = check_of(snapshot, name);
-    alerts.push_back(
-        {{"id", (lagging ? "replication_lag-" : "endpoint_down-") + name.str()},
-         {"type", lagging ? "replication_lag" : "endpoint_down"},
-         {"severity", primary   ? "critical"
-                      : lagging ? "medium"
-                                : "high"},
-         {"endpoint", name.str()},
-         {"message", member.state + (member.reason.empty() ? "" : ": ") + member.reason},
-         {"since", check ? time_or_null(check->down_since) : Json(nullptr)},
-         {"resolvedAt", nullptr}});
+  for (const Alert& alert : snapshot.tally.alerts) {
+    if (!alert.resolved_at) alerts.push_back(alert_json(alert));
   }
   return {{"systemHealth",
            {{"overall", overall(health)},
@@ -256,14 +261,7 @@ Json database_alerts_json(const Snapshot& snapshot, size_t limit) {
   for (const Alert& alert : snapshot.tally.alerts) {
     Json& to = alert.resolved_at ? recent : active;
     if (active.size() + recent.size() >= limit) break;
-    to.push_back(
-        {{"id", alert.id},
-         {"type", alert.type},
-         {"severity", alert.severity},
-         {"endpoint", alert.endpoint.empty() ? Json(nullptr) : Json(alert.endpoint)},
-         {"message", alert.message},
-         {"since", to_iso8601(alert.since)},
-         {"resolvedAt", alert.resolved_at ? Json(to_iso8601(*alert.resolved_at)) : Json(nullptr)}});
+    to.push_back(alert_json(alert));
   }
   return {{"active", std::move(active)}, {"recent", std::move(recent)}};
 }
@@ -317,17 +315,16 @@ Json database_performance_json(const Snapshot& snapshot) {
 }
 
 NodeName candidate_in_region(const Snapshot& snapshot, std::string_view region) {
-  NodeName best;
-  int best_priority = -1;
+  const MemberRecord* best = nullptr;
   const auto* leader = leader_of(snapshot.view);
   for (const auto& [name, member] : snapshot.view.members) {
     if (member.region != region || member.nofailover || (leader && leader->holder == name))
       continue;
     const auto* check = check_of(snapshot, name);
     const bool may = check ? check->eligible : standby_is_healthy(snapshot, member);
-    if (may && member.priority > best_priority) best = name, best_priority = member.priority;
+    if (may && (best == nullptr || rather_leads(member, *best))) best = &member;
   }
-  return best;
+  return best ? best->name : NodeName();
 }
 
 bool has_region(const Snapshot& snapshot, std::string_view region) {

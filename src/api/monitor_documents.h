@@ -12,8 +12,10 @@ namespace bascule::api {
 
 // What the monitor that holds the lease says; nullopt: agents lead, or no monitor is heard.
 std::optional<ClusterHealth> monitored_health(const Snapshot& snapshot, MonoTime now);
+// Monitors led, and none has renewed the lease for three times its ttl: their last word is old.
+bool monitors_are_silent(const Snapshot& snapshot, MonoTime now);
 // Its numbers into the answer of /failover/status (requirement D2).
-void add_health_checks(const Snapshot& snapshot, Json& status);
+void add_health_checks(const Snapshot& snapshot, Json& status, MonoTime now);
 
 Json failover_metrics_json(const Snapshot& snapshot, MonoTime now);
 Json failover_health_json(const Snapshot& snapshot, MonoTime now);
@@ -33,7 +35,7 @@ Json database_performance_json(const Snapshot& snapshot);
 // What the monitor last found out about an endpoint; null: no monitor leads.
 const control::EndpointHealth* check_of(const Snapshot& snapshot, const NodeName& name);
 
-// The endpoint of a region that would take over; empty: none may.
+// The endpoint of a region that would take over (rather_leads); empty: none may.
 NodeName candidate_in_region(const Snapshot& snapshot, std::string_view region);
 // Whether any member is in it.
 bool has_region(const Snapshot& snapshot, std::string_view region);

@@ -1,5 +1,6 @@
 #include "api/openapi.h"
 
+#include <algorithm>
 #include <string_view>
 #include <vector>
 
@@ -212,7 +213,12 @@ Json responses_of(const Route& route) {
     out["200"] = {{"description", "The document"}};
     return out;
   }
-  const bool at_once = route.method != "post" || route.path == "/pause" || route.path == "/resume";
+  static constexpr std::string_view kAtOnce[] = {
+      "/pause", "/resume", "/api/database/reconnect/{region}", "/api/database/connections/refresh",
+      "/api/database/analyze-query"};
+  const bool removes = route.method == "delete" && route.path == "/members/{name}";
+  const bool at_once = (route.method != "post" && !removes) ||
+                       std::ranges::count(kAtOnce, std::string_view(route.path)) > 0;
   if (at_once) {
     out["200"] = {{"description", "Done"}};
   } else {

@@ -113,7 +113,10 @@ Result<bool> liveness(const Context& c) { return agent_is_alive(c.snapshot, c.no
 
 Result<bool> readiness(const Context& c) {
   if (is_primary(c.snapshot, c.now) || is_standby_leader(c.snapshot, c.now)) return true;
-  if (!c.snapshot.local) return store_is_fresh(c.snapshot, c.now);
+  if (!c.snapshot.local) {
+    const auto& until = c.snapshot.routes_until;
+    return store_is_fresh(c.snapshot, c.now) || (until && c.now < *until);
+  }
   return replica(c);
 }
 

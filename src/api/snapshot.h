@@ -76,6 +76,9 @@ struct Snapshot {
   std::optional<LocalMember> local;  // none: a daemon without a PostgreSQL (proxy)
   control::ClusterView view;
   std::optional<MonoTime> store_seen_at;  // when `view` was read; nullopt: never
+  // A proxy in this daemon may route writes until then, whatever became of the store (the leader
+  // itself said so); nullopt: it was not asked.
+  std::optional<MonoTime> routes_until;
   std::vector<LoopSample> loops;
   std::vector<MetricPoint> metrics;
   TallyCounts tally;

@@ -8,11 +8,12 @@
 
 namespace bascule::api {
 
-TallyCounts Tally::observe(const Snapshot& snapshot, MonoTime now) {
+const TallyCounts& Tally::observe(Snapshot& snapshot, MonoTime now) {
+  observe_monitor(snapshot, now);
+  snapshot.tally.monitor_seen_at = counts_.monitor_seen_at;  // what follows judges by it
   observe_members(snapshot);
   observe_local(snapshot);
   observe_lag(snapshot, now);
-  observe_monitor(snapshot, now);
   if (cluster_health(snapshot, now).primary_healthy) {
     counts_.primary_failures = 0;
     counts_.primary_down_since.reset();
@@ -23,7 +24,8 @@ TallyCounts Tally::observe(const Snapshot& snapshot, MonoTime now) {
   alerts_.observe(snapshot, counts_.lag, now);
   counts_.alerts = alerts_.list();
   take_samples(snapshot, now);
-  return counts_;
+  snapshot.tally = counts_;
+  return snapshot.tally;
 }
 
 void Tally::take_samples(const Snapshot& snapshot, MonoTime now) {
@@ -46,7 +48,7 @@ void Tally::take_samples(const Snapshot& snapshot, MonoTime now) {
     }
     if (const auto* check = check_of(snapshot, name)) {
       sample.response_ms = check->response_ms;
-      sample.healthy = check->healthy;
+      sample.healthy = check->healthy && !monitors_are_silent(snapshot, now);
       if (check->lag_ms >= 0) sample.lag_ms = check->lag_ms;
     }
     auto& kept = counts_.samples[name];

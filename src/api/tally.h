@@ -12,8 +12,8 @@ namespace bascule::api {
 
 class Tally {
  public:
-  // Feed every snapshot, in order; returns the counts as of this one.
-  TallyCounts observe(const Snapshot& snapshot, MonoTime now);
+  // Feed every snapshot, in order; sets its `tally`, and returns that.
+  const TallyCounts& observe(Snapshot& snapshot, MonoTime now);
 
  private:
   void observe_members(const Snapshot& snapshot);

@@ -190,7 +190,9 @@ class Daemon {
       if (http_) {
         lease_ = std::make_unique<LeaderLease>(*loop_, *http_, [this](Epoch epoch, MonoTime until) {
           const auto change = tracker_.on_lease(epoch, until);
-          if (change.extend) proxy_->extend_permit(change.epoch, *change.extend);
+          if (!change.extend) return;
+          proxy_->extend_permit(change.epoch, *change.extend);
+          routes_until_ = *change.extend;
         });
       }
     }
@@ -275,11 +277,13 @@ class Daemon {
 
   // On a thread of the API.
   Result<std::string> check_health() {
-    if (!monitor_) {
+    if (!config_.monitor) {
       return fail(ErrorCode::kConflict, "no monitor runs in this daemon",
                   "Agents look at their databases all the time; ask a daemon with a monitor");
     }
-    loop_->post([this] { monitor_->shell().check_now(); });
+    loop_->post([this] {
+      if (monitor_) monitor_->shell().check_now();  // else it was let go of meanwhile
+    });
     return "checking";
   }
 
@@ -318,6 +322,7 @@ class Daemon {
     if (node_) snapshot.local = local_member(config_.node->name, node_->view());
     snapshot.view = view_;
     snapshot.store_seen_at = view_seen_at_;
+    snapshot.routes_until = routes_until_;
     if (proxy_) add_proxy(proxy_->stats(), snapshot);
     api_->publish(std::move(snapshot));
   }
@@ -444,6 +449,7 @@ class Daemon {
   std::unique_ptr<MonitorRole> monitor_;
   std::unique_ptr<ProxyAcks> acks_;
   std::unique_ptr<LeaderLease> lease_;
+  std::optional<MonoTime> routes_until_;  // by lease_
   std::unique_ptr<ClusterWatch> watch_;
   const std::string proxy_id_;
   RouteTracker tracker_;

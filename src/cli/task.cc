@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "api/health.h"
 #include "base/time_text.h"
 #include "cli/request.h"
 #include "cli/units.h"
@@ -209,10 +210,7 @@ Result<NodeName> candidate_of_region(const ClusterView& view, const std::string&
       return refuse(fmt::format("{} leads, and is of region {} already", name.str(), region), "");
     }
     if (member.nofailover || member.state != "streaming") continue;
-    const auto key = [](const control::MemberRecord& m) {
-      return std::tuple(m.priority, m.flush_lsn);
-    };
-    if (!best || key(member) > key(*best)) best = &member;
+    if (!best || api::rather_leads(member, *best)) best = &member;
   }
   if (best) return best->name;
   return refuse(fmt::format("nobody of region \"{}\" streams and may lead", region),
