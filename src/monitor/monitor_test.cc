@@ -311,5 +311,53 @@ TEST_F(MonitorTest, AClusterOfAgentsIsLeftAlone) {
   EXPECT_FALSE(view().leader);
 }
 
+TEST_F(MonitorTest, WithinTheToleratedLossTheNearStandbyIsPreferred) {
+  config_.loss_tolerance_bytes = 100;
+  start("m1");
+  run(5s);
+  databases_["west"].lsn = Lsn{1000};
+  databases_["north"].lsn = Lsn{900};
+  databases_["east"].reachable = false;
+  run(15s);
+  EXPECT_EQ(leader().holder, name("north"));
+}
+
+TEST_F(MonitorTest, NofailoverIsNeverPromoted) {
+  for (EndpointConfig& e : config_.endpoints) e.nofailover = e.name == name("north");
+  start("m1");
+  run(5s);
+  databases_["east"].reachable = false;
+  run(15s);
+  EXPECT_EQ(leader().holder, name("west"));
+  databases_["west"].reachable = false;
+  run(120s);
+  EXPECT_EQ(leader().holder, name("west"));
+  EXPECT_THAT(reason(), HasSubstr("north: is configured as nofailover"));
+}
+
+TEST_F(MonitorTest, WithoutAutomaticFailoverAPersonIsWaitedFor) {
+  config_.automatic = false;
+  start("m1");
+  run(5s);
+  databases_["east"].reachable = false;
+  run(30s);
+  EXPECT_EQ(leader().epoch, Epoch{1});
+  EXPECT_THAT(reason(), HasSubstr("automatic failover is switched off"));
+  request(control::RequestKind::kFailover, "");
+  run(15s);
+  EXPECT_EQ(outcome(), "done");
+  EXPECT_EQ(leader().holder, name("north"));
+}
+
+TEST_F(MonitorTest, AStandbyOfAnotherTimelineIsNotPromoted) {
+  databases_["north"].timeline = Timeline{2};
+  start("m1");
+  run(5s);
+  databases_["east"].reachable = false;
+  run(15s);
+  EXPECT_EQ(leader().holder, name("west"));
+  EXPECT_EQ(databases_["north"].promotions, 0);
+}
+
 }  // namespace
 }  // namespace bascule::monitor

@@ -182,5 +182,22 @@ TEST_F(MonitorTest, APrimaryThatIsNotConfiguredIsLeftByForceOnly) {
   EXPECT_EQ(leader().holder, name("west"));
 }
 
+TEST_F(MonitorTest, AFailoverThatTakesTooLongIsGivenUp) {
+  put(control::MonitorKeys(control::Keys("db").prefix).proxy("p1"),
+      control::encode(control::ProxyAck{"p1", 1}));  // whose permit is waited for
+  config_.failure_threshold = 1000;
+  config_.endpoints[0].failover_timeout = 15s;
+  start("m1");
+  run(5s);
+  request(control::RequestKind::kFailover, "west");
+  run(1s);
+  ASSERT_EQ(leader().phase, LeaderPhase::kVacant);
+  databases_["east"].reachable = false;
+  run(20s);
+  EXPECT_THAT(outcome(), HasSubstr("failed: not done within 15000 ms: east failed a check"));
+  EXPECT_EQ(leader().holder, name("east"));
+  EXPECT_EQ(leader().phase, LeaderPhase::kRunning);
+}
+
 }  // namespace
 }  // namespace bascule::monitor
