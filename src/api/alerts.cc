@@ -33,7 +33,9 @@ std::vector<AlertBook::Condition> AlertBook::conditions(const Snapshot& snapshot
                                                         MonoTime now) const {
   std::vector<Condition> out;
   if (!snapshot.store_seen_at || now - *snapshot.store_seen_at > kStoreSilent) {
-    out.push_back({"store_unreachable", "critical", "", "the store does not answer", 0s});
+    // One that has never been read may only be read a moment after the start.
+    out.push_back({"store_unreachable", "critical", "", "the store does not answer",
+                   snapshot.store_seen_at ? 0s : kStoreSilent});
     return out;  // the rest is old
   }
   const auto health = cluster_health(snapshot, now);

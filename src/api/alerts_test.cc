@@ -100,6 +100,14 @@ TEST_F(AlertBookTests, AFailoverIsNotedOnceAndAPlannedOneIsLow) {
   EXPECT_EQ(book.list().back().severity, "low");
 }
 
+TEST_F(AlertBookTests, AStoreThatWasNotReadYetAtTheStartIsNoAlert) {
+  snapshot.store_seen_at.reset();
+  book.observe(snapshot, lag, kNow);
+  EXPECT_TRUE(active().empty());
+  for (int s = 1; s <= 10; ++s) book.observe(snapshot, lag, kNow + std::chrono::seconds(s));
+  EXPECT_EQ(active(), std::vector<std::string>{"store_unreachable  critical"});
+}
+
 TEST(TallySamples, OneEveryTenSecondsAndNoMoreThanAnHour) {
   Tally tally;
   auto snapshot = snapshot_of(std::nullopt);
