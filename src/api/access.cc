@@ -21,7 +21,8 @@ std::string sha256_hex(std::string_view text) {
   return out;
 }
 
-Result<Caller> identify(const AccessRules& rules, std::string_view authorization) {
+Result<Caller> identify(const AccessRules& rules, std::string_view authorization,
+                        std::string_view certificate) {
   constexpr std::string_view kBearer = "Bearer ";
   if (!authorization.empty()) {
     if (authorization.starts_with(kBearer)) {
@@ -33,7 +34,10 @@ Result<Caller> identify(const AccessRules& rules, std::string_view authorization
     return fail(ErrorCode::kInvalid, "The token is not known here",
                 "Is it one of api.tokens of this daemon?");
   }
-  if (rules.client_certificates) return Caller{Role::kAdmin, "client certificate"};
+  if (rules.client_certificates) {
+    const std::string_view whose = certificate.empty() ? "of nobody" : certificate;
+    return Caller{Role::kAdmin, "certificate " + std::string(whose)};
+  }
   if (rules.tokens.empty() && rules.loopback) return Caller{Role::kAdmin, ""};
   return Caller{rules.anonymous == Anonymous::kRead ? Role::kViewer : Role::kHealth, ""};
 }

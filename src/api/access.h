@@ -37,12 +37,15 @@ struct AccessRules {
 
 struct Caller {
   Role role = Role::kHealth;
-  std::string name;  // of the token; "client certificate"; empty: nobody in particular
+  // Of the token; "certificate CN=ops,O=firm"; empty: nobody in particular.
+  std::string name;
 };
 
 // `authorization` is the header as it came; empty: there is none. kInvalid: it is no known token.
+// `certificate`: whose it is that the caller has shown; empty: not known.
 // Without tokens and certificates everybody on this host is an admin, and nobody elsewhere.
-Result<Caller> identify(const AccessRules& rules, std::string_view authorization);
+Result<Caller> identify(const AccessRules& rules, std::string_view authorization,
+                        std::string_view certificate = "");
 
 // Lower-case hexadecimal.
 std::string sha256_hex(std::string_view text);

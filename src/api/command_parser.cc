@@ -217,13 +217,16 @@ std::string methods_of(std::string_view path) {
   return out;
 }
 
+std::string asker_of(const Request& request, std::string_view name) {
+  return fmt::format("api {}{}{}", name, name.empty() ? "" : " ", request.remote);
+}
+
 Result<ParsedCommand> parse_command(const Request& request, Kind kind, const Caller& caller,
                                     const NodeName& local) {
   ParsedCommand parsed;
   Command& command = parsed.command;
   command.kind = kind;
-  command.by =
-      fmt::format("api {}{}{}", caller.name, caller.name.empty() ? "" : " ", request.remote);
+  command.by = asker_of(request, caller.name);
   if (kind == Kind::kCancel) {
     if (request.path.starts_with(kOperations)) command.id = request.path.substr(kOperations.size());
     if (request.path == "/restart") command.cancels = Kind::kRestart;

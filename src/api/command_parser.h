@@ -29,6 +29,9 @@ const CommandRoute* find_command(std::string_view method, std::string_view path)
 // "POST, DELETE"; empty: no command has that path.
 std::string methods_of(std::string_view path);
 
+// "api ops 127.0.0.1", or "api 127.0.0.1": whom the audit names.
+std::string asker_of(const Request& request, std::string_view name);
+
 struct ParsedCommand {
   Command command;
   NodeName leader;  // the caller believes that it leads; empty: no matter

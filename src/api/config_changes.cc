@@ -102,7 +102,9 @@ Result<std::map<std::string, std::string>> config_changes(const json& body) {
   for (const auto& [name, value] : body.items()) {
     const Key key = key_of(name);
     Status ok;
-    if (value.is_object()) {
+    const bool a_map =
+        key.name == "parameters" || key.name == "slots" || key.name == "standby_cluster";
+    if (value.is_object() && a_map) {
       ok = changes.add_map(key.name, value);
     } else if (is_plain(value)) {
       const bool with_unit = !key.unit.empty() && value.is_number();

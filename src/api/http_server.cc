@@ -28,6 +28,20 @@ void set_socket_options(socket_t socket) {
   ::fcntl(socket, F_SETFD, FD_CLOEXEC);
 }
 
+// "CN=ops,O=firm"; empty: there is none. What is not printable comes as \\xx.
+std::string subject_of(const SSL* ssl) {
+  constexpr size_t kSubjectBytesMax = 200;
+  const std::unique_ptr<X509, decltype(&X509_free)> shown(
+      ssl == nullptr ? nullptr : SSL_get_peer_certificate(ssl), &X509_free);
+  const std::unique_ptr<BIO, decltype(&BIO_free)> text(BIO_new(BIO_s_mem()), &BIO_free);
+  if (!shown || !text) return "";
+  X509_NAME_print_ex(text.get(), X509_get_subject_name(shown.get()), 0, XN_FLAG_RFC2253);
+  char* bytes = nullptr;
+  const long size = BIO_get_mem_data(text.get(), &bytes);
+  if (size <= 0) return "";
+  return std::string(bytes, std::min(static_cast<size_t>(size), kSubjectBytesMax));
+}
+
 Request convert(const httplib::Request& from) {
   Request to;
   to.method = from.method;
@@ -39,6 +53,7 @@ Request convert(const httplib::Request& from) {
   to.remote = from.remote_addr;
   to.origin = from.get_header_value("Origin");
   to.authorization = from.get_header_value("Authorization");
+  to.certificate = subject_of(from.ssl);
   return to;
 }
 
@@ -123,7 +138,7 @@ HttpServer::HttpServer(HttpOptions options, const env::Clock& clock, env::Blocki
     : options_(std::move(options)),
       clock_(clock),
       pool_(pool),
-      routes_(std::move(handler), access_rules(options_)),
+      routes_(std::move(handler), access_rules(options_), options_.refused),
       rate_(options_.requests_per_second) {}
 
 HttpServer::~HttpServer() {

@@ -51,6 +51,7 @@ struct HttpOptions {
   // Answers POST /peer, what agents ask each other, on a thread of the server; it checks itself who
   // asks. Empty: there is no agent here.
   std::function<Result<std::string>(std::string body)> peers = {};
+  RefusalHandler refused = {};  // hears of commands that are not carried out; empty: nobody
 };
 
 // 127.0.0.0/8, ::1, localhost: only processes of this host reach it.

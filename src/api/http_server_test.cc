@@ -73,15 +73,18 @@ class HttpServerTest : public ::testing::Test {
   }
 
   HttpServer make(HttpOptions options = {.host = "127.0.0.1", .port = 0, .threads = 4}) {
-    return HttpServer(std::move(options), clock, pool, [this](Command) -> Result<std::string> {
-      ++commands;
-      return "op-1";
-    });
+    return HttpServer(std::move(options), clock, pool,
+                      [this](Command command) -> Result<std::string> {
+                        ++commands;
+                        asked_by = command.by;
+                        return "op-1";
+                      });
   }
 
   posix::SystemClock clock;
   posix::ThreadPool pool{2};
   std::atomic<int> commands{0};
+  std::string asked_by;  // of the last one: looked at once it is answered
 };
 
 TEST_F(HttpServerTest, AnswersFromTheNewestSnapshot) {
@@ -108,12 +111,14 @@ TEST_F(HttpServerTest, ARegionsNameIsFreeTextInAPath) {
   EXPECT_THAT(post(port, "/api/database/failover/EU-East", ""), HasSubstr("is in that region"));
 }
 
-env::HttpAnswer ask_over_tls(env::HttpTls tls, int port, const std::string& token) {
+env::HttpAnswer ask_over_tls(env::HttpTls tls, int port, const std::string& token,
+                             const std::string& method = "GET",
+                             const std::string& path = "/cluster") {
   posix::Reactor loop;
   posix::CurlHttp http(loop, std::move(tls));
   env::HttpRequest request;
-  request.method = "GET";
-  request.url = "https://127.0.0.1:" + std::to_string(port) + "/cluster";
+  request.method = method;
+  request.url = "https://127.0.0.1:" + std::to_string(port) + path;
   if (!token.empty()) request.headers = {"Authorization: Bearer " + token};
   request.timeout = 5s;
   env::HttpAnswer got;
@@ -148,6 +153,9 @@ TEST_F(HttpServerTest, OverTlsATokenIsAskedForAndAClientCertificateIsOne) {
   EXPECT_EQ(ask_over_tls({files.ca(), files.certificate("ops"), files.key("ops")}, port, "").status,
             200);
   EXPECT_EQ(ask_over_tls({files.ca(), "", ""}, port, "").status, 0) << "without a certificate";
+  const env::HttpTls ops{files.ca(), files.certificate("ops"), files.key("ops")};
+  EXPECT_EQ(ask_over_tls(ops, port, "", "POST", "/pause").status, 200);
+  EXPECT_EQ(asked_by, "api certificate CN=ops 127.0.0.1") << "the audit says whose it was";
 }
 
 TEST_F(HttpServerTest, FilesThatWereReplacedAreUsedForTheNextClient) {

@@ -15,6 +15,7 @@ namespace {
 
 using namespace testing;
 using nlohmann::json;
+using ::testing::HasSubstr;
 
 class OperationsTest : public ::testing::Test {
  protected:
@@ -25,14 +26,56 @@ class OperationsTest : public ::testing::Test {
           commands.push_back(std::move(command));
           return "op-1";
         },
-        {});
-    return routes.handle({method, path, {}, body, "127.0.0.1", "", ""}, snapshot, kNow);
+        access, [this](const Refusal& refusal) { refusals.push_back(refusal); });
+    return routes.handle({method, path, {}, body, "127.0.0.1", origin, authorization}, snapshot,
+                         kNow);
   }
 
   Snapshot primary = snapshot_of(leading_member());
   Snapshot proxy = snapshot_of(std::nullopt);
   std::vector<Command> commands;
+  std::vector<Refusal> refusals;
+  AccessRules access;
+  std::string origin, authorization;
 };
+
+TEST_F(OperationsTest, EveryRefusedCommandIsToldOnceAndNothingOfItsSecrets) {
+  const auto refused = [&](const std::string& path, const std::string& body = "") {
+    refusals.clear();
+    call(primary, "POST", path, body);
+    if (refusals.size() != 1) return "told of " + std::to_string(refusals.size());
+    const Refusal& r = refusals.front();
+    return r.command.by + (r.asker == Refusal::Asker::kAdmin ? " (admin) " : " (nobody) ") + r.why;
+  };
+  access.tokens = {{"look", Role::kViewer, sha256_hex("viewer-word")},
+                   {"ops", Role::kAdmin, sha256_hex("admin-word")}};
+  EXPECT_EQ(refused("/switchover"), "api 127.0.0.1 (nobody) 401: Commands need an admin's token");
+  authorization = "Bearer wrong-word";
+  EXPECT_EQ(refused("/switchover"), "api 127.0.0.1 (nobody) 401: The token is not known here");
+  authorization = "Bearer viewer-word";
+  EXPECT_THAT(refused("/pause"),
+              HasSubstr("api look 127.0.0.1 (nobody) 403: The token is a viewer"));
+  EXPECT_EQ(refusals.front().command.kind, Command::Kind::kPause);
+  authorization = "Bearer admin-word";
+  EXPECT_THAT(refused("/switchover", R"({"secret": "hunter2"})"),
+              HasSubstr("api ops 127.0.0.1 (admin) 400: unknown field"));
+  EXPECT_THAT(refused("/switchover", R"({"leader": "n2", "candidate": "n3"})"),
+              HasSubstr("(admin) 412: n2 is not the leader"));
+  EXPECT_EQ(refusals.front().command.candidate, name("n3"));
+  EXPECT_THAT(refused("/api/database/failover/nowhere"), HasSubstr("(admin) 404: No database"));
+  EXPECT_EQ(refusals.front().command.region, "nowhere");
+  EXPECT_THAT(refused("/api/database/reconnect/nowhere"), HasSubstr("(admin) 404: No database"));
+  origin = "https://evil.example";
+  EXPECT_THAT(refused("/switchover"), HasSubstr("(nobody) 403: Commands are not taken from web"));
+  EXPECT_TRUE(commands.empty());
+  origin.clear();
+  EXPECT_EQ(refused("/switchover"), "told of 0") << "it is carried out";
+  EXPECT_EQ(commands.size(), 1u);
+  authorization = "Bearer wrong-word";
+  refusals.clear();
+  EXPECT_EQ(call(primary, "GET", "/cluster").status, 401);
+  EXPECT_TRUE(refusals.empty()) << "that was no command";
+}
 
 TEST_F(OperationsTest, ARestartIsOfTheMemberBesideTheDaemonUnlessOthersAreNamed) {
   EXPECT_EQ(call(primary, "POST", "/restart").status, 202);

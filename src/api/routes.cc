@@ -291,6 +291,38 @@ Response no_such_region() {
                         "GET /api/database/status lists the regions");
 }
 
+// "409: n1 is the leader already"
+std::string reason_of(const Response& response) {
+  const Json body = Json::parse(response.body, nullptr, /*allow_exceptions=*/false);
+  std::string out = std::to_string(response.status);
+  if (body.is_object() && body.contains("error")) {
+    out += ": " + body["error"].value("message", std::string());
+  }
+  return out;
+}
+
+// What shows in the snapshot to be no command for this cluster. `region`: of the path, where the
+// candidate is that region's.
+std::optional<Response> impossible(const ParsedCommand& parsed, const std::string& region,
+                                   const Snapshot& snapshot) {
+  const auto* leader = leader_of(snapshot.view);
+  if (!parsed.leader.empty() && (!leader || leader->holder != parsed.leader)) {
+    return error_response(412, "precondition_failed",
+                          fmt::format("{} is not the leader", parsed.leader.str()),
+                          "GET /cluster shows who is");
+  }
+  const Command& command = parsed.command;
+  if (command.kind == Command::Kind::kReconnect && !command.region.empty() &&
+      !has_region(snapshot, command.region)) {
+    return no_such_region();
+  }
+  if (region.empty()) return std::nullopt;
+  if (!has_region(snapshot, region)) return no_such_region();
+  if (!command.candidate.empty()) return std::nullopt;
+  return error_response(409, "conflict", "No database of that region may take over",
+                        "GET /api/database/status says why");
+}
+
 bool is_get_path(std::string_view path) {
   return std::ranges::count(kHealthRoutes, path, &HealthRoute::path) +
              std::ranges::count(kDocumentRoutes, path, &DocumentRoute::path) >
@@ -350,8 +382,15 @@ void Routes::set_tokens(std::vector<Token> tokens) {
 
 Response Routes::handle(const Request& request, const Snapshot& snapshot, MonoTime now) const {
   const auto& method = request.method;
-  const auto caller = identify(access(), request.authorization);
+  const auto caller = identify(access(), request.authorization, request.certificate);
   if (!caller) {
+    const CommandRoute* route = find_command(method, request.path);
+    if (route != nullptr && refused_) {
+      Command command;
+      command.kind = route->kind;
+      command.by = asker_of(request, "");
+      refused_({std::move(command), Refusal::Asker::kNobody, "401: " + caller.error().message});
+    }
     return error_response(401, "unauthorized", caller.error().message, caller.error().hint);
   }
   if (method == "GET" || method == "HEAD" || method == "OPTIONS") {
@@ -383,8 +422,8 @@ Response Routes::stored(Command::Kind kind) const {
   return {200, "application/json", *document + "\n", {}};
 }
 
-Response Routes::command(const Request& request, const Snapshot& snapshot,
-                         const Caller& caller) const {
+// Whether the caller may ask for commands at all.
+std::optional<Response> Routes::not_for_them(const Request& request, const Caller& caller) const {
   if (caller.role != Role::kAdmin && caller.name.empty() && !access().tokens.empty()) {
     return error_response(401, "unauthorized", "Commands need an admin's token",
                           "Authorization: Bearer TOKEN, one of api.tokens");
@@ -399,31 +438,31 @@ Response Routes::command(const Request& request, const Snapshot& snapshot,
   if (!request.origin.empty()) {
     return error_response(403, "forbidden", "Commands are not taken from web pages", "");
   }
+  return std::nullopt;
+}
+
+Response Routes::command(const Request& request, const Snapshot& snapshot,
+                         const Caller& caller) const {
   const auto kind = find_command(request.method, request.path)->kind;
+  const auto refuse = [&](Response response, Command command, Refusal::Asker asker) {
+    command.kind = kind;
+    command.by = asker_of(request, caller.name);
+    if (refused_) refused_({std::move(command), asker, reason_of(response)});
+    return response;
+  };
+  if (auto response = not_for_them(request, caller)) {
+    return refuse(std::move(*response), {}, Refusal::Asker::kNobody);
+  }
   const NodeName local = snapshot.local ? snapshot.local->name : NodeName();
   auto parsed = parse_command(request, kind, caller, local);
-  if (!parsed) return error_response(parsed.error());
-  const auto* leader = leader_of(snapshot.view);
-  if (!parsed->leader.empty() && (!leader || leader->holder != parsed->leader)) {
-    return error_response(412, "precondition_failed",
-                          fmt::format("{} is not the leader", parsed->leader.str()),
-                          "GET /cluster shows who is");
-  }
-  if (kind == Command::Kind::kReconnect && !parsed->command.region.empty() &&
-      !has_region(snapshot, parsed->command.region)) {
-    return no_such_region();
-  }
+  using enum Refusal::Asker;
+  if (!parsed) return refuse(error_response(parsed.error()), {}, kAdmin);
   const bool by_region = request.path.starts_with(kRegionFailover);
   const std::string region = by_region ? request.path.substr(kRegionFailover.size()) : "";
-  if (by_region) {
-    parsed->command.candidate = candidate_in_region(snapshot, region);
-    if (!has_region(snapshot, region)) {
-      return no_such_region();
-    }
-    if (parsed->command.candidate.empty()) {
-      return error_response(409, "conflict", "No database of that region may take over",
-                            "GET /api/database/status says why");
-    }
+  if (by_region) parsed->command.candidate = candidate_in_region(snapshot, region);
+  if (auto response = impossible(*parsed, region, snapshot)) {
+    if (by_region) parsed->command.region = region;
+    return refuse(std::move(*response), std::move(parsed->command), kAdmin);
   }
   const auto id = handler_(std::move(parsed->command));
   if (!id) return error_response(id.error());

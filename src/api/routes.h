@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -21,9 +22,10 @@ struct Request {
   std::string path;    // decoded, without the query
   std::map<std::string, std::string> query;
   std::string body;
-  std::string remote;         // address of the peer, for the audit
-  std::string origin;         // header Origin; empty: none
-  std::string authorization;  // header Authorization; empty: none
+  std::string remote;            // address of the peer, for the audit
+  std::string origin;            // header Origin; empty: none
+  std::string authorization;     // header Authorization; empty: none
+  std::string certificate = {};  // subject of the one that the caller has shown; empty: none
 };
 
 struct Response {
@@ -77,10 +79,20 @@ struct Command {
 // the HTTP server, must answer within a few seconds. kConflict: refused, with the reason.
 using CommandHandler = std::function<Result<std::string>(Command)>;
 
+// A command that never came so far as to be carried out: for the audit.
+struct Refusal {
+  enum class Asker { kNobody, kAdmin };  // whether the caller might have asked for it
+  Command command;                       // its kind, who asked, and what of it was understood
+  Asker asker = Asker::kNobody;
+  std::string why;  // "403: Commands are not taken from web pages"
+};
+// Called on a thread of the HTTP server.
+using RefusalHandler = std::function<void(const Refusal&)>;
+
 class Routes {
  public:
-  Routes(CommandHandler handler, AccessRules access)
-      : handler_(std::move(handler)), access_(std::move(access)) {}
+  Routes(CommandHandler handler, AccessRules access, RefusalHandler refused = {})
+      : handler_(std::move(handler)), refused_(std::move(refused)), access_(std::move(access)) {}
 
   // Thread-safe as far as the handler is.
   Response handle(const Request& request, const Snapshot& snapshot, MonoTime now) const;
@@ -94,8 +106,10 @@ class Routes {
  private:
   Response stored(Command::Kind kind) const;  // a document that the handler reads
   Response command(const Request& request, const Snapshot& snapshot, const Caller& caller) const;
+  std::optional<Response> not_for_them(const Request& request, const Caller& caller) const;
 
   CommandHandler handler_;
+  RefusalHandler refused_;
   AccessRules access() const;
   mutable std::mutex mutex_;
   AccessRules access_;  // guarded by mutex_

@@ -12,8 +12,7 @@ namespace {
 
 // Who wanted what, from where, and what came of it: in the log, and in a file if there is one.
 void audit(const Platform& platform, const std::string& file, const api::Command& command,
-           const Result<std::string>& done) {
-  const std::string outcome = done ? "asked for " + *done : done.error().to_string();
+           const std::string& outcome) {
   log(LogLevel::kInfo, "audit", "command",
       {{"by", command.by}, {"what", describe(command)}, {"outcome", outcome}});
   if (file.empty()) return;
@@ -89,14 +88,30 @@ api::CommandHandler command_handler(const Platform& platform, ClusterAt at, std:
                                     api::CommandHandler daemon) {
   return [&platform, at = std::move(at), file = std::move(audit_file),
           daemon = std::move(daemon)](const api::Command& command) -> Result<std::string> {
-    if (command.kind == api::Command::Kind::kCheckHealth) return daemon(command);
     if (command.kind == api::Command::Kind::kAnalyzeQuery) return analyze_query(command.query);
     auto session = StoreSession::open(platform, at);
-    if (!session) return std::unexpected(session.error());
-    auto done = carry_out(platform, **session, at.cluster, command, daemon);
-    if (is_audited(command)) audit(platform, file, command, done);
+    auto done = [&]() -> Result<std::string> {
+      if (session) return carry_out(platform, **session, at.cluster, command, daemon);
+      // The databases can be looked at without the store.
+      if (command.kind == api::Command::Kind::kCheckHealth) return daemon(command);
+      return std::unexpected(session.error());
+    }();
+    if (is_audited(command)) audit(platform, file, command, outcome_of(done));
     return done;
   };
+}
+
+api::RefusalHandler refusal_handler(const Platform& platform, ClusterAt at,
+                                    std::string audit_file) {
+  return
+      [&platform, at = std::move(at), file = std::move(audit_file)](const api::Refusal& refusal) {
+        if (!is_audited(refusal.command)) return;
+        const std::string outcome = "refused, " + refusal.why;
+        audit(platform, file, refusal.command, outcome);
+        if (refusal.asker == api::Refusal::Asker::kNobody) return;
+        const auto session = StoreSession::open(platform, at);
+        if (session) record_audit(platform, **session, at.cluster, refusal.command, outcome);
+      };
 }
 
 Result<std::string> reconnect(proxy::Proxy* proxy, const std::string& region) {

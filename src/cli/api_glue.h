@@ -20,6 +20,9 @@ void add_proxy(const proxy::ProxyStats& stats, api::Snapshot& snapshot);
 // `daemon`: carries out what concerns this daemon itself: kCheckHealth, kReconnect.
 api::CommandHandler command_handler(const Platform& platform, ClusterAt at, std::string audit_file,
                                     api::CommandHandler daemon);
+// Commands that were refused before that: to the log and the file. Into the store, which keeps a
+// limited number, only those of callers who may ask for commands.
+api::RefusalHandler refusal_handler(const Platform& platform, ClusterAt at, std::string audit_file);
 // kReconnect; null: the daemon has no proxy.
 Result<std::string> reconnect(proxy::Proxy* proxy, const std::string& region);
 

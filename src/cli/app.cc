@@ -62,17 +62,17 @@ class Commands {
     sub->add_option("--dir", where.dir,
                     "Directory of `bascule up` (default: $BASCULE_DIR or ./bascule-data)");
     sub->add_option("-c,--config", where.config_file, "A configuration file of the cluster");
-    CLI::Option* api = sub->add_option("--api", where.api.url,
-                                       "Through the API of a daemon, https://HOST:PORT "
-                                       "(default: $BASCULE_API)")
-                           ->excludes("--dir")
-                           ->excludes("--config");
+    sub->add_option("--api", where.api.url,
+                    "Through the API of a daemon, https://HOST:PORT (default: $BASCULE_API)")
+        ->excludes("--dir")
+        ->excludes("--config");
+    // Also with $BASCULE_API, of which the parser knows nothing: ClusterAccess::open() refuses
+    // them without either.
     sub->add_option("--token-file", where.api.token_file,
-                    "File with the token for the API (default: $BASCULE_TOKEN_FILE)")
-        ->needs(api);
-    sub->add_option("--ca-file", where.api.ca_file, "Who signs the API's certificate")->needs(api);
-    sub->add_option("--cert", where.api.cert_file, "Our certificate for the API")->needs(api);
-    sub->add_option("--key", where.api.key_file, "Its key")->needs(api);
+                    "File with the token for the API (default: $BASCULE_TOKEN_FILE)");
+    sub->add_option("--ca-file", where.api.ca_file, "Who signs the API's certificate");
+    sub->add_option("--cert", where.api.cert_file, "Our certificate for the API");
+    sub->add_option("--key", where.api.key_file, "Its key");
   }
   static void add_json(CLI::App* sub, bool& json) { sub->add_flag("--json", json, "For machines"); }
 
@@ -237,12 +237,13 @@ class Commands {
     CLI::App* sub = add(name, description, [this, o, kind, cancel_it] {
       if (*cancel_it) {
         CancelOptions cancel;
-        static_cast<ClusterWhere&>(cancel) = *o;
+        static_cast<ClusterOptions&>(cancel) = *o;
         return cancel_command(platform_, cancel);
       }
       return request_command(platform_, *o, kind);
     });
     add_where(sub, *o);
+    add_json(sub, o->json);
     if (kind == control::RequestKind::kSwitchover) {
       sub->add_option("--to-region", o->region,
                       "To the best of that region, preferred from then on");
@@ -271,14 +272,24 @@ class Commands {
                 control::RequestKind::kFailover);
     add_tasks();
     add_proxy_commands();
-    const auto p = options<ClusterOptions>();
-    add_where(add("pause", "No automatic failover until resumed",
-                  [this, p] { return pause_command(platform_, *p, PauseCommand::kPause); }),
-              *p);
-    const auto r = options<ClusterOptions>();
-    add_where(add("resume", "Automatic failover again",
-                  [this, r] { return pause_command(platform_, *r, PauseCommand::kResume); }),
-              *r);
+    add_plain("pause", "No automatic failover until resumed", [this](const ClusterOptions& o) {
+      return pause_command(platform_, o, PauseCommand::kPause);
+    });
+    add_plain("resume", "Automatic failover again", [this](const ClusterOptions& o) {
+      return pause_command(platform_, o, PauseCommand::kResume);
+    });
+    add_plain("check-health", "A monitor looks at every database now (needs --api)",
+              [this](const ClusterOptions& o) { return check_health_command(platform_, o); });
+  }
+
+  // A command without options of its own.
+  void add_plain(const std::string& name, const std::string& description,
+                 std::function<int(const ClusterOptions&)> command) {
+    const auto o = options<ClusterOptions>();
+    CLI::App* sub =
+        add(name, description, [o, command = std::move(command)] { return command(*o); });
+    add_where(sub, *o);
+    add_json(sub, o->json);
   }
 
   void add_proxy_commands() {
@@ -287,6 +298,7 @@ class Commands {
         add("reconnect", "Replace a proxy's server connections, clients stay (needs --api)",
             [this, reconnect] { return reconnect_command(platform_, *reconnect); });
     add_where(sub, *reconnect);
+    add_json(sub, reconnect->json);
     sub->add_option("region", reconnect->region, "Those to servers of that region (default: all)");
     const auto query = options<std::string>();
     add("analyze-query", "What a statement reads and writes, and where it may go, as JSON",
@@ -347,6 +359,7 @@ class Commands {
     sub = add("cancel", "Take back what is scheduled, or end what is under way",
               [this, cancel] { return cancel_command(platform_, *cancel); });
     add_where(sub, *cancel);
+    add_json(sub, cancel->json);
     sub->add_option("id", cancel->id, "Which, as `bascule tasks` shows it")->required();
   }
 
@@ -372,6 +385,7 @@ class Commands {
       action_ = [this, o] { return config_set_command(platform_, *o, o->assignments); };
     });
     add_where(set, *o);
+    add_json(set, o->json);
     set->add_option("assignments", o->assignments, "e.g. ttl=10s sync_strict=true")->required();
   }
 

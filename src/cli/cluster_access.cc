@@ -324,6 +324,16 @@ Result<std::unique_ptr<ClusterAccess>> ClusterAccess::open(const Platform& platf
     }
   }
   if (!at.url.empty()) return open_api(platform, std::move(at));
+  const std::pair<const char*, const std::string&> of_an_api[] = {
+      {"--token-file", where.api.token_file},
+      {"--ca-file", at.ca_file},
+      {"--cert", at.cert_file},
+      {"--key", at.key_file}};
+  for (const auto& [option, value] : of_an_api) {
+    if (value.empty()) continue;
+    return fail(ErrorCode::kInvalid, fmt::format("{} is for an API, and none is named", option),
+                "Give --api URL, or BASCULE_API in place of --dir and --config");
+  }
   auto found = find_cluster(platform, where.dir, where.config_file);
   if (!found) return std::unexpected(found.error());
   auto session = StoreSession::open(platform, *found);
@@ -357,15 +367,6 @@ std::string audit_document(const std::vector<store::Entry>& entries) {
     out += (out.empty() ? "[" : ",") + audit_line(entry);
   }
   return out.empty() ? "[]" : out + "]";
-}
-
-// Best effort: what was done is done.
-void record_audit(const Platform& platform, StoreSession& session, const std::string& cluster,
-                  const AuditEntry& entry) {
-  const auto present = session.read(audit_prefix(cluster));
-  if (!present) return;
-  (void)session.commit(audit_txn(cluster, entry, platform.clock.wall_now(), platform.entropy.hex(4),
-                                 present->entries));
 }
 
 Result<std::string> decide_and_commit(const Platform& platform, StoreSession& session,
@@ -422,19 +423,32 @@ Result<std::string> decide_and_commit(const Platform& platform, StoreSession& se
 
 }  // namespace
 
+std::string outcome_of(const Result<std::string>& done) {
+  return done ? "asked for " + *done : done.error().to_string();
+}
+
+void record_audit(const Platform& platform, StoreSession& session, const std::string& cluster,
+                  const api::Command& command, const std::string& outcome) {
+  const auto present = session.read(audit_prefix(cluster));
+  if (!present) return;
+  const WallTime now = platform.clock.wall_now();
+  (void)session.commit(audit_txn(cluster, {to_iso8601(now), command.by, describe(command), outcome},
+                                 now, platform.entropy.hex(4), present->entries));
+}
+
 Result<std::string> carry_out(const Platform& platform, StoreSession& session,
                               const std::string& cluster, const api::Command& command,
                               const api::CommandHandler& daemon) {
-  const bool of_daemon = command.kind == api::Command::Kind::kReconnect;
+  using Kind = api::Command::Kind;
+  const bool of_daemon = command.kind == Kind::kReconnect || command.kind == Kind::kCheckHealth;
   auto done = !of_daemon ? decide_and_commit(platform, session, cluster, command)
-              : daemon   ? daemon(command)
-                         : fail(ErrorCode::kInvalid, "that is for a daemon with a proxy",
-                                "Name its API: --api URL");
-  if (is_audited(command)) {
-    record_audit(platform, session, cluster,
-                 {to_iso8601(platform.clock.wall_now()), command.by, describe(command),
-                  done ? "asked for " + *done : done.error().to_string()});
-  }
+              : daemon
+                  ? daemon(command)
+                  : fail(ErrorCode::kInvalid,
+                         command.kind == Kind::kReconnect ? "that is for a daemon with a proxy"
+                                                          : "that is for a daemon with a monitor",
+                         "Name its API: --api URL");
+  if (is_audited(command)) record_audit(platform, session, cluster, command, outcome_of(done));
   return done;
 }
 

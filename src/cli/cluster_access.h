@@ -53,6 +53,10 @@ class ClusterAccess {
 Result<std::string> carry_out(const Platform& platform, StoreSession& session,
                               const std::string& cluster, const api::Command& command,
                               const api::CommandHandler& daemon = {});
+std::string outcome_of(const Result<std::string>& done);  // as the audit has it
+// Best effort: what was done is done.
+void record_audit(const Platform& platform, StoreSession& session, const std::string& cluster,
+                  const api::Command& command, const std::string& outcome);
 nlohmann::ordered_json config_history_json(const std::vector<ConfigChange>& history);
 
 }  // namespace bascule::cli

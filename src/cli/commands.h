@@ -53,6 +53,7 @@ struct ReconnectOptions : ClusterOptions {
   std::string region;  // empty: all servers
 };
 int reconnect_command(const Platform& platform, const ReconnectOptions& options);
+int check_health_command(const Platform& platform, const ClusterOptions& options);
 int analyze_query_command(const std::string& query);
 
 enum class PauseCommand { kPause, kResume };
@@ -92,6 +93,10 @@ int import_command(const Platform& platform, const ImportOptions& options);
 int config_schema_command();
 int validate_config_command(const Platform& platform, const std::string& file);
 
+// What was asked for and is not waited for, for machines: {"operation": id, "scheduledAt"?: time}.
+int print_asked(const std::string& id, WallTime at);
+// "paused", or {"message": "paused"}.
+int print_done(const std::string& text, bool json);
 // Prints an error as people get to see it, and returns its exit code.
 int report(const Error& error);
 

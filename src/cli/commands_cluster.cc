@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "api/documents.h"
 #include "cli/cluster_access.h"
 #include "cli/commands.h"
 #include "cli/config.h"
@@ -33,7 +34,9 @@ RenderOptions render_options(const Platform& platform) {
 }
 
 // Follows the request to its outcome.
-int follow_request(ClusterAccess& access, const std::string& id, Millis limit) {
+int follow_request(ClusterAccess& access, const std::string& id, Millis limit, bool json) {
+  control::RequestRecord last;
+  last.id = id;
   std::string shown;
   std::string outcome;
   const bool ended = access.follow(limit, [&](const control::ClusterView& view) {
@@ -41,7 +44,8 @@ int follow_request(ClusterAccess& access, const std::string& id, Millis limit) {
       outcome = "replaced by another request";
       return true;
     }
-    const std::string text = describe_progress(view.request->value);
+    last = view.request->value;
+    const std::string text = describe_progress(last);
     if (std::exchange(shown, text) != text && view.request->value.outcome.empty()) {
       fmt::print(stderr, "  {}\n", text);
     }
@@ -52,6 +56,8 @@ int follow_request(ClusterAccess& access, const std::string& id, Millis limit) {
     }
     return !outcome.empty();
   });
+  last.outcome = outcome;
+  if (json) fmt::print("{}\n", api::operation_json(last).dump(2));
   if (!ended) {
     return report(
         {ErrorCode::kTimeout,
@@ -59,7 +65,7 @@ int follow_request(ClusterAccess& access, const std::string& id, Millis limit) {
          "It goes on; `bascule status --watch` follows it"});
   }
   if (outcome.starts_with("done")) {
-    fmt::print("{}\n", outcome);
+    if (!json) fmt::print("{}\n", outcome);
     return kExitOk;
   }
   const bool refused = outcome.starts_with("refused");
@@ -98,6 +104,18 @@ std::string who(const Platform& platform) {
 int report(const Error& error) {
   fmt::print(stderr, "bascule: {}\n", error.to_string());
   return exit_code_of(error);
+}
+
+int print_asked(const std::string& id, WallTime at) {
+  nlohmann::ordered_json out = {{"operation", id}};
+  if (at != WallTime{}) out["scheduledAt"] = to_iso8601(at);
+  fmt::print("{}\n", out.dump(2));
+  return kExitOk;
+}
+
+int print_done(const std::string& text, bool json) {
+  fmt::print("{}\n", json ? nlohmann::json{{"message", text}}.dump(2) : text);
+  return kExitOk;
 }
 
 int status_command(const Platform& platform, const StatusOptions& options) {
@@ -183,8 +201,7 @@ int config_set_command(const Platform& platform, const ClusterOptions& options,
   auto access = ClusterAccess::open(platform, options);
   if (!access) return report(access.error());
   if (const auto done = (*access)->ask(command); !done) return report(done.error());
-  fmt::print("changed\n");
-  return kExitOk;
+  return print_done("changed", options.json);
 }
 
 int request_command(const Platform& platform, const RequestOptions& options,
@@ -214,15 +231,17 @@ int request_command(const Platform& platform, const RequestOptions& options,
   if (options.force && !confirm_loss(**access, options)) return kExitUsage;
   const auto id = (*access)->ask(command);
   if (!id) return report(id.error());
-  if (command.at != WallTime{}) {
+  const bool later = command.at != WallTime{};
+  if (options.json && (later || *wait == 0ms)) return print_asked(*id, command.at);
+  if (later) {
     fmt::print("switchover scheduled at {} ({}); `bascule switchover --cancel` takes it back\n",
                to_iso8601(command.at), *id);
     return kExitOk;
   }
-  fmt::print("{} requested ({})\n", planned ? "switchover" : "failover", *id);
+  if (!options.json) fmt::print("{} requested ({})\n", planned ? "switchover" : "failover", *id);
   std::fflush(stdout);
   if (*wait == 0ms) return kExitOk;
-  return follow_request(**access, *id, *wait);
+  return follow_request(**access, *id, *wait, options.json);
 }
 
 int pause_command(const Platform& platform, const ClusterOptions& options, PauseCommand wanted) {
@@ -233,8 +252,8 @@ int pause_command(const Platform& platform, const ClusterOptions& options, Pause
   auto access = ClusterAccess::open(platform, options);
   if (!access) return report(access.error());
   if (const auto done = (*access)->ask(command); !done) return report(done.error());
-  fmt::print("{}\n", pause ? "paused: no automatic failover until `bascule resume`" : "resumed");
-  return kExitOk;
+  return print_done(pause ? "paused: no automatic failover until `bascule resume`" : "resumed",
+                    options.json);
 }
 
 int reconnect_command(const Platform& platform, const ReconnectOptions& options) {
@@ -246,8 +265,17 @@ int reconnect_command(const Platform& platform, const ReconnectOptions& options)
   if (!access) return report(access.error());
   const auto done = (*access)->ask(command);
   if (!done) return report(done.error());
-  fmt::print("{}\n", *done);
-  return kExitOk;
+  return print_done(*done, options.json);
+}
+
+int check_health_command(const Platform& platform, const ClusterOptions& options) {
+  api::Command command;
+  command.kind = api::Command::Kind::kCheckHealth;
+  command.by = who(platform);
+  auto access = ClusterAccess::open(platform, options);
+  if (!access) return report(access.error());
+  if (const auto done = (*access)->ask(command); !done) return report(done.error());
+  return print_done("every database is checked now", options.json);
 }
 
 int analyze_query_command(const std::string& query) {

@@ -95,7 +95,9 @@ int task_command(const Platform& platform, const TaskOptions& options, Kind kind
   if (!access) return report(access.error());
   const auto id = (*access)->ask(*command);
   if (!id) return report(id.error());
-  if (command->at != WallTime{}) {
+  const bool later = command->at != WallTime{};
+  if (options.json && (later || *wait == 0ms)) return print_asked(*id, command->at);
+  if (later) {
     fmt::print("scheduled at {} ({}); `bascule cancel {}` takes it back\n", to_iso8601(command->at),
                *id, *id);
     return kExitOk;
@@ -159,8 +161,7 @@ int cancel_command(const Platform& platform, const CancelOptions& options) {
   auto access = ClusterAccess::open(platform, options);
   if (!access) return report(access.error());
   if (const auto done = (*access)->ask(command); !done) return report(done.error());
-  fmt::print("cancelled\n");
-  return kExitOk;
+  return print_done("cancelled", options.json);
 }
 
 }  // namespace bascule::cli

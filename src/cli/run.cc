@@ -291,9 +291,11 @@ class Daemon {
     const HostPort& at = config_.api->listen;
     api::HttpOptions options = config_.api->options();
     if (node_) options.peers = peer_port(platform_, *node_);
+    const ClusterAt cluster{config_.cluster, config_.store, ""};
+    options.refused = refusal_handler(platform_, cluster, config_.api->audit_file);
     api_ = std::make_unique<api::HttpServer>(
         std::move(options), platform_.clock, *api_pool_,
-        command_handler(platform_, {config_.cluster, config_.store, ""}, config_.api->audit_file,
+        command_handler(platform_, cluster, config_.api->audit_file,
                         [this](const api::Command& command) {
                           return command.kind == api::Command::Kind::kCheckHealth
                                      ? check_health()

@@ -130,8 +130,9 @@ def test_reader_port_leads_to_a_replica_and_writer_port_to_the_primary():
             connection.close()
 
 
-def bascule(*arguments, check=True):
-    done = subprocess.run([harness.BASCULE, *arguments], capture_output=True, text=True, timeout=90)
+def bascule(*arguments, check=True, env=None):
+    done = subprocess.run([harness.BASCULE, *arguments], capture_output=True, text=True, timeout=90,
+                          env={**os.environ, **(env or {})})
     assert not check or done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stdout}{done.stderr}"
     return done
 
@@ -151,6 +152,29 @@ def pid_of_server(client):
     with client.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         return cursor.fetchone()[0]
+
+
+def tasks_by_api(cluster, admin, viewer):
+    """What a machine gets of tasks asked for by --api."""
+    def asked(*arguments):
+        return json.loads(bascule(*arguments, "--json", *admin).stdout)
+    replica = next(m for m in cluster.members if m != cluster.primary())
+    done = asked("reload", replica)
+    assert done["done"] and [s["member"] for s in done["steps"]] == [replica], done
+    later = asked("restart", replica, "--at", "+1h")
+    assert set(later) == {"operation", "scheduledAt"}, later
+    assert later["operation"] in bascule("tasks", *viewer).stdout
+    assert asked("cancel", later["operation"]) == {"message": "cancelled"}
+    now = asked("reload", replica, "--no-wait")
+    assert set(now) == {"operation"} and now["operation"], now
+    later = asked("switchover", "--candidate", replica, "--at", "+1h")
+    assert set(later) == {"operation", "scheduledAt"}, later
+    assert asked("switchover", "--cancel") == {"message": "cancelled"}
+    typo = bascule("switchover", "--candidate", "typo", "--at", "+1h", *admin, check=False)
+    assert typo.returncode == 3 and "no member" in typo.stderr, typo.stderr
+    nobody = bascule("check-health", *admin, check=False)
+    assert nobody.returncode == 3 and "no monitor" in nobody.stderr, nobody.stderr
+    assert any(" check health " in line for line in bascule("audit", *viewer).stdout.splitlines())
 
 
 def test_command_line_works_through_the_api_of_a_daemon_with_a_token():
@@ -185,8 +209,15 @@ def test_command_line_works_through_the_api_of_a_daemon_with_a_token():
         assert bascule("status", *base, check=False).returncode == 2, "without a token"
         refused = bascule("switchover", *viewer, check=False)
         assert refused.returncode == 2 and "viewer" in refused.stderr, refused.stderr
+        assert "the-admin" not in bascule("audit", *viewer).stdout, "of a viewer's nothing reaches the store"
 
-        bascule("config", "set", "drain_timeout=2s", *admin)
+        elsewhere = ["--ca-file", str(cert), "--token-file", str(tokens["viewer"])]
+        assert cluster.primary() in bascule("status", *elsewhere, env={"BASCULE_API": url}).stdout
+        nowhere = bascule("status", *elsewhere, check=False)
+        assert nowhere.returncode == 2 and "is for an API" in nowhere.stderr, nowhere.stderr
+        tasks_by_api(cluster, admin, viewer)
+
+        assert json.loads(bascule("config", "set", "drain_timeout=2s", "--json", *admin).stdout) == {"message": "changed"}
         assert bascule("config", "set", "drain_timeout=forever", *admin, check=False).returncode == 2
         assert "drain_timeout: 2s" in cluster.run_cli("config", "show").stdout
         change = json.loads(bascule("config", "history", "--json", *viewer).stdout)[-1]
@@ -210,10 +241,17 @@ def test_command_line_works_through_the_api_of_a_daemon_with_a_token():
         done = bascule("switchover", *admin)
         assert "done: " in done.stdout and cluster.primary() != old
         assert f"{old} " in bascule("history", *viewer).stdout
-        bascule("pause", *admin)
+        assert "paused" in json.loads(bascule("pause", "--json", *admin).stdout)["message"]
         assert bascule("switchover", *admin, check=False).returncode == 3
-        bascule("resume", *admin)
+        assert json.loads(bascule("resume", "--json", *admin).stdout) == {"message": "resumed"}
+        cluster.wait_healthy()
+        target = next(m for m in cluster.members if m != cluster.primary())
+        forced = bascule("failover", "--force", "--yes", "--json", "--candidate", target, *admin)
+        outcome = json.loads(forced.stdout)
+        assert outcome["done"] and outcome["candidate"] == target and outcome["outcome"].startswith("done"), outcome
+        assert "Lost, if it takes over" in forced.stderr and cluster.primary() == target
         log = (cluster.dir / "log" / "proxy.log").read_text()
         assert "audit" in log and "the-admin" in log
+        assert "the-viewer" in log and "viewer's, commands need" in log, "the log has the viewer's attempt"
         for token in tokens.values():
             assert token.read_text().strip() not in log
