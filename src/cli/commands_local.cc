@@ -9,6 +9,7 @@
 #include "cli/config.h"
 #include "cli/config_schema.h"
 #include "cli/exit_code.h"
+#include "cli/role_configs.h"
 #include "cli/signals.h"
 #include "cli/user.h"
 
@@ -181,6 +182,7 @@ int validate_config_command(const Platform& platform, const std::string& file) {
     for (const std::string& text : access.errors) fmt::print(stderr, "{}: {}\n", file, text);
     if (!access.errors.empty()) return kExitUsage;
   }
+  if (const auto text = weaker_than_early_takeover(*config); !text.empty()) note(text);
   if (config->api) {
     check_port("api.listen", config->api->listen.port);
     if (config->api->tls) {

@@ -7,6 +7,8 @@
 #include <fstream>
 #include <iterator>
 
+#include "cli/role_configs.h"
+
 namespace bascule::cli {
 namespace {
 
@@ -184,6 +186,39 @@ TEST(Config, RenderedDynamicConfigurationReadsBackTheSame) {
   reader.finish();
   EXPECT_TRUE(problems.list.empty());
   EXPECT_EQ(again, config);
+}
+
+DaemonConfig parsed(const std::string& yaml, const std::string& file = "/etc/bascule/b.yaml") {
+  auto config = parse_config("cluster: {name: main}\n" + yaml, file);
+  EXPECT_TRUE(config) << config.error().to_string();
+  return std::move(*config);
+}
+
+TEST(Config, EventsOfTheProxyAreWrittenWhereTheDaemonMayWrite) {
+  const std::string proxy = "proxy: {writer: \"127.0.0.1:6432\", userlist_file: /u}\n";
+  EXPECT_EQ(proxy_events_file(parsed(proxy + "store: file:/s/store.db\npid_file: /run/b/b.pid\n")),
+            "/run/b/events.jsonl");
+  EXPECT_EQ(proxy_events_file(parsed(proxy + "store: file:/s/store.db\n")), "/s/events.jsonl");
+  EXPECT_EQ(proxy_events_file(parsed(proxy + "store: file:/s/store.db\n", "environment")),
+            "/s/events.jsonl");
+  const std::string etcd = "store: {type: etcd, endpoints: [\"http://h:2379\"]}\n";
+  EXPECT_EQ(proxy_events_file(parsed(proxy + etcd)), "/etc/bascule/events.jsonl");
+  const auto here = std::filesystem::current_path() / "events.jsonl";
+  EXPECT_EQ(proxy_events_file(parsed(proxy + etcd, "b.yaml")), here.string()) << "not /";
+}
+
+TEST(Config, WeakCommitsBesideAnEarlyTakeOverAreSaid) {
+  const auto said = [](const std::string& defaults, const std::string& rules) {
+    return weaker_than_early_takeover(parsed(
+        "store: file:/s\nproxy: {writer: \"127.0.0.1:6432\", userlist_file: /u, durability: [" +
+        rules + "]}\ndefaults: {" + defaults + "}\n"));
+  };
+  const std::string weak = "{user: a, synchronous_commit: remote_write}";
+  EXPECT_THAT(said("early_takeover: true", weak), HasSubstr("a rule of proxy.durability makes"));
+  EXPECT_THAT(said("early_takeover: true", weak + ", " + weak), HasSubstr("2 rules"));
+  EXPECT_EQ(said("early_takeover: true", "{user: a, synchronous_commit: remote_apply}"), "");
+  EXPECT_EQ(said("early_takeover: true, sync: false", weak), "") << "it is for synchronous modes";
+  EXPECT_EQ(said("", weak), "");
 }
 
 TEST(Config, EveryExampleIsValid) {

@@ -24,6 +24,7 @@ struct MonitorEndpointSection {
   bool nofailover = false;
   std::optional<Millis> health_interval, failover_timeout;
   std::vector<std::string> promote_command, fence_command;
+  bool operator==(const MonitorEndpointSection&) const = default;
 };
 
 struct MonitorSection {

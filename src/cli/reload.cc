@@ -37,6 +37,31 @@ void compare_nodes(const NodeSection& a, const NodeSection& b, Differences& out)
   credential("node.replication", a.replication, b.replication);
 }
 
+// Names only: an endpoint's URL may hold a password.
+void compare_monitors(const MonitorSection& a, const MonitorSection& b, Differences& out) {
+  out.compare("monitor.name", a.name, b.name);
+  out.compare("monitor.environment", a.environment, b.environment);
+  out.compare("monitor.health_interval", a.health_interval, b.health_interval);
+  out.compare("monitor.failover_timeout", a.failover_timeout, b.failover_timeout);
+  out.compare("monitor.notify_command", a.notify_command, b.notify_command);
+  out.compare("monitor.endpoints", a.endpoints, b.endpoints);
+  const monitor::MonitorConfig &x = a.settings, &y = b.settings;
+  out.compare("monitor.automatic", x.automatic, y.automatic);
+  out.compare("monitor.failure_threshold", x.failure_threshold, y.failure_threshold);
+  out.compare("monitor.recovery_threshold", x.recovery_threshold, y.recovery_threshold);
+  out.compare("monitor.probe_timeout", x.probe_timeout, y.probe_timeout);
+  out.compare("monitor.action_timeout", x.action_timeout, y.action_timeout);
+  out.compare("monitor.lease_ttl", x.lease_ttl, y.lease_ttl);
+  out.compare("monitor.permit", x.permit, y.permit);
+  out.compare("monitor.drain_timeout", x.drain_timeout, y.drain_timeout);
+  out.compare("monitor.catch_up_timeout", x.catch_up_timeout, y.catch_up_timeout);
+  out.compare("monitor.promote_timeout", x.promote_timeout, y.promote_timeout);
+  out.compare("monitor.cooldown", x.cooldown, y.cooldown);
+  out.compare("monitor.maximum_lag", x.maximum_lag_bytes, y.maximum_lag_bytes);
+  out.compare("monitor.maximum_lag_time", x.maximum_lag, y.maximum_lag);
+  out.compare("monitor.loss_tolerance", x.loss_tolerance_bytes, y.loss_tolerance_bytes);
+}
+
 void compare_apis(const ApiSection& a, const ApiSection& b, Differences& out) {
   const auto tls = [](const ApiSection& s) {
     return s.tls ? std::tuple(s.tls->cert_file, s.tls->key_file, s.tls->client_ca_file)
@@ -66,6 +91,7 @@ std::vector<std::string> changes_that_need_a_restart(const DaemonConfig& running
   out.compare("proxy", running.proxy.has_value(), wanted.proxy.has_value());
   out.compare("api", running.api.has_value(), wanted.api.has_value());
   if (running.node && wanted.node) compare_nodes(*running.node, *wanted.node, out);
+  if (running.monitor && wanted.monitor) compare_monitors(*running.monitor, *wanted.monitor, out);
   if (running.api && wanted.api) compare_apis(*running.api, *wanted.api, out);
   return out.list;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "cli/secrets.h"
 
@@ -136,6 +137,29 @@ Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platfo
   if (!access) return std::unexpected(access.error());
   out.access = std::move(*access);
   return out;
+}
+
+std::string proxy_events_file(const DaemonConfig& config) {
+  const bool store_file = !config.standalone() && !config.store.etcd && !config.store.path.empty();
+  const std::string& near = !config.pid_file.empty() ? config.pid_file
+                            : store_file             ? config.store.path
+                                                     : config.file;
+  std::error_code error;  // no working directory: as it is given
+  const auto absolute = std::filesystem::absolute(near, error);
+  return ((error ? std::filesystem::path(near) : absolute).parent_path() / "events.jsonl").string();
+}
+
+std::string weaker_than_early_takeover(const DaemonConfig& config) {
+  const control::ClusterConfig& cluster = config.defaults;
+  if (!config.proxy || !cluster.early_takeover || !cluster.synchronous()) return "";
+  const auto weak = std::ranges::count_if(config.proxy->durability, [](const auto& rule) {
+    return proxy::is_weak(rule.synchronous_commit);
+  });
+  if (weak == 0) return "";
+  return fmt::format(
+      "defaults.early_takeover: commits that {} of proxy.durability {} weaker than \"on\" may be "
+      "lost also while their primary is alive: it is replaced before ttl",
+      weak == 1 ? "a rule" : fmt::format("{} rules", weak), weak == 1 ? "makes" : "make");
 }
 
 }  // namespace bascule::cli

@@ -15,4 +15,11 @@ Result<node::NodeConfig> node_config(const DaemonConfig& config, env::Disk& disk
 // `config.proxy` is set.
 Result<proxy::ProxyConfig> proxy_config(const DaemonConfig& config, const Platform& platform);
 
+// Where the proxy's events are written: beside the pid file, else beside the store's file, whose
+// directory is this daemon's own, else beside the configuration. Absolute.
+std::string proxy_events_file(const DaemonConfig& config);
+// Commits that this proxy lets be weaker than what this cluster's early take-over relies on, as a
+// sentence; empty: none.
+std::string weaker_than_early_takeover(const DaemonConfig& config);
+
 }  // namespace bascule::cli

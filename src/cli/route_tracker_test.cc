@@ -65,6 +65,16 @@ TEST(MakeRouteTable, ALeaderWithoutAnAddressIsNotAPrimary) {
   EXPECT_FALSE(make_route_table(view).primary);
 }
 
+TEST(MakeRouteTable, NobodyIsLedToAReplicaThatIsTaggedNoloadbalance) {
+  ClusterView view = view_of(LeaderPhase::kRunning, 1);
+  view.members[name("n2")].tags.noloadbalance = true;
+  const auto table = make_route_table(view);
+  ASSERT_EQ(table.replicas.size(), 1u);
+  EXPECT_EQ(table.replicas[0].endpoint, (env::Endpoint{"127.0.0.1", 5433}));
+  view.members[name("n1")].tags.noloadbalance = true;
+  EXPECT_TRUE(make_route_table(view).primary) << "it is about reading";
+}
+
 TEST(MakeRouteTable, ReplicasStreamOnTheLeadersTimeline) {
   ClusterView view = view_of(LeaderPhase::kRunning, 1);
   EXPECT_EQ(make_route_table(view).replicas.size(), 2u);

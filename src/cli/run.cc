@@ -39,12 +39,6 @@ constexpr Nanos kHandOverWithin = 60s;  // where nothing depends on the time
 constexpr Nanos kHoldOnAgain = 200ms;
 constexpr Nanos kBetweenAgain = 200ms;
 
-// Beside the pid file: where tools and people look for what the daemon says about itself.
-std::string proxy_events_file(const DaemonConfig& config) {
-  const std::string& near = config.pid_file.empty() ? config.file : config.pid_file;
-  return std::filesystem::path(near).parent_path().string() + "/events.jsonl";
-}
-
 class Daemon {
  public:
   // `pid_file`: is let go of while another process takes over.
