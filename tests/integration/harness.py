@@ -129,6 +129,15 @@ def state_of(pid):
     return stat.rsplit(")", 1)[1].split()[0] if stat else ""
 
 
+def tell(scenario, **found):
+    """What a scenario showed, as one line of JSON: to standard output, and kept beside the program, also when it passes."""
+    line = json.dumps({"scenario": scenario, **found})
+    print(line)
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").split("::")[-1].split(" ")[0]
+    with (pathlib.Path(BASCULE).parent / "scenarios.jsonl").open("a") as kept:
+        kept.write(json.dumps({"at": time.strftime("%FT%TZ", time.gmtime()), "test": test, **json.loads(line)}) + "\n")
+
+
 class Cluster:
     def __init__(self, nodes=3, up_options=(), up_timeout=90, etcd=0):
         """etcd: so many members of an etcd of the cluster's own, instead of a file."""
@@ -512,7 +521,7 @@ class Cluster:
         ledger.stop()
         primary = self.wait_primary(timeout=30)
         report = ledger.check(self.dsn(primary))
-        print(json.dumps({"scenario": scenario, **report.summary(), **more}))
+        tell(scenario, **report.summary(), **more)
         assert report.acked > 0
         assert report.lost == [], f"acknowledged and not there: {report.lost[:10]}"
         assert report.duplicates == [], f"there twice: {report.duplicates[:10]}"

@@ -8,7 +8,7 @@ import time
 import psycopg2
 import pytest
 
-from harness import send, wait_for
+from harness import send, tell, wait_for
 from namespaces import API_PORT, HostCluster
 
 TTL_S = 5.0
@@ -81,7 +81,7 @@ def test_16_hosts_asynchronous_primary_cut_from_everything_stops_before_the_next
         ledger.stop()
         report = ledger.check(cluster.dsn(cluster.primary()))
         lost_clients = [key for key in report.lost if key[0] < 1000]
-        print({"scenario": "16 asynchronous", **report.summary(), "apart_ms": round((first - last) * 1000)})
+        tell("16 asynchronous", **report.summary(), apart_ms=round((first - last) * 1000))
         assert last < first, f"{old} acknowledged {(last - first) * 1000:.0f} ms after {new} had"
         # The clients beyond the cut see the loss of a suffix at most: what was sent around the cut.
         assert len(lost_clients) <= 20, lost_clients[:10]

@@ -1,7 +1,6 @@
 """Further scenarios of `./dev test --full` on hosts of their own: failing processes, rejoin, operations. The number in a
 name is the scenario's.
 """
-import json
 import os
 import pathlib
 import signal
@@ -14,7 +13,7 @@ import psycopg2
 import pytest
 
 import netns
-from harness import send, wait_for
+from harness import send, tell, wait_for
 from namespaces import PG_PORT, USER, HostCluster
 
 TTL_S = 5.0
@@ -136,7 +135,7 @@ def test_38_hosts_wal_of_a_member_that_may_not_lead_is_fetched_first():
         gap = time.monotonic() - died
         rows = cluster.query(behind, "SELECT count(*) FROM kept", database="app")[0][0]
         notes = [f"{n['what']}: {n['why']}" for n in cluster.noted(behind, "fetch")]
-        print(json.dumps({"scenario": "38", "gap_s": round(gap, 2), "rows": rows, "notes": notes}))
+        tell("38", gap_ms=round(gap * 1000), lost=2000 - rows, notes=notes)
         assert rows == 2000, "what only the member had that may not lead was given up"
         cluster.boot(old)
         cluster.heal(behind)
@@ -155,10 +154,13 @@ def test_39_hosts_a_replica_too_far_behind_is_not_promoted_unless_forced():
         assert cluster.epoch() == epoch and cluster.writable_members() == []
         reason = cluster.record(f"members/{behind}")["reason"]
         assert "behind" in reason or "lag" in reason, reason
+        forced = time.monotonic()
         cluster.run_cli("failover", "--force", "--yes", "--candidate", behind)
         cluster.wait_primary(timeout=20, other_than=old, epoch_above=epoch)
+        gap = time.monotonic() - forced
         logged = cluster.record(f"history/{epoch + 1:020}")
-        print(json.dumps({"scenario": "39", "refused_because": reason, "history": logged}))
+        kept = cluster.query(behind, "SELECT count(*) FROM pg_class WHERE relname = 'ballast'", database="app")[0][0]
+        tell("39", gap_after_force_ms=round(gap * 1000), given_up=not kept, refused_because=reason, history=logged)
         assert logged["trigger"] == "forced"
         assert "failover" in cluster.run_cli("audit").stdout
         cluster.boot(old)

@@ -13,7 +13,7 @@ import urllib.request
 
 import psycopg2
 
-from harness import Cluster, wait_for
+from harness import Cluster, tell, wait_for
 
 FAST = ["--timing", "fast"]
 FAST_TTL_S = 2.0
@@ -320,7 +320,7 @@ def test_68_a_store_restored_from_an_older_backup_elects_nobody_without_the_lead
             assert cluster.leader()["holder"] == before, "what the backup says"
             time.sleep(4 * FAST_TTL_S)  # nobody may lead in all this time: absence has no event
             reasons = {m: reason_by_its_api(cluster, m) for m in cluster.others(primary)}  # not written to such a store
-            print(json.dumps({"scenario": "68 leader dead", "reasons": reasons}))
+            tell("68 leader dead", acked=ledger.acked_count(), errors=[len(c.errors) for c in ledger.clients], reasons=reasons)
             assert cluster.writable_members() == [] and cluster.leader()["epoch"] == 1
             assert all("went back" in reason for reason in reasons.values()), reasons
 

@@ -7,7 +7,7 @@ import threading
 import psycopg2
 import pytest
 
-from harness import Cluster, of_version, wait_for
+from harness import Cluster, of_version, tell, wait_for
 
 FAILOVER_SLOTS = ["parameters.wal_level=logical", "parameters.hot_standby_feedback=on", "parameters.sync_replication_slots=on"]
 CHANGES = "SELECT lsn::text, data FROM pg_logical_slot_peek_changes('cdc', NULL, 500)"
@@ -123,6 +123,7 @@ def test_55_failover_slots_go_on_without_a_gap_after_failovers_and_a_switchover(
     with Cluster(up_options=of_version(17)) as cluster:
         with_slot(cluster, FAILOVER_SLOTS)
         rows, seen = fail_over_in_every_way(cluster, wait_until_carried)
+        tell("55", rows=len(rows), lost=len(rows - seen), seen_and_not_there=len(seen - rows))
         assert seen == rows, f"seen, and not there: {sorted(seen - rows)[:10]}"
 
 
