@@ -61,9 +61,11 @@ void MonitorCluster::check_automatic_begin(const control::FailoverOperation& op,
   if (before_.request && before_.request->value.outcome.empty()) {
     world_.violation("manual", "an automatic failover before an operator's open request");
   }
-  // Not by the monitor's word: by what its shell was told.
+  // Not by the monitor's word: by what its shell was told until it sent this. A check that passes
+  // while the transaction is on its way to the store comes too late for the decision (the second
+  // look, after the closing, is there for that).
   const int failed =
-      monitors_[static_cast<size_t>(by - kFirstMonitor)]->failed[op.from.str().back() - '0'];
+      monitors_[static_cast<size_t>(by - kFirstMonitor)]->decided_by[op.from.str().back() - '0'];
   if (failed < plan_.threshold) {
     const Database& from = *databases_[static_cast<size_t>(op.from.str().back() - '0')];
     if (!from.in_recovery) {

@@ -31,6 +31,7 @@ struct MonitorCluster::MonitorProcess {
   int lives = 0;
   control::ClusterParser parser{control::Keys("db")};
   std::map<int, int> failed;  // checks in a row that this process was told had failed, by database
+  std::map<int, int> decided_by;  // `failed` when it sent its newest change of the operation
   std::pair<uint64_t, NodeName> fencing;  // its newest action, if that is a fence: id and whom
 };
 

@@ -86,6 +86,10 @@ void MonitorCluster::carry_out(int index, monitor::Effects effects) {
         step(index, read);
       });
     } else if (auto* commit = std::get_if<monitor::effect::CommitStore>(&effect)) {
+      const bool decides = std::ranges::any_of(commit->txn.writes, [](const store::Write& w) {
+        return w.key.ends_with("monitor/operation");
+      });
+      if (decides) m.decided_by = m.failed;
       store_.commit(host, m.process, std::move(commit->txn),
                     [this, index, id = commit->id](store::TxnResult result) {
                       step(index, monitor::event::StoreCommitted{id, std::move(result)});
