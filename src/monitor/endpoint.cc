@@ -16,6 +16,13 @@ std::string_view to_string(ActionKind kind) {
   return "?";
 }
 
+void Endpoint::begin_anew() {
+  probe_id = 0;
+  failures = successes = in_recovery = 0;
+  failing_since.reset();
+  writable_since.reset();
+}
+
 Endpoint::Change Endpoint::on_check(const event::Probed& check, MonoTime check_begun, MonoTime now,
                                     WallTime wall, const MonitorConfig& limits) {
   const Verdict before = verdict;

@@ -56,6 +56,9 @@ struct Endpoint {
   // Its newest check was begun at or after `when`.
   bool checked_since(MonoTime when) const { return answer && begun >= when; }
 
+  // Nobody looked for a while: rows of checks end, the one under way counts for nothing.
+  void begin_anew();
+
   struct Change {
     Verdict before;
     Verdict after;

@@ -39,12 +39,42 @@ Monitor::Impl::Impl(MonitorConfig config, MonoTime now, UnsafeMutations unsafe)
 Effects Monitor::Impl::start(MonoTime now) { return step(event::Tick{}, now); }
 
 Effects Monitor::Impl::step(const Event& event, MonoTime now) {
+  const auto away = std::chrono::duration_cast<Millis>(now - now_);
   now_ = std::max(now_, now);
   wake_ = now_ + config_.lease_ttl / 5;
   effects_.clear();
+  // Longer than it may act without the lease: others may have acted meanwhile.
+  if (away > fence_after(config_.lease_ttl) && !unsafe_.act_without_lease) resume(away);
   std::visit([this](const auto& e) { on(e); }, event);
   think();
   return std::move(effects_);
+}
+
+// This process was not run (it asks to be woken every lease_ttl / 5). What it had seen says nothing
+// about the time since: rows of checks begin anew, a check that was under way has not failed, and
+// the primary may have written a lot. It stays comparable only if its record was closed all along.
+void Monitor::Impl::resume(Millis away) {
+  note(LogLevel::kWarn, "was not run",
+       fmt::format("for {} ms: looks at everything again", away.count()));
+  resumed_at_ = now_;
+  have_view_ = false;
+  next_read_ = now_;
+  for (auto& [name, e] : endpoints_) {
+    e.begin_anew();
+    e.next_probe = now_;
+  }
+  away_ = away;
+  if (!closed_since_) written_.clear();
+}
+
+// After resume(): the store was, and every endpoint has answered or failed a check since.
+bool Monitor::Impl::looked_again() {
+  if (!resumed_at_) return true;
+  for (const auto& [name, e] : endpoints_) {
+    if (!e.checked_since(*resumed_at_)) return false;
+  }
+  resumed_at_.reset();
+  return true;
 }
 
 void Monitor::Impl::think() {
@@ -55,8 +85,9 @@ void Monitor::Impl::think() {
   if (view_.monitor && view_.monitor->unreadable) {
     return decline("the records of the monitors can't be read: nobody acts on a guess");
   }
+  const bool looked = looked_again();
   elect();
-  if (pending_ == 0 && leading()) decide();
+  if (pending_ == 0 && looked && leading()) decide();
   if (pending_ == 0) renew_if_due();
   if (pending_ == 0 && !mine_) observe();
   refresh_health();
@@ -120,11 +151,16 @@ void Monitor::Impl::on(const event::Probed& e) {
          {{"endpoint", e.endpoint.str()}});
     if (down) was_lost_[e.endpoint] = true;
   }
-  if (endpoint->ok() && !endpoint->sample->in_recovery && e.endpoint == holder()) {
-    constexpr size_t kKept = 32;
-    written_.emplace_back(endpoint->begun, endpoint->sample->written);
-    if (written_.size() > kKept) written_.pop_front();
-  }
+  if (endpoint->ok() && e.endpoint == holder()) note_position(*endpoint);
+}
+
+void Monitor::Impl::note_position(const Endpoint& primary) {
+  constexpr size_t kKept = 32;
+  const Sample& sample = *primary.sample;
+  // Demoted before this monitor saw it: where it has got to is better than nothing.
+  if (sample.in_recovery && (!written_.empty() || !sample.received.valid())) return;
+  written_.emplace_back(primary.begun, sample.in_recovery ? sample.received : sample.written);
+  if (written_.size() > kKept) written_.pop_front();
 }
 
 void Monitor::Impl::on(const event::CheckNow&) {
@@ -149,7 +185,7 @@ void Monitor::Impl::on(const event::StoreRead& e) {
     return;
   }
   // What we have written since is newer than what this read may show.
-  if (pending_ != 0 || e.begun < committed_at_) {
+  if (pending_ != 0 || e.begun < committed_at_ || (resumed_at_ && e.begun < *resumed_at_)) {
     next_read_ = now_;
     return;
   }
@@ -181,6 +217,7 @@ void Monitor::Impl::on(const event::StoreRead& e) {
   if (view_.leader_revision != record_seen_) {
     // Another one wrote it: what it was in between is not known.
     closed_since_.reset();
+    if (resumed_at_) written_.clear();
   }
   note_record();
 }
@@ -340,7 +377,14 @@ void Monitor::Impl::note_record() {
     epoch_seen_ = leader()->epoch;
     written_.clear();  // positions of two timelines are not compared
   }
-  if (took_part_ && routed() && opened_at_ == MonoTime{}) opened_at_ = now_;
+  if (took_part_ && routed() && opened_at_ == MonoTime{}) {
+    opened_at_ = now_;
+    if (!resumed_at_ && written_.empty()) written_.emplace_back(now_, leader()->flush_lsn);
+  }
+  // Checked before it was known to be the primary.
+  const Endpoint* primary = endpoint(holder());
+  if (!written_.empty() || primary == nullptr || !primary->ok()) return;
+  if (!resumed_at_ || primary->checked_since(*resumed_at_)) note_position(*primary);
 }
 
 // ---- actions
@@ -429,6 +473,13 @@ Choice Monitor::Impl::choice(const NodeName& primary) const {
     if (last != view_.history.end()) out.timeline = last->second.timeline;
   }
   out.written = written_;
+  // In an operation it was judged at the beginning, and the record is closed since.
+  if (written_.empty() && endpoint(primary) != nullptr && !operation().under_way()) {
+    out.unknown = fmt::format(
+        "how far {} had got is not known: this monitor has not seen it since {}", primary.str(),
+        away_ == Millis{0} ? "it was started"
+                           : fmt::format("it was not run for {} ms", away_.count()));
+  }
   return out;
 }
 

@@ -37,7 +37,7 @@ struct UnsafeMutations {
   bool ignore_threshold = false;   // one failed check is enough
   bool skip_second_look = false;   // promotes without looking at the old primary again
   bool ignore_lag = false;         // every standby is good enough
-  bool act_without_lease = false;  // goes on when the lease could not be renewed
+  bool act_without_lease = false;  // goes on when the lease could not be renewed, or after a stop
   bool skip_catch_up = false;      // planned: does not wait for the last WAL
 };
 

@@ -70,6 +70,9 @@ class Monitor::Impl {
   void on(const event::ActionDone& e);
   void on(const event::CheckNow&);
   void think();
+  void resume(Millis away);
+  bool looked_again();
+  void note_position(const Endpoint& primary);
   void read_if_due();
   void schedule_probes();
   void time_out_probes();
@@ -122,6 +125,7 @@ class Monitor::Impl {
   void promote();
   void try_promotion();
   void open(const Endpoint& endpoint);
+  bool back_to_old_primary();
   void next_candidate(const std::string& why);
   void give_up(const std::string& why);
   std::string target_problem() const;
@@ -173,9 +177,14 @@ class Monitor::Impl {
   MonoTime step_since_{};                 // of the operation, as this monitor saw it
   FailoverStep step_seen_ = FailoverStep::kNone;
   Epoch epoch_seen_;
-  bool took_part_ = false;                        // saw the present epoch begin
-  MonoTime opened_at_{};                          // then: when it was opened
-  std::deque<std::pair<MonoTime, Lsn>> written_;  // as Choice has it, of the epoch's primary
+  bool took_part_ = false;  // saw the present epoch begin
+  MonoTime opened_at_{};    // then: when it was opened
+  // As Choice has it, of the epoch's primary. Empty: how far it has got is not known.
+  std::deque<std::pair<MonoTime, Lsn>> written_;
+
+  // This process was not run for a while. Nothing is decided by what it saw before.
+  std::optional<MonoTime> resumed_at_;  // until the store and every endpoint were looked at again
+  Millis away_{0};                      // so long; 0: never
 
   // Actions.
   struct Action {

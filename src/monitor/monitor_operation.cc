@@ -123,6 +123,11 @@ void Monitor::Impl::close() {
   if (automatic && epoch_is_old && op.from != op.to && answers_again()) {
     return give_up(op.from.str() + " answers again");
   }
+  // An epoch was given to a candidate that could not be promoted: this can't be given up any more.
+  // The old primary has everything, and nobody else was routed to.
+  if (automatic && !epoch_is_old && op.from != op.to && answers_again() && back_to_old_primary()) {
+    return;
+  }
   const Endpoint* from = endpoint(op.from);
   const Millis limit = from != nullptr ? from->config.failover_timeout : Millis{300000};
   const std::string why = closed_since_ ? obstacle() : "the record is not closed";
@@ -135,7 +140,7 @@ void Monitor::Impl::close() {
     if (closed_since_) wake_at(*closed_since_ + leader()->ttl * 11 / 10);
     return;
   }
-  if (!automatic && !why.empty()) {
+  if ((!automatic || !epoch_is_old) && !why.empty()) {
     fence_old_primary();
     if (pending_ != 0) return;
   }
@@ -146,6 +151,10 @@ void Monitor::Impl::close() {
       return give_up(cant_be_fenced(op.from));
     }
     if (fence_failures_ < kFenceAttempts) return;
+    if (!epoch_is_old) {
+      if (back_to_old_primary()) return;
+      return decline(fmt::format("nobody may take over: {}: {}", why, action_error_));
+    }
     return give_up(fmt::format("{}: {}", why, action_error_));
   }
   const bool planned = op.trigger == FailoverTrigger::kSwitchover;
@@ -337,6 +346,20 @@ void Monitor::Impl::next_candidate(const std::string& why) {
   change.operation = std::move(op);
   note(LogLevel::kWarn, "another candidate", why, {{"to", other.str()}});
   write(std::move(change));
+}
+
+// The old primary accepts writes: it gets an epoch of its own, like any other candidate.
+bool Monitor::Impl::back_to_old_primary() {
+  FailoverOperation op = operation();
+  const Endpoint* from = endpoint(op.from);
+  if (from == nullptr || !from->up() || !from->writable() || op.from == op.to) return false;
+  Change change;
+  note(LogLevel::kWarn, "another candidate", "the old primary answers again",
+       {{"to", op.from.str()}});
+  op.to = op.from;
+  change.operation = std::move(op);
+  write(std::move(change));
+  return true;
 }
 
 // Nothing has been promoted: the old primary's record is opened again, under its epoch.

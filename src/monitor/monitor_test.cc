@@ -359,5 +359,137 @@ TEST_F(MonitorTest, AStandbyOfAnotherTimelineIsNotPromoted) {
   EXPECT_EQ(databases_["north"].promotions, 0);
 }
 
+// ---- a monitor that was not run for a while
+
+TEST_F(MonitorTest, AfterAFreezeThePrimarysPositionFromBeforeIsNotUsed) {
+  Instance& m1 = start("m1");
+  run(5s);
+  m1.alive = false;
+  run(20s);
+  databases_["east"].lsn = Lsn{100 << 20};  // the standbys have lost it
+  databases_["east"].reachable = false;
+  run(20s);
+  m1.alive = true;
+  run(60s);
+  EXPECT_EQ(leader().epoch, Epoch{1});
+  EXPECT_EQ(leader().phase, LeaderPhase::kRunning);
+  EXPECT_THAT(reason(), HasSubstr("how far east had got is not known"));
+  request(control::RequestKind::kFailover, "west");
+  run(5s);
+  EXPECT_THAT(outcome(), HasSubstr("refused"));
+  // Once it was seen again, all is as ever.
+  databases_["east"].reachable = true;
+  run(5s);
+  for (auto& [n, d] : databases_) d.lsn = Lsn{101 << 20};
+  databases_["east"].reachable = false;
+  run(20s);
+  EXPECT_EQ(leader().holder, name("north"));
+}
+
+TEST_F(MonitorTest, AMonitorThatHasNeverSeenThePrimaryDoesNotReplaceIt) {
+  start("m1");
+  run(5s);
+  monitors_[0].alive = false;
+  databases_["east"].lsn = Lsn{100 << 20};  // written while no monitor ran
+  databases_["east"].reachable = false;
+  Instance& again = start("m1");
+  run(60s);
+  EXPECT_EQ(leader().epoch, Epoch{1});
+  EXPECT_EQ(leader().phase, LeaderPhase::kRunning);
+  EXPECT_THAT(reason(), HasSubstr("has not seen it since it was started"));
+  for (const auto& n : again.notes) EXPECT_NE(n.what, "failover begun");
+  request(control::RequestKind::kFailover, "west", true);
+  run(20s);
+  EXPECT_EQ(leader().holder, name("west"));
+}
+
+TEST_F(MonitorTest, AnObserverThatSawTheEpochBeginKnowsWhereItBegan) {
+  start("m1");
+  run(2s);
+  start("m2");
+  run(5s);
+  monitors_[1].cannot_reach["north"] = true;  // the next primary, while it leads
+  databases_["east"].reachable = false;
+  run(15s);
+  ASSERT_EQ(leader().holder, name("north"));
+  databases_["west"].timeline = databases_["north"].timeline;
+  databases_["north"].reachable = false;
+  monitors_[0].alive = false;
+  run(90s);
+  EXPECT_EQ(leader().holder, name("west"));
+}
+
+TEST_F(MonitorTest, ChecksFromBeforeAFreezeAreNotCountedOn) {
+  Instance& m1 = start("m1");
+  run(5s);
+  databases_["east"].reachable = false;
+  run(1900ms);
+  m1.alive = false;
+  run(40s);
+  m1.alive = true;
+  run(1900ms);
+  const auto seen = view();
+  for (const auto& e : seen.monitor->health->endpoints) {
+    if (e.name == name("east")) {
+      EXPECT_LE(e.failures, 2u) << "of four, two before the freeze";
+    }
+  }
+  databases_["east"].reachable = true;
+  run(10s);
+  for (const auto& n : m1.notes) EXPECT_NE(n.what, "failover begun");
+}
+
+TEST_F(MonitorTest, AFailoverThatWasClosedBeforeAFreezeGoesOnWithItsLimits) {
+  put(control::MonitorKeys(control::Keys("db").prefix).proxy("p1"),
+      control::encode(control::ProxyAck{"p1", 1}));
+  Instance& m1 = start("m1");
+  run(5s);
+  databases_["east"].lsn = databases_["west"].lsn = Lsn{100 << 20};
+  databases_["north"].lsn = Lsn{100 << 20};
+  run(3s);
+  databases_["east"].reachable = false;
+  while (leader().phase == LeaderPhase::kRunning) run(50ms);
+  m1.alive = false;
+  databases_["north"].lsn = databases_["west"].lsn = Lsn{1000};  // as if rebuilt from an old copy
+  run(20s);
+  m1.alive = true;
+  run(8s);
+  EXPECT_EQ(databases_["north"].promotions + databases_["west"].promotions, 0);
+  databases_["west"].lsn = Lsn{100 << 20};
+  run(30s);
+  EXPECT_EQ(leader().holder, name("west"));
+}
+
+// ---- an epoch was given away, and the old primary is back
+
+TEST_F(MonitorTest, AfterAFailedPromotionTheOldPrimaryThatAnswersLeadsAgain) {
+  config_.promote_timeout = 5s;
+  databases_["north"].promote_fails = true;
+  start("m1");
+  run(5s);
+  databases_["east"].reachable = false;
+  while (leader().phase != LeaderPhase::kPreparing) run(50ms);
+  databases_["east"].reachable = true;
+  run(40s);
+  EXPECT_EQ(leader().holder, name("east"));
+  EXPECT_EQ(leader().epoch, Epoch{3});
+  EXPECT_EQ(leader().phase, LeaderPhase::kRunning);
+  EXPECT_EQ(databases_["west"].promotions, 0);
+}
+
+TEST_F(MonitorTest, AfterAFailedPromotionAReadOnlyOldPrimaryIsFencedAndReplaced) {
+  config_.promote_timeout = 5s;
+  databases_["north"].promote_fails = true;
+  start("m1");
+  run(5s);
+  databases_["east"].reachable = false;
+  while (leader().phase != LeaderPhase::kPreparing) run(50ms);
+  databases_["east"].reachable = databases_["east"].read_only = true;
+  run(40s);
+  EXPECT_EQ(leader().holder, name("west"));
+  EXPECT_EQ(leader().phase, LeaderPhase::kRunning);
+  EXPECT_GE(databases_["east"].fences, 1);
+}
+
 }  // namespace
 }  // namespace bascule::monitor

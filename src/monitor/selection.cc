@@ -15,6 +15,7 @@ uint64_t behind(Lsn ahead, Lsn position) {
 std::string why_not_data(const Endpoint& e, const Choice& choice, const MonitorConfig& config) {
   const Sample& s = *e.sample;
   if (!s.received.valid()) return "its WAL position is not known";
+  if (!choice.unknown.empty()) return choice.unknown;
   const uint64_t bytes = behind(choice.written_by(e.begun), s.received);
   if (bytes > config.maximum_lag_bytes) {
     return fmt::format("{} bytes behind, more than maximum_lag_bytes ({})", bytes,

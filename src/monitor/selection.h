@@ -35,6 +35,7 @@ struct Choice {
   // checks of the two are up to an interval apart, which on a busy primary is a lot of WAL.
   std::deque<std::pair<MonoTime, Lsn>> written;
   Lsn written_by(MonoTime when) const;
+  std::string unknown;  // why no standby can be compared with the primary; empty: it can
 };
 
 enum class Lag { kLimited, kAccepted };  // accepted: an operator insists (force)
