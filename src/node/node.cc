@@ -79,6 +79,8 @@ class Node::Impl {
     }
     if (const auto* seen = std::get_if<control::event::Observed>(&event)) postgres_ = seen->status;
     const auto* done = std::get_if<control::event::OpDone>(&event);
+    // No sample may come between an orderly stop and the end of the daemon, whose hooks go by it.
+    if (done && done->id == clean_stop_ && done->result) postgres_.run = control::PgRun::kStopped;
     const bool reloaded =
         done && done->id == reload_ && done->result && done->result->problem.empty();
     const auto* answer = std::get_if<control::event::StoreCommitted>(&event);
@@ -127,7 +129,9 @@ class Node::Impl {
   void carry_out(control::Effects effects) {
     for (const control::Effect& effect : effects) {
       const auto* start = std::get_if<control::effect::StartOp>(&effect);
-      if (start && std::holds_alternative<control::op::Reload>(start->op)) reload_ = start->id;
+      if (start == nullptr) continue;
+      if (std::holds_alternative<control::op::Reload>(start->op)) reload_ = start->id;
+      if (std::holds_alternative<control::op::CleanStop>(start->op)) clean_stop_ = start->id;
     }
     const bool news = cluster_is_new();
     if (const auto& seen = agent_->cluster().config; news && seen) {
@@ -265,6 +269,7 @@ class Node::Impl {
 
   // What an orderly stop has fired still runs, for so long as one command may.
   void finish_after_hooks() {
+    tell_hooks();
     hooks_timer_ = deps_.loop.call_after(hooks_->timeout(), [this] {
       NoteRecord note;
       note.level = LogLevel::kWarn;
@@ -305,7 +310,8 @@ class Node::Impl {
   std::optional<control::Agent> agent_;
   std::optional<Hooks> hooks_;
   RoleWatch roles_;
-  control::OpId reload_ = 0;  // the last one
+  control::OpId reload_ = 0;      // the last one
+  control::OpId clean_stop_ = 0;  // the last one
   control::PgStatus postgres_;
   Millis watchdog_ttl_{};  // that it was asked for
   bool watchdog_usable_ = false;
