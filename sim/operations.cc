@@ -120,19 +120,24 @@ void Member::begin(const op::InitDb&) {
 }
 
 void Member::begin(const op::StartPrimary& op) {
-  step(random_ms(random_, 2, 30), [this, sync = op.sync_standbys, count = op.sync_count] {
-    if (pg_.any_process() || pg_.data().state != DataDir::kReady) {
-      return fail_op("can't start: running, or no complete data directory");
-    }
-    pg_.start_primary(
-        sync, count, then([this] {
-          finish_at(Position{Timeline{pg_.data().timeline}, Lsn{pg_.data().flushed_end()}});
-        }));
-  });
+  step(random_ms(random_, 2, 30),
+       [this, guard = guard_process_, sync = op.sync_standbys, count = op.sync_count] {
+         // The parent that was asked for it.
+         if (!guard_alive_ || guard_process_ != guard)
+           return fail_op("can't start: the guard died");
+         if (pg_.any_process() || pg_.data().state != DataDir::kReady) {
+           return fail_op("can't start: running, or no complete data directory");
+         }
+         pg_.start_primary(
+             sync, count, then([this] {
+               finish_at(Position{Timeline{pg_.data().timeline}, Lsn{pg_.data().flushed_end()}});
+             }));
+       });
 }
 
 void Member::begin(const op::StartStandby& op) {
-  step(random_ms(random_, 2, 30), [this, upstream = op.upstream] {
+  step(random_ms(random_, 2, 30), [this, guard = guard_process_, upstream = op.upstream] {
+    if (!guard_alive_ || guard_process_ != guard) return fail_op("can't start: the guard died");
     if (pg_.any_process() || pg_.data().state != DataDir::kReady) {
       return fail_op("can't start: running, or no complete data directory");
     }

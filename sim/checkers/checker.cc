@@ -57,8 +57,9 @@ bool Truth::bound_until(Member& leader, MonoTime deadline) const {
       });
       if (holder != members.end() && !bound((*holder)->name())) ++free;
     }
-    return free < g.quorum;
+    if (free < g.quorum) return true;
   }
+  // A voter that was removed may still ballot; it lets somebody else of the roster be elected.
   const auto others_bound = [&](const NodeName& name) {
     return name == leader.name() || bound(name);
   };

@@ -533,6 +533,7 @@ void Agent::Impl::clone(const LeaderRecord& leader, std::string why) {
   new_incarnation();
   local_.led_epoch = {};
   local_.high_water = {};
+  copy_failed_ = true;  // until it is made; nobody may tell that it was broken off
   // A replica's copy is looked at once it runs.
   copied_from_ = copy.from_replica ? Epoch{} : leader.epoch;
   note(LogLevel::kInfo, "cloning", why, {{"source", copy.source.member.str()}});

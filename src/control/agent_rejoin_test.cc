@@ -98,6 +98,24 @@ TEST_F(AgentTest, NorIsWhatACopyThatFailedWasToGiveUp) {
   EXPECT_TRUE(noted(n1, "cloned")) << dump(n1);
 }
 
+TEST_F(AgentTest, NorWhatACopyThatWasBrokenOffWasToGiveUp) {
+  start_three();
+  Member& n1 = world.at("n1");
+  kill_host(n1);
+  world.pass(8s);
+  n1.pg.timeline = n1.pg.checkpoint_timeline = Timeline{2};
+  n1.pg.flush_lsn = Lsn{world.view().history.at(Epoch{2}).fork.lsn.value - 1};
+  n1.clones_unheard = 1;
+  n1.exited = false;
+  restart_agent(n1);
+  for (int i = 0; i < 200 && times(n1, "clone") == 0; ++i) world.pass(50ms);
+  ASSERT_EQ(times(n1, "clone"), 1) << dump(n1);
+  n1.starts_fail = 1;
+  n1.give(event::GuardLost{"signal 9"});
+  world.pass(10s);
+  EXPECT_TRUE(noted(n1, "cloned")) << dump(n1);
+}
+
 // Its WAL may be on a timeline of the other one's id by now, by which pg_rewind goes.
 TEST_F(AgentTest, ARewindThatBrokeOffIsRepeatedFromTheSameLeaderOnly) {
   start_three();

@@ -41,7 +41,8 @@ struct Member {
   int primaries_fail = 0;               // likewise, as a primary
   bool primaries_seem_to_fail = false;  // they start, and it is reported as a failure
   int clones_fail = 0;
-  std::vector<std::string> ops{};              // carried out, by name
+  int clones_unheard = 0;          // broken off: they change nothing, and no answer comes
+  std::vector<std::string> ops{};  // carried out, by name
   std::vector<LeaderPhase> checkpointed_in{};  // what the record said at each checkpoint
   std::map<std::string, std::string> parameters{};
   std::string reload_problem{};
@@ -261,6 +262,11 @@ inline void Member::carry_out(const Effects& effects) {
         const auto* start = std::get_if<op::StartStandby>(&o.op);
         if (starts_hang && start && !start->upstream) {
           pg.run = PgRun::kStarting;
+          return;
+        }
+        if (std::holds_alternative<op::Clone>(o.op) && clones_unheard > 0) {
+          --clones_unheard;
+          ops.push_back("clone");
           return;
         }
         const Nanos takes = std::holds_alternative<op::StopReceiver>(o.op)   ? stop_takes
