@@ -265,20 +265,52 @@ Json failover_status_json(const Snapshot& snapshot, MonoTime now) {
   return out;
 }
 
+namespace {
+
+// By an agent: whether it got to lead; by a monitor, whose record has a duration at its end only.
+const char* outcome_of(const control::ClusterView& view, const control::HistoryRecord& record) {
+  const bool by_agent = record.silent_ms >= 0 || record.promote_ms >= 0 || !view.members.empty();
+  const bool led = record.following || record.parent_epoch.value == 0 || record.promote_ms >= 0 ||
+                   (by_agent ? !record.lacks_origin() : record.gap_ms >= 0);
+  const auto* leader = leader_of(view);
+  const bool newest = leader != nullptr && leader->epoch == record.epoch;
+  if (led || (newest && leader->phase == control::LeaderPhase::kRunning)) return "done";
+  return newest && !leader->vacant() ? "under way" : "came to nothing";
+}
+
+}  // namespace
+
+int64_t duration_ms(const control::HistoryRecord& record) {
+  if (record.gap_ms < 0) return -1;
+  return record.gap_ms + std::max<int64_t>(0, record.silent_ms) +
+         std::max<int64_t>(0, record.promote_ms) + std::max<int64_t>(0, record.route_ms);
+}
+
 Json failover_history_json(const Snapshot& snapshot, size_t limit) {
   const auto& view = snapshot.view;
+  const auto known = [](int64_t number) { return number < 0 ? Json(nullptr) : Json(number); };
   Json out = Json::array();
   for (auto it = view.history.rbegin(); it != view.history.rend() && out.size() < limit; ++it) {
     const auto& record = it->second;
     const auto from = leader_of_epoch(view, record.parent_epoch);
+    const Millis before{record.silent_ms < 0 ? 0 : record.silent_ms + record.gap_ms};
     out.push_back({{"id", fmt::format("epoch-{}", record.epoch.value)},
                    {"epoch", record.epoch.value},
                    {"from", from.empty() ? Json(nullptr) : Json(from.str())},
                    {"to", record.leader.str()},
                    {"trigger", record.trigger},
                    {"reason", record.reason},
-                   {"startedAt", to_iso8601(record.at)},
-                   {"durationMs", record.gap_ms < 0 ? Json(nullptr) : Json(record.gap_ms)},
+                   {"startedAt", to_iso8601(record.at - before)},
+                   {"takenOverAt", to_iso8601(record.at)},
+                   {"durationMs", known(duration_ms(record))},
+                   {"split",
+                    {{"detectMs", known(record.silent_ms)},
+                     {"fenceMs", nullptr},  // by the leader's own deadline, while it is silent
+                     {"electMs", view.members.empty() ? Json(nullptr) : known(record.gap_ms)},
+                     {"promoteMs", known(record.promote_ms)},
+                     {"routeMs", known(record.route_ms)}}},
+                   {"lostBytes", known(record.lost_bytes)},
+                   {"outcome", outcome_of(view, record)},
                    {"timeline", record.timeline.value},
                    {"fork", record.fork.to_string()}});
   }

@@ -16,6 +16,8 @@ Json cluster_json(const Snapshot& snapshot, MonoTime now);
 Json history_json(const Snapshot& snapshot);  // Patroni: [[timeline, lsn, why, when, who]]
 Json failover_status_json(const Snapshot& snapshot, MonoTime now);
 Json failover_history_json(const Snapshot& snapshot, size_t limit);  // newest first
+// Of a change of the leader, as far as its parts were measured; -1: not.
+int64_t duration_ms(const control::HistoryRecord& record);
 // The records as they are in the store: what `bascule --api` works from.
 Json records_json(const Snapshot& snapshot, MonoTime now);
 Json operation_json(const control::RequestRecord& request);

@@ -159,10 +159,11 @@ Json failover_metrics_json(const Snapshot& snapshot, MonoTime now) {
   for (const auto& [epoch, record] : snapshot.view.history) {
     if (record.parent_epoch.value == 0) continue;
     ++failovers;
-    if (record.gap_ms < 0) continue;
+    const int64_t took_ms = duration_ms(record);
+    if (took_ms < 0) continue;
     ++measured;
-    total_ms += record.gap_ms;
-    longest_ms = std::max(longest_ms, record.gap_ms);
+    total_ms += took_ms;
+    longest_ms = std::max(longest_ms, took_ms);
   }
   const Json unknown = nullptr;
   return {{"state", to_string(cluster_health(snapshot, now).state)},

@@ -267,18 +267,24 @@ std::string render_history(const ClusterView& view, const RenderOptions& options
 }
 
 ordered_json history_json(const ClusterView& view) {
+  const auto or_null = [](int64_t number) {
+    return number < 0 ? ordered_json(nullptr) : ordered_json(number);
+  };
   ordered_json out = ordered_json::array();
   for (const auto& [epoch, record] : view.history) {
-    out.push_back(
-        {{"epoch", epoch.value},
-         {"leader", record.leader.str()},
-         {"parentEpoch", record.parent_epoch.value},
-         {"timeline", record.timeline.value},
-         {"fork", record.fork.to_string()},
-         {"at", to_iso8601(record.at)},
-         {"trigger", record.trigger},
-         {"reason", record.reason},
-         {"gapMs", record.gap_ms < 0 ? ordered_json(nullptr) : ordered_json(record.gap_ms)}});
+    out.push_back({{"epoch", epoch.value},
+                   {"leader", record.leader.str()},
+                   {"parentEpoch", record.parent_epoch.value},
+                   {"timeline", record.timeline.value},
+                   {"fork", record.fork.to_string()},
+                   {"at", to_iso8601(record.at)},
+                   {"trigger", record.trigger},
+                   {"reason", record.reason},
+                   {"gapMs", or_null(record.gap_ms)},
+                   {"silentMs", or_null(record.silent_ms)},
+                   {"promoteMs", or_null(record.promote_ms)},
+                   {"routeMs", or_null(record.route_ms)},
+                   {"lostBytes", or_null(record.lost_bytes)}});
   }
   return out;
 }

@@ -190,13 +190,26 @@ void Agent::Impl::consider_take_over() {
   take_over(election, std::move(trigger), std::move(why));
 }
 
+// Unforced, where commits were waited for or it stopped cleanly, nothing that was acknowledged.
+int64_t Agent::Impl::lost_with(const Candidate& winner, bool on_the_line) const {
+  const LeaderRecord& last = view_->leader->value;
+  if (!on_the_line) return -1;
+  const bool promised = view_->sync && !view_->sync->value.generations.empty();
+  const bool clean = last.vacant() && last.final_position.known();
+  if (!winner.by_force && (promised || clean)) return 0;
+  const Lsn newest = clean ? last.final_position.lsn : last.flush_lsn;
+  return newest > winner.position.lsn
+             ? static_cast<int64_t>(newest.value - winner.position.lsn.value)
+             : 0;
+}
+
 void Agent::Impl::take_over(const Election& election, std::string trigger, std::string why) {
   const LeaderRecord& last = view_->leader->value;
   const Epoch epoch = last.epoch.next();
   const Lineage line = lineage(view_->history, last.epoch);
   const auto here = located_on(line);
   const auto own = std::ranges::find(election.ranking, config_.name, &Candidate::name);
-  const bool forced = own != election.ranking.end() && own->by_force;
+  const bool forced = own->by_force;  // whoever gets here has a rank
   const bool following = follows_another() && following_epoch(last.epoch);
   Timeline timeline =
       following ? located_->timeline : next_timeline(view_->history, located_->timeline);
@@ -240,7 +253,9 @@ void Agent::Impl::take_over(const Election& election, std::string trigger, std::
                         .reason = why,
                         .trigger = forced ? "forced" : std::move(trigger),
                         .at = wall_,
+                        .silent_ms = last.vacant() ? -1 : to_ms(contest_since_ - leader_seen_at_),
                         .gap_ms = to_ms(now_ - contest_since_),
+                        .lost_bytes = following ? -1 : lost_with(*own, here.has_value()),
                         .following = following};
   store::Txn txn;
   txn.compares = {{keys_.leader(), view_->leader_revision},
@@ -330,7 +345,8 @@ void Agent::Impl::took_over(const PendingTxn& txn, Revision revision) {
                .taken_at = revision,
                .deadline = fence_at(txn.sent_at, txn.record),
                .proved_at = txn.sent_at,
-               .renewed_at = txn.sent_at};
+               .renewed_at = txn.sent_at,
+               .begun_at = txn.sent_at};
   // The agent may have died between the promotion and the record of it.
   if (local_.led_epoch == txn.record.epoch) held_->origin = local_.led_origin;
   late_.clear();

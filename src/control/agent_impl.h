@@ -69,6 +69,8 @@ class Agent::Impl {
     MonoTime renewed_at{};   // send time of the last renewal that succeeded
     bool unsettled = false;  // a transaction of ours has an unknown outcome
     int renewals = 0;        // confirmed since the take-over
+    MonoTime begun_at{};     // send time of the transaction that made it ours
+    MonoTime promoted_at{};  // zero: not since then
     Origin origin{};         // of the timeline that was promoted to, if it was
     Timeline created_on{};   // a new cluster's: that its first primary started on
   };
@@ -170,6 +172,7 @@ class Agent::Impl {
     return place(line, *located_, located_origin_);
   }
   void consider_take_over();
+  int64_t lost_with(const Candidate& winner, bool on_the_line) const;
   void take_over(const Election& election, std::string trigger, std::string why);
   Revision ballot_revision() const {
     const auto own = view_->ballots.find(config_.name);

@@ -215,6 +215,7 @@ void Agent::Impl::promote() {
 void Agent::Impl::op_done(const op::Promote& o, const OpData& data) {
   if (!held_) return;
   held_->origin = data.origin;
+  held_->promoted_at = now_;
   note(LogLevel::kInfo, "promoted", fmt::format("writable on timeline {}", o.timeline.value),
        {{"epoch", std::to_string(held_->record.epoch.value)}});
   pg_.run = PgRun::kPrimary;
@@ -339,6 +340,10 @@ void Agent::Impl::finish_start() {
     HistoryRecord history = own->second;
     if (held_for_ == HeldFor::kBootstrap) history.timeline = record.timeline;
     if (held_->origin.at != Lsn{}) history.origin = held_->origin;
+    if (held_->promoted_at != MonoTime{}) {
+      history.promote_ms = to_ms(held_->promoted_at - held_->begun_at);
+      history.route_ms = to_ms(now_ - held_->promoted_at);
+    }
     if (history != own->second) {
       extras.writes.push_back({keys_.history(record.epoch), encode(history)});
     }

@@ -255,7 +255,11 @@ static void fields(auto& f, Of<HistoryRecord> auto& h) {
   f.text("reason", h.reason);
   f.text("trigger", h.trigger);
   f.wall("atMs", h.at);
+  f.number("silentMs", h.silent_ms);
   f.number("gapMs", h.gap_ms);
+  f.number("promoteMs", h.promote_ms);
+  f.number("routeMs", h.route_ms);
+  f.number("lostBytes", h.lost_bytes);
   f.boolean("following", h.following);
   f.check(h.parent_epoch < h.epoch, "parentEpoch is not before epoch");
 }

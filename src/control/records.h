@@ -227,7 +227,12 @@ struct HistoryRecord {
   std::string reason;
   std::string trigger;  // "bootstrap", "expired", "vacant", "switchover", "forced"
   WallTime at{};
-  int64_t gap_ms = -1;  // vacancy or silence seen -> take-over, as the winner measured it
+  // For people, as the winner measured it (by a monitor: gap_ms alone, begin to open); -1: unknown.
+  int64_t silent_ms = -1;   // the last sign of the leader before -> taken for gone
+  int64_t gap_ms = -1;      // vacancy or silence seen -> take-over
+  int64_t promote_ms = -1;  // take-over -> writable
+  int64_t route_ms = -1;    // writable -> the record that says so is sent
+  int64_t lost_bytes = -1;  // WAL that the leader before is known to have had, beyond `fork`
   // Standby cluster: the leader of this epoch writes nothing. What its members have is the WAL of
   // the cluster that they follow; `timeline` and `fork` say only where it stood.
   bool following = false;
