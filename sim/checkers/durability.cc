@@ -3,6 +3,7 @@
 // so with k = 1 not one synchronous commit may be lost, whatever dies. The log of releases, with
 // the setting that released each, is kept for the message.
 #include <algorithm>
+#include <map>
 #include <unordered_set>
 #include <utility>
 
@@ -62,12 +63,18 @@ class Durability : public Checker {
                                   proxy, r.commit));
   }
 
+  void commit_sent(Member&, const store::Txn& txn, control::RequestId, MonoTime) override {
+    for (const store::Write& w : txn.writes) {
+      if (w.key == leader_key_ && w.value) sent_.try_emplace(*w.value, world().now());
+    }
+  }
+
   void store_applied(const store::Txn& txn, store::Revision, Endpoint by) override {
     for (const store::Write& w : txn.writes) {
       if (w.key == leader_key_ && w.value && by >= 0 && by < kHostsMax) {
         const auto& leader = truth_.view().leader;
         if (leader && !leader->value.vacant() && member(by).pg().accepts_writes())
-          renewed_[static_cast<size_t>(by)] = world().now();
+          renewed_[static_cast<size_t>(by)] = sent_at(*w.value);
       }
       if (w.key != config_key_ || !w.value) continue;
       const auto& config = truth_.view().config;
@@ -128,6 +135,11 @@ class Durability : public Checker {
     return std::ranges::any_of(d.wal, [&](const WalRecord& other) {
       return other.by_hand && other.timeline == r.timeline;
     });
+  }
+
+  SimTime sent_at(const std::string& record) {
+    const auto found = sent_.find(record);
+    return found == sent_.end() ? world().now() : found->second;
   }
 
   void check(uint32_t timeline, uint64_t fork, const DataDirectory& d) {
@@ -221,7 +233,9 @@ class Durability : public Checker {
   bool sync_ = truth_.initial.sync_mode != control::SyncMode::kOff;
   // Releases without a standby count as promises only in a run that never left synchronous mode.
   SimTime sync_since_ = sync_ ? SimTime{0} : SimTime::max();
-  std::array<SimTime, kHostsMax> renewed_{};  // last write of the leader record as its holder
+  std::map<std::string, SimTime> sent_;  // leader records by their text, and when first
+  // When the last leader record that was written as its holder had been sent.
+  std::array<SimTime, kHostsMax> renewed_{};
 };
 
 }  // namespace
